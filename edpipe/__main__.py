@@ -1,0 +1,243 @@
+"""The command line: `edpipe STEP …` runs one step of the pipeline; the rest helps people.
+
+Steps import torch only when they run, so that a wrong word costs no waiting.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edpipe import __version__, jobs, layout
+from edpipe.errors import EdpipeError
+from edpipe.jobs import Job
+from edpipe.params.load import load_params
+from edpipe.params.schema import Params
+
+EXIT_MENDABLE = 2
+"""A mistake that the user can mend; a bug ends with Python's 1, SIGTERM with 143."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. What a user can mend is one line on standard error."""
+    options = vars(_parser().parse_args(arguments))
+    run: Callable[..., None] = options.pop("run")
+    try:
+        run(**options)
+    except EdpipeError as error:
+        for line in str(error).splitlines():
+            print(f"edpipe: {line}", file=sys.stderr)
+        return EXIT_MENDABLE
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edpipe", description="Education Distillation, as a pipeline of cached stages.")
+    parser.add_argument("--version", action="version", version=f"edpipe {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (run, words, text) in STEPS.items():
+        _add(commands, name, run, text, words)
+    for name, (add, text) in TOOLS.items():
+        add(commands.add_parser(name, help=text, description=text))
+    return parser
+
+
+def _add(commands: argparse._SubParsersAction, name: str, run: Callable, text: str, words: tuple[str, ...]) -> None:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    for word in words:
+        command.add_argument(f"--{word}", required=True, type=int if word == "seed" else str)
+
+
+def _begin() -> Params:
+    """The checked params; under DVC also that its lists fit them."""
+    params = load_params()
+    from edpipe.tracked_jobs import check_when_under_dvc
+
+    check_when_under_dvc(params)
+    return params
+
+
+def _only(paths: tuple[Path, ...]) -> Path | None:
+    return paths[0] if paths else None
+
+
+def _pack_dataset(dataset: str) -> None:
+    job = jobs.pack_dataset(_begin(), dataset)
+    from edpipe.steps.pack_dataset import pack_dataset
+
+    knobs = job.knobs["dataset"]
+    pack_dataset(dataset, knobs, layout.raw_path(dataset, knobs.root), job.outputs[0])  # type: ignore[attr-defined, arg-type]
+
+
+def _partition_dataset(dataset: str, partition: str) -> None:
+    job = jobs.partition_dataset(_begin(), dataset, partition)
+    from edpipe.steps.partition_dataset import partition_dataset
+
+    partition_dataset(job.inputs["dataset"][0], job.knobs["partition"], job.outputs[0])  # type: ignore[arg-type]
+
+
+def _make_teacher(step: str) -> Callable[[str, str, str], None]:
+    def run(dataset: str, teacher: str, subset: str) -> None:
+        job = jobs.make_teacher(_begin(), dataset, teacher, subset)
+        if job.step != step:
+            raise EdpipeError(f"teachers.{teacher}.network.source: this teacher is made by `edpipe {job.step}`, not {step}")
+        _run_teacher(job)
+
+    return run
+
+
+def _run_teacher(job: Job) -> None:
+    from edpipe.models.names import check_model_name
+    from edpipe.steps.fetch_teacher import fetch_teacher
+    from edpipe.steps.teaching import open_course
+    from edpipe.steps.train_teacher import train_teacher
+
+    network = job.knobs["network"]
+    check_model_name(network.model)  # type: ignore[attr-defined]
+    words = job.arguments
+    course = open_course(
+        f"teacher {words['teacher']}/{words['subset']}",
+        job.inputs["dataset"][0],
+        _only(job.inputs["partition"]),
+        str(words["subset"]),
+        job.knobs["augment"],  # type: ignore[arg-type]
+        job.knobs["fitting"],  # type: ignore[arg-type]
+        job.knobs["recipe"],  # type: ignore[arg-type]
+    )
+    make = train_teacher if job.step == "train_teacher" else fetch_teacher
+    make(course, network, job.outputs[0])  # type: ignore[arg-type]
+
+
+def _dump_soft_labels(dataset: str, teacher: str, subset: str) -> None:
+    job = jobs.dump_soft_labels(_begin(), dataset, teacher, subset)
+    from edpipe.steps.dump_soft_labels import TeacherFiles, dump_soft_labels
+
+    paths = job.inputs
+    files = TeacherFiles(teacher, subset, paths["dataset"][0], _only(paths["partition"]), paths["teacher"][0])
+    dump_soft_labels(files, job.knobs["soft_labels"], job.knobs["min_top1"], job.outputs[0])  # type: ignore[arg-type]
+
+
+def _run_stage(experiment: str, seed: int, stage: str) -> None:
+    job = jobs.run_stage(_begin(), experiment, seed, stage)
+    from edpipe.models.names import check_model_name
+    from edpipe.steps.run_stage import StageFiles, StageKnobsOfJob, run_stage
+
+    knobs = StageKnobsOfJob(**job.knobs)  # type: ignore[arg-type]
+    check_model_name(knobs.student.model)
+    paths = job.inputs
+    files = StageFiles(
+        paths["dataset"][0], paths["partition"][0], _only(paths["previous"]), paths["soft_labels"], job.outputs[0]
+    )
+    run_stage(f"{experiment} seed {seed} {stage}", seed, knobs, files)
+
+
+def _evaluate(experiment: str, seed: int) -> None:
+    job = jobs.evaluate(_begin(), experiment, seed)
+    from edpipe.steps.evaluate import evaluate
+
+    students = tuple(path for path in job.inputs["students"] if path.suffix != ".json")
+    evaluate(seed, job.inputs["dataset"][0], job.inputs["partition"][0], students, job.outputs[0])
+
+
+def _result(experiment: str) -> None:
+    job = jobs.result(_begin(), experiment)
+    from edpipe.steps.result import result
+
+    result(experiment, str(job.knobs["method"]), job.inputs["evaluations"], *job.outputs)
+
+
+def _report(experiment: str) -> None:
+    job = jobs.report(_begin(), experiment)
+    from edpipe.steps.report import report
+
+    report(job.inputs["result"][0], job.outputs[0])
+
+
+def _check() -> None:
+    """Everything in params.yaml, model names included."""
+    from edpipe.checks import check_params
+
+    params = load_params()
+    check_params(params)
+    print(f"params.yaml: {len(params.experiments)} experiments, nothing wrong found")
+
+
+STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
+    "pack_dataset": (_pack_dataset, ("dataset",), "pack raw images into one file"),
+    "partition_dataset": (_partition_dataset, ("dataset", "partition"), "deal the classes out to subsets"),
+    "train_teacher": (_make_teacher("train_teacher"), ("dataset", "teacher", "subset"), "train a teacher from scratch"),
+    "fetch_teacher": (_make_teacher("fetch_teacher"), ("dataset", "teacher", "subset"), "fetch and fine-tune a teacher"),
+    "dump_soft_labels": (_dump_soft_labels, ("dataset", "teacher", "subset"), "store a teacher's logits on every view"),
+    "run_stage": (_run_stage, ("experiment", "seed", "stage"), "train a student through one stage"),
+    "evaluate": (_evaluate, ("experiment", "seed"), "measure every stage's student on the test split"),
+    "result": (_result, ("experiment",), "gather the seeds of an experiment"),
+    "report": (_report, ("experiment",), "draw the page of an experiment"),
+}
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_check)
+
+
+def _add_schema(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_schema)
+
+
+def _schema() -> None:
+    """The JSON schema of params.yaml, for editors."""
+    from edpipe.params.schema import json_schema
+
+    print(json_schema(), end="")
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json, two or more")
+    command.set_defaults(run=_compare)
+
+
+def _compare(results: list[Path]) -> None:
+    from edpipe.compare import compare
+
+    compare(results)
+
+
+def _add_tracked_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--check", action="store_true", help="only say whether the file fits params.yaml")
+    command.set_defaults(run=_tracked_jobs)
+
+
+def _tracked_jobs(check: bool) -> None:
+    from edpipe.checks import check_params
+    from edpipe.tracked_jobs import check_tracked_jobs, write_tracked_jobs
+
+    params = load_params()
+    check_params(params)
+    if check:
+        check_tracked_jobs(params)
+    else:
+        write_tracked_jobs(params)
+
+
+def _add_dvc_record(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_dvc_record)
+
+
+def _dvc_record() -> None:
+    from edpipe.dvcsync import record_made
+
+    record_made()
+
+
+TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "check": (_add_check, "check params.yaml"),
+    "schema": (_add_schema, "print the JSON schema of params.yaml"),
+    "compare": (_add_compare, "print a table of results"),
+    "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
+    "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Readers of raw data sets; each yields images with labels and splits."""

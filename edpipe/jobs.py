@@ -1,0 +1,289 @@
+"""The jobs that follow from params.yaml: for each, its command, knobs, inputs, outputs and keys.
+
+Snakemake's rules, dvc.yaml's lists and the command line all ask here, so that no two of them can disagree.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edpipe import layout
+from edpipe.errors import ParamsError
+from edpipe.methods import ce, ed, kd
+from edpipe.methods.curriculum import StagePlan, TeacherUse
+from edpipe.params.base import canonical_json
+from edpipe.params.experiment import CeKnobs, ExperimentKnobs, KdKnobs
+from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.schema import ONLY_STAGE, Params, nearest
+from edpipe.params.soft_labels import ViewKnobs, unlimited_views
+from edpipe.storage.records import record_path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One act of the pipeline."""
+
+    step: str
+    """Rule, module and subcommand."""
+    arguments: dict[str, str | int]
+    """Options of the subcommand; they name the job."""
+    knobs: dict[str, object]
+    """All values that the step is given, defaults filled in; a change of any re-runs the job."""
+    inputs: dict[str, tuple[Path, ...]]
+    """Artifacts that are read, by role."""
+    outputs: tuple[Path, ...]
+    """Files that are made; the artifact first, its record next."""
+    keys: tuple[str, ...] = ()
+    """Where in params.yaml the knobs stand, as DVC names them."""
+
+    @property
+    def command(self) -> str:
+        """What Snakemake and DVC run; nothing in it depends on the machine."""
+        return " ".join(["edpipe", self.step, *(f"--{name} {value}" for name, value in self.arguments.items())])
+
+    @property
+    def knobs_text(self) -> str:
+        """The knobs as canonical JSON."""
+        return canonical_json(self.knobs)
+
+    @property
+    def all_inputs(self) -> tuple[Path, ...]:
+        """Inputs of every role."""
+        return tuple(path for paths in self.inputs.values() for path in paths)
+
+
+def _with_record(path: Path) -> tuple[Path, ...]:
+    return path, record_path(path)
+
+
+def pack_dataset(params: Params, dataset: str) -> Job:
+    """Packs one data set into one file."""
+    return Job(
+        step="pack_dataset",
+        arguments={"dataset": dataset},
+        knobs={"dataset": entry(params, "datasets", dataset)},
+        inputs={},
+        outputs=_with_record(layout.dataset_path(dataset)),
+        keys=(f"datasets.{dataset}",),
+    )
+
+
+def partition_dataset(params: Params, dataset: str, partition: str) -> Job:
+    """Deals the classes of one data set out to subsets."""
+    return Job(
+        step="partition_dataset",
+        arguments={"dataset": dataset, "partition": partition},
+        knobs={"partition": entry(params, "partitions", partition)},
+        inputs={"dataset": (layout.dataset_path(dataset),)},
+        outputs=(layout.partition_path(dataset, partition),),
+        keys=(f"partitions.{partition}",),
+    )
+
+
+def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> dict[str, tuple[Path, ...]]:
+    """Dataset and, for a specialist, the partition that names its classes."""
+    partition = entry(params, "teachers", teacher).partition
+    if partition is None:
+        _one_of(f"subset of teacher '{teacher}'", subset, (ALL_CLASSES,))
+        return {"dataset": (layout.dataset_path(dataset),), "partition": ()}
+    _one_of(f"subset of teacher '{teacher}'", subset, params.partitions[partition].subsets)
+    return {"dataset": (layout.dataset_path(dataset),), "partition": (layout.partition_path(dataset, partition),)}
+
+
+def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Trains or fetches one teacher; the step's name says which."""
+    knobs = entry(params, "teachers", teacher)
+    return Job(
+        step="train_teacher" if knobs.network.source == "train" else "fetch_teacher",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={
+            "network": knobs.network,
+            "fitting": knobs.fitting,
+            "recipe": params.recipes[knobs.fitting.recipe],
+            "augment": entry(params, "soft_labels", dataset).views.augment,
+        },
+        inputs=_subset_inputs(params, dataset, teacher, subset),
+        outputs=_with_record(layout.teacher_path(dataset, teacher, subset)),
+        keys=(
+            f"teachers.{teacher}.network",
+            f"teachers.{teacher}.fitting",
+            f"recipes.{knobs.fitting.recipe}",
+            f"soft_labels.{dataset}.views.augment",
+        ),
+    )
+
+
+def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Stores one teacher's logits on all views of its subset's training samples."""
+    return Job(
+        step="dump_soft_labels",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={
+            "soft_labels": entry(params, "soft_labels", dataset),
+            "min_top1": entry(params, "teachers", teacher).min_top1,
+        },
+        inputs=_subset_inputs(params, dataset, teacher, subset)
+        | {"teacher": _with_record(layout.teacher_path(dataset, teacher, subset))},
+        outputs=_with_record(layout.soft_labels_path(dataset, teacher, subset)),
+        keys=(f"soft_labels.{dataset}", f"teachers.{teacher}.min_top1"),
+    )
+
+
+def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
+    """The stages of an experiment, in order.
+
+    Raises:
+        ParamsError: no such experiment, or budgets that do not fit the method.
+    """
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    method = knobs.method
+    if isinstance(method, CeKnobs):
+        return ce.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
+    if isinstance(method, KdKnobs):
+        return kd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
+    is_specialist = params.teachers[method.teacher].partition is not None
+    levels = params.partitions[knobs.partition].subsets
+    try:
+        return ed.curriculum(method, levels, knobs.stages, is_specialist)
+    except ParamsError as error:
+        raise ParamsError(f"experiments.{experiment}.{error}") from error
+
+
+def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
+    """Trains the student of one experiment and seed through one stage."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    _one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
+    plans = {plan.name: plan for plan in curriculum(params, experiment)}
+    _one_of(f"stages of experiment '{experiment}'", stage, plans)
+    plan = plans[stage]
+    before = [p for p in plans.values() if p.number == plan.number - 1]
+    return Job(
+        step="run_stage",
+        arguments={"experiment": experiment, "seed": seed, "stage": stage},
+        knobs={
+            "plan": plan,
+            "student": params.students[knobs.student],
+            "recipe": params.recipes[knobs.recipe],
+            "views": _stage_views(params, knobs),
+        },
+        inputs={
+            "dataset": (layout.dataset_path(knobs.dataset),),
+            "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
+            "previous": tuple(f for p in before for f in _with_record(_student_path(experiment, seed, p))),
+            "soft_labels": tuple(_soft_labels_path(knobs.dataset, use) for use in plan.teachers),
+        },
+        outputs=_with_record(layout.student_path(experiment, seed, plan.number, stage)),
+        keys=_stage_keys(knobs, experiment, stage),
+    )
+
+
+def _stage_views(params: Params, knobs: ExperimentKnobs) -> ViewKnobs:
+    """Which views the student sees: those that its teachers saw; without teachers nothing limits them."""
+    views = params.soft_labels[knobs.dataset].views
+    return unlimited_views(views.augment) if isinstance(knobs.method, CeKnobs) else views
+
+
+def _student_path(experiment: str, seed: int, plan: StagePlan) -> Path:
+    return layout.student_path(experiment, seed, plan.number, plan.name)
+
+
+def _soft_labels_path(dataset: str, use: TeacherUse) -> Path:
+    return layout.soft_labels_path(dataset, use.teacher, use.subset)
+
+
+def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[str, ...]:
+    # A carried learning rate makes every stage depend on the budgets of all.
+    carried = getattr(knobs.method, "learning_rate", "restarted") == "carried"
+    return (
+        f"experiments.{experiment}.method",
+        f"experiments.{experiment}.stages" + ("" if carried else f".{stage}"),
+        f"students.{knobs.student}",
+        f"recipes.{knobs.recipe}",
+        f"soft_labels.{knobs.dataset}.views" + (".augment" if isinstance(knobs.method, CeKnobs) else ""),
+    )
+
+
+def evaluate(params: Params, experiment: str, seed: int) -> Job:
+    """Measures every stage's student of one seed on the test split."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    _one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
+    students = [_student_path(experiment, seed, plan) for plan in curriculum(params, experiment)]
+    return Job(
+        step="evaluate",
+        arguments={"experiment": experiment, "seed": seed},
+        knobs={},
+        inputs={
+            "dataset": (layout.dataset_path(knobs.dataset),),
+            "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
+            "students": tuple(path for student in students for path in _with_record(student)),
+        },
+        outputs=(layout.evaluation_path(experiment, seed),),
+    )
+
+
+def result(params: Params, experiment: str) -> Job:
+    """Gathers the seeds of one experiment."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    return Job(
+        step="result",
+        arguments={"experiment": experiment},
+        knobs={"seeds": list(knobs.seeds), "method": knobs.method.name},
+        inputs={"evaluations": tuple(layout.evaluation_path(experiment, seed) for seed in knobs.seeds)},
+        outputs=(layout.result_path(experiment), layout.curve_path(experiment)),
+        keys=(f"experiments.{experiment}.seeds", f"experiments.{experiment}.method.name"),
+    )
+
+
+def report(params: Params, experiment: str) -> Job:
+    """Draws the page of one experiment."""
+    entry(params, "experiments", experiment)
+    return Job(
+        step="report",
+        arguments={"experiment": experiment},
+        knobs={},
+        inputs={"result": (layout.result_path(experiment),)},
+        outputs=(layout.report_path(experiment),),
+    )
+
+
+def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
+    """Every job that these experiments need, each once, inputs before what reads them."""
+    jobs: dict[Path, Job] = {}
+    for experiment in experiments:
+        for job in _jobs_of_one(params, experiment):
+            jobs.setdefault(job.outputs[0], job)
+    return list(jobs.values())
+
+
+def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    plans = curriculum(params, experiment)
+    uses = dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers)
+    partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
+    return [
+        pack_dataset(params, knobs.dataset),
+        *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
+        *(make_teacher(params, knobs.dataset, *use) for use in uses),
+        *(dump_soft_labels(params, knobs.dataset, *use) for use in uses),
+        *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),
+        *(evaluate(params, experiment, seed) for seed in knobs.seeds),
+        result(params, experiment),
+        report(params, experiment),
+    ]
+
+
+def entry(params: Params, section: str, name: str):  # noqa: ANN201  (one of the knob models, by section)
+    """The entry `name` of a section of params.yaml.
+
+    Raises:
+        ParamsError: there is none.
+    """
+    entries = getattr(params, section)
+    if name not in entries:
+        raise ParamsError(f"{section}: no entry named '{name}'{nearest(name, entries)}")
+    return entries[name]
+
+
+def _one_of(what: str, value: object, allowed: Iterable[object]) -> None:
+    if value not in allowed:
+        raise ParamsError(f"{what}: {value!r} is not one of them; allowed: {', '.join(map(str, allowed))}")

@@ -1,0 +1,58 @@
+"""Where things lie; the only place that knows the path of an artifact."""
+
+from pathlib import Path
+
+RAW = Path("data/raw")
+ARTIFACTS = Path("artifacts")
+RESULTS = Path("results")
+TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
+
+
+def raw_path(dataset: str, root: str | None) -> Path:
+    """Folder of the raw files: the user's own, or data/raw/<dataset>."""
+    return Path(root).expanduser() if root else RAW / dataset
+
+
+def dataset_path(dataset: str) -> Path:
+    """Packed images, labels, splits, sample keys."""
+    return ARTIFACTS / "datasets" / f"{dataset}.h5"
+
+
+def partition_path(dataset: str, partition: str) -> Path:
+    """Which classes belong to which subset."""
+    return ARTIFACTS / "partitions" / dataset / f"{partition}.json"
+
+
+def teacher_path(dataset: str, teacher: str, subset: str) -> Path:
+    """Weights of one teacher; subset "all" = every class."""
+    return ARTIFACTS / "teachers" / dataset / teacher / f"{subset}.safetensors"
+
+
+def soft_labels_path(dataset: str, teacher: str, subset: str) -> Path:
+    """One teacher's logits on one subset's training samples."""
+    return ARTIFACTS / "soft_labels" / dataset / teacher / f"{subset}.h5"
+
+
+def student_path(experiment: str, seed: int, number: int, stage: str) -> Path:
+    """The student after stage `number`."""
+    return ARTIFACTS / "students" / experiment / f"seed{seed}" / f"{number}_{stage}.safetensors"
+
+
+def evaluation_path(experiment: str, seed: int) -> Path:
+    """Metrics of one seed."""
+    return ARTIFACTS / "evaluations" / experiment / f"seed{seed}.json"
+
+
+def result_path(experiment: str) -> Path:
+    """Metrics of all seeds of one experiment."""
+    return RESULTS / f"{experiment}.json"
+
+
+def curve_path(experiment: str) -> Path:
+    """The accuracy matrix as a table, for plots."""
+    return RESULTS / f"{experiment}.csv"
+
+
+def report_path(experiment: str) -> Path:
+    """The page that a person reads."""
+    return RESULTS / f"{experiment}.html"

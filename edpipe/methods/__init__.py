@@ -1,0 +1,1 @@
+"""One file a method; a method is a curriculum, a list of stages."""

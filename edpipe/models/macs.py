@@ -1,0 +1,23 @@
+"""What a network costs: multiply-accumulates and parameters."""
+
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edpipe.models.zoo import evaluating, probe_images
+
+
+def count_macs(network: nn.Module, channels: int, image_size: int) -> int:
+    """Multiply-accumulates of one forward pass over one square image.
+
+    Counted are convolutions, linear layers and attention products, as torch's FLOP counter does (two FLOPs are one
+    multiply-accumulate); normalisation, activations and pooling are not. The network is left as it was.
+    """
+    image = probe_images(network, channels, image_size)[:1]
+    with evaluating(network), FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops() // 2
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable and frozen parameters; buffers are not counted."""
+    return sum(parameter.numel() for parameter in network.parameters())

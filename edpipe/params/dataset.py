@@ -1,0 +1,44 @@
+"""Knobs of `datasets:`: which images, and how they are packed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edpipe.params.base import Knobs
+
+Reader = Literal["digits", "fashion_mnist", "food101", "folder"]
+
+
+class DatasetKnobs(Knobs):
+    """Which images are read, how they are split, and how they are packed into one file."""
+
+    reader: Reader = Field(description="Which layout the raw files have; 'folder' is any folder of class folders.")
+    root: str | None = Field(None, description="Folder of the raw files; by default data/raw/<dataset>.")
+    download: bool = Field(True, description="Fetch missing raw files where the reader can; else say where to put them.")
+    image_size: Annotated[int, Field(ge=4, le=1024)] = Field(description="Side of the square a network sees, pixels.")
+    channels: Literal[1, 3] = Field(3, description="1 packs grey images, 3 packs colour.")
+    encoding: Literal["raw", "jpeg"] = Field(
+        "raw", description="raw: squares of image_size; jpeg: short side stored_side, aspect kept, decoded when read."
+    )
+    stored_side: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None, description="jpeg only: short side of the stored image, pixels; image_size when absent."
+    )
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="jpeg only: quality of re-encoding.")
+    val_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="Share of each class's training images set aside to judge teachers and to tune knobs."
+    )
+    test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.2, description="Share of each class that becomes the test split, for readers without an official one."
+    )
+    max_per_class: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="At most so many images a class and split, the first in reading order; absent: all."
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of the splits that are drawn here.")
+
+    @model_validator(mode="after")
+    def _stored_side_fits(self) -> "DatasetKnobs":
+        if self.encoding == "raw" and self.stored_side is not None:
+            raise ValueError("stored_side belongs to encoding: jpeg; leave it out for raw")
+        if self.stored_side is not None and self.stored_side < self.image_size:
+            raise ValueError(f"stored_side {self.stored_side} is smaller than image_size {self.image_size}")
+        return self

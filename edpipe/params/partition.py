@@ -1,0 +1,42 @@
+"""Knobs of `partitions:`: which classes each school level introduces."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from edpipe.params.base import Knobs
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+ALL_CLASSES = "all"
+"""Name of the subset that holds every class; no partition may use it."""
+
+
+class PartitionKnobs(Knobs):
+    """How the classes are dealt out to an ordered list of subsets."""
+
+    subsets: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
+        description="Names of the subsets, in the order in which a school teaches them."
+    )
+    ratio: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
+        None, description="Relative number of classes of each subset, such as [1, 1, 1]; absent: equal."
+    )
+    classes: dict[Name, Annotated[tuple[str | int, ...], Field(strict=False)]] | None = Field(
+        None, description="Instead of ratio: the class names or class numbers of each subset."
+    )
+    class_order_seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Shuffles the classes before ratio cuts them; absent: the dataset's own order."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PartitionKnobs":
+        if len(set(self.subsets)) != len(self.subsets) or ALL_CLASSES in self.subsets:
+            raise ValueError(f"subsets must be distinct and not '{ALL_CLASSES}', got {list(self.subsets)}")
+        if self.ratio is not None and self.classes is not None:
+            raise ValueError("give ratio or classes, not both")
+        if self.ratio is not None and len(self.ratio) != len(self.subsets):
+            raise ValueError(f"ratio has {len(self.ratio)} numbers for {len(self.subsets)} subsets")
+        if self.classes is not None and set(self.classes) != set(self.subsets):
+            raise ValueError(f"classes names {sorted(self.classes)}, subsets names {sorted(self.subsets)}")
+        if self.classes is not None and self.class_order_seed is not None:
+            raise ValueError("class_order_seed belongs to ratio; with classes the order is given")
+        return self

@@ -1,0 +1,112 @@
+"""The whole of params.yaml, and the checks that need more than one section."""
+
+import difflib
+import json
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from edpipe.errors import ParamsError
+from edpipe.params.base import Knobs
+from edpipe.params.dataset import DatasetKnobs
+from edpipe.params.experiment import DistillKnobs, ExperimentKnobs
+from edpipe.params.partition import Name, PartitionKnobs
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.params.student import StudentKnobs
+from edpipe.params.teacher import TeacherKnobs
+
+ONLY_STAGE = "only"
+"""Name of the single stage of a method that has no school levels."""
+
+
+class Params(Knobs):
+    """params.yaml, all of it."""
+
+    datasets: dict[Name, DatasetKnobs] = Field(description="Images, packed once.")
+    partitions: dict[Name, PartitionKnobs] = Field(description="Which classes each school level introduces.")
+    recipes: dict[Name, RecipeKnobs] = Field(description="How weights are fitted.")
+    teachers: dict[Name, TeacherKnobs] = Field(description="Networks to learn from.")
+    students: dict[Name, StudentKnobs] = Field(description="Networks to keep.")
+    soft_labels: dict[Name, SoftLabelKnobs] = Field(description="For each dataset: its views, and how logits are stored.")
+    experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
+    tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
+
+
+def check_references(params: Params) -> None:
+    """Every name points to something, and every experiment's parts fit together.
+
+    Raises:
+        ParamsError: with one line for the first thing that does not.
+    """
+    for name in params.tracked:
+        _known("tracked", name, params.experiments, "experiments")
+    for name in params.soft_labels:
+        _known(f"soft_labels.{name}", name, params.datasets, "datasets")
+    for name, teacher in params.teachers.items():
+        _known(f"teachers.{name}.fitting.recipe", teacher.fitting.recipe, params.recipes, "recipes")
+        if teacher.partition is not None:
+            _known(f"teachers.{name}.partition", teacher.partition, params.partitions, "partitions")
+    for name, experiment in params.experiments.items():
+        _check_experiment(params, f"experiments.{name}", experiment)
+
+
+def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) -> None:
+    _known(f"{path}.dataset", experiment.dataset, params.datasets, "datasets")
+    _known(f"{path}.dataset", experiment.dataset, params.soft_labels, "soft_labels")
+    _known(f"{path}.partition", experiment.partition, params.partitions, "partitions")
+    _known(f"{path}.student", experiment.student, params.students, "students")
+    _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
+    if isinstance(experiment.method, DistillKnobs):
+        _check_teacher(params, path, experiment, experiment.method)
+    _check_stages(params, path, experiment)
+
+
+def _check_teacher(params: Params, path: str, experiment: ExperimentKnobs, method: DistillKnobs) -> None:
+    where = f"{path}.method.teacher"
+    _known(where, method.teacher, params.teachers, "teachers")
+    partition = params.teachers[method.teacher].partition
+    if partition is not None and method.name != "ed":
+        raise ParamsError(
+            f"{where}: '{method.teacher}' knows only subsets of partition '{partition}', but method '{method.name}' needs "
+            f"a teacher of all classes; name one whose partition is absent"
+        )
+    if partition is not None and partition != experiment.partition:
+        raise ParamsError(
+            f"{where}: '{method.teacher}' is made for partition '{partition}', this experiment teaches "
+            f"'{experiment.partition}'; a stage would be without teacher; use the same partition in both"
+        )
+
+
+def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> None:
+    if experiment.method.name == "ed":
+        wanted = params.partitions[experiment.partition].subsets
+        reason = f"one for each subset of partition '{experiment.partition}'"
+    else:
+        wanted, reason = (ONLY_STAGE,), f"method '{experiment.method.name}' has one stage"
+    if set(experiment.stages) != set(wanted):
+        raise ParamsError(f"{path}.stages: needs exactly {list(wanted)} ({reason}), got {list(experiment.stages)}")
+
+
+def _known(path: str, name: str, section: Iterable[str], section_name: str) -> None:
+    if name not in section:
+        raise ParamsError(f"{path}: '{name}' is not in {section_name}{nearest(name, section)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest known name, or all of them.
+
+    >>> nearest("temprature", ["temperature", "teacher"])
+    "; did you mean 'temperature'?"
+    >>> nearest("x", ["b", "a"])
+    '; known: a, b'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def json_schema() -> str:
+    """The JSON schema of params.yaml, for editors; workflow/params.schema.json holds it."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,18 @@
+"""Knobs of `students:`: the network that is kept, and what stands in for its missing blocks."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from edpipe.params.base import Knobs
+
+
+class StudentKnobs(Knobs):
+    """The network that is kept in the end."""
+
+    model: str = Field(description="resnet8…resnet110 (CIFAR family), 'timm:<name>' or 'torchvision:<name>'.")
+    reference: Literal["adapter", "linear"] = Field(
+        "adapter",
+        description="Teaching reference block: adapter = 1×1 conv to the final width, BN, ReLU, pool, linear; "
+        "linear = pool, linear.",
+    )

@@ -1,0 +1,57 @@
+"""Knobs of `teachers:`: which network, where its weights come from, how it is fitted and gated."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edpipe.params.base import Knobs
+from edpipe.params.partition import Name
+
+Source = Literal["train", "timm", "torchvision", "file", "url"]
+
+
+class NetworkKnobs(Knobs):
+    """Which network, and where its weights come from."""
+
+    model: str = Field(description="resnet8…resnet110 (CIFAR family), 'timm:<name>' or 'torchvision:<name>'.")
+    source: Source = Field(
+        "train", description="train: from scratch; timm, torchvision: pretrained; file, url: weights with sha256."
+    )
+    location: str | None = Field(None, description="file: a path; url: an address; torchvision: a weights name or absent.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="file and url: the weights must have this sha256."
+    )
+
+    @model_validator(mode="after")
+    def _source_is_complete(self) -> "NetworkKnobs":
+        if self.source in ("file", "url") and not (self.location and self.sha256):
+            raise ValueError(f"source: {self.source} needs location and sha256")
+        if self.source in ("train", "timm") and (self.location or self.sha256):
+            raise ValueError(f"source: {self.source} takes neither location nor sha256")
+        return self
+
+
+class FittingKnobs(Knobs):
+    """How a teacher is trained or, when fetched, fine-tuned."""
+
+    recipe: Name = Field(description="One of recipes.")
+    epochs: Annotated[float, Field(ge=0)] = Field(description="Passes over the subset; 0 keeps fetched weights as they are.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="At the peak of the schedule.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of initial weights, sample order and views.")
+
+
+class TeacherKnobs(Knobs):
+    """One teacher, or one specialist for each subset of a partition."""
+
+    partition: Name | None = Field(None, description="One specialist per subset of this partition; absent: all classes.")
+    network: NetworkKnobs = Field(description="Which network, and where its weights come from.")
+    fitting: FittingKnobs = Field(description="How it is trained or fine-tuned.")
+    min_top1: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="No soft labels are dumped from a teacher whose top1 on its own classes is lower."
+    )
+
+    @model_validator(mode="after")
+    def _trained_at_all(self) -> "TeacherKnobs":
+        if self.network.source == "train" and self.fitting.epochs == 0:
+            raise ValueError("source: train needs fitting.epochs > 0")
+        return self

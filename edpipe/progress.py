@@ -1,0 +1,111 @@
+"""What a person sees while a step runs: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 10.0
+
+
+class TrainingProgress(Protocol):
+    """What the training loop yields."""
+
+    @property
+    def images(self) -> int:
+        """Seen so far."""
+        ...
+
+    @property
+    def loss(self) -> float:
+        """Of the latest batch, nats."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One sign of life: how much is done, in images, and what to say beside it."""
+
+    done: int
+    text: str
+
+
+def announce(text: str) -> None:
+    """One plain line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def show_progress(title: str, total: int) -> Iterator[Callable[[Tick], None]]:
+    """A function to call with each tick; `total` is in images.
+
+    On a terminal a rich bar with images per second and time left; elsewhere a line every ten seconds and one at the end.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(title, total=total, text="", rate="")
+            started_s = time.perf_counter()
+            yield lambda tick: bar.update(
+                task, completed=tick.done, text=tick.text, rate=_rate(tick.done, time.perf_counter() - started_s)
+            )
+    else:
+        lines = _Lines(title, total)
+        yield lines.show
+        lines.close()
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+        console=console,
+    )
+
+
+class _Lines:
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, total
+        self._started_s = self._shown_s = time.perf_counter()
+        self._last = Tick(0, "")
+
+    def show(self, tick: Tick) -> None:
+        self._last = tick
+        if time.perf_counter() - self._shown_s >= LINE_EVERY_S:
+            self._print()
+
+    def close(self) -> None:
+        self._print()
+
+    def _print(self) -> None:
+        self._shown_s = time.perf_counter()
+        elapsed_s = self._shown_s - self._started_s
+        left_s = elapsed_s * (self._total - self._last.done) / max(self._last.done, 1)
+        announce(
+            f"{self._title}: {self._last.done:,}/{self._total:,} images, {_rate(self._last.done, elapsed_s)}, "
+            f"{left_s:.0f} s left  {self._last.text}"
+        )
+
+
+def _rate(done: int, elapsed_s: float) -> str:
+    return f"{done / max(elapsed_s, 1e-9):,.0f} images/s"
+
+
+def watch(title: str, total: int, epoch_images: int, progress: Iterable[TrainingProgress]) -> float:
+    """Runs a training loop to its end, showing epoch and loss; returns the mean loss of its last tenth, nats."""
+    losses: list[float] = []
+    with show_progress(title, total) as show:
+        for now in progress:
+            losses.append(now.loss)
+            show(Tick(now.images, f"epoch {now.images / epoch_images:.1f}, loss {now.loss:.4f}"))
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)

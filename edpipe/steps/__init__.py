@@ -1,0 +1,1 @@
+"""One module per rule, same name: read, compute, write."""

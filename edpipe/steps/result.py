@@ -1,0 +1,90 @@
+"""Gathers the seeds of one experiment into results/<experiment>.json, and its accuracy matrix into a table."""
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edpipe.errors import MismatchError
+from edpipe.metrics import mean_and_spread
+from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.records import make_record, read_record, write_record
+
+RESULT_FORMAT_VERSION = 1
+
+
+def result(experiment: str, method: str, evaluation_paths: tuple[Path, ...], out_path: Path, curve_path: Path) -> None:
+    """Writes the result and the table of its accuracy matrix.
+
+    Raises:
+        CorruptFileError: an evaluation is damaged.
+        MismatchError: seeds that were measured on different data.
+    """
+    seeds = [read_record(path) for path in evaluation_paths]
+    _check_same_data(evaluation_paths, seeds)
+    contents = make_record(
+        "result",
+        {},
+        {name: seeds[0]["inputs"][name] for name in ("dataset", "partition")},
+        format="edpipe-result",
+        format_version=RESULT_FORMAT_VERSION,
+        experiment=experiment,
+        method=method,
+        summary=_summary(seeds),
+        budget=_budget(seeds),
+        seeds=[{name: seed[name] for name in ("seed", "metrics", "stages")} for seed in seeds],
+    )
+    write_text_atomically(curve_path, _curve(seeds))
+    write_record(out_path, contents)
+
+
+def _check_same_data(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> None:
+    for path, seed in zip(paths, seeds, strict=True):
+        for name in ("dataset", "partition"):
+            if seed["inputs"][name] != seeds[0]["inputs"][name]:
+                raise MismatchError(
+                    f"{path}: measured on {name} {seed['inputs'][name]}, the first seed on {seeds[0]['inputs'][name]}; "
+                    "evaluate all seeds again"
+                )
+
+
+def _summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation and 95 % interval over seeds."""
+    names = [n for n in ("top1", "top5", "ece", "backward_transfer") if seeds[0]["metrics"][n] is not None]
+    spreads = {name: asdict(mean_and_spread([seed["metrics"][name] for seed in seeds])) for name in names}
+    lost = {
+        subset: asdict(mean_and_spread([seed["metrics"]["forgetting"][subset] for seed in seeds]))
+        for subset, value in seeds[0]["metrics"]["forgetting"].items()
+        if value is not None
+    }
+    return spreads | {"forgetting": lost}
+
+
+def _budget(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the experiment cost; images and compute are per seed, teacher forwards over all seeds."""
+    stages = seeds[0]["stages"]
+    dumped = {(s["teacher"], s["subset"]): s["teacher_forwards"] for stage in stages for s in stage["soft_labels"]}
+    online = sum(stage["images_with_teacher"] for seed in seeds for stage in seed["stages"])
+    return {
+        "images_seen": sum(stage["images_seen"] for stage in stages),
+        "training_macs": sum(stage["training_macs"] for stage in stages),
+        "student_parameters": stages[-1]["parameters"],
+        "student_macs": stages[-1]["macs"],
+        "teacher_forwards_spent": sum(dumped.values()),
+        "teacher_forwards_online": online,
+        "teacher_forwards_saved": online - sum(dumped.values()),
+    }
+
+
+def _curve(seeds: list[dict[str, Any]]) -> str:
+    """The accuracy matrix, a row for each (seed, stage, subset) that had been taught."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", "stage", "subset", "top1"])
+    for seed in seeds:
+        for stage in seed["stages"]:
+            for subset, top1 in stage["top1_by_subset"].items():
+                if top1 is not None:
+                    writer.writerow([seed["seed"], stage["name"], subset, top1])
+    return text.getvalue()

@@ -1,0 +1,147 @@
+"""What trained and fetched teachers have in common: fitting, measuring, saving."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (the name that torch users know)
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from edpipe.batches import ViewBatches
+from edpipe.device import prepare_device
+from edpipe.metrics import Hits, top_k_hits
+from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.soft_labels import PadCrop, ResizedCrop, unlimited_views
+from edpipe.params.stage import StageKnobs
+from edpipe.params.teacher import FittingKnobs, NetworkKnobs
+from edpipe.pixels import normalise
+from edpipe.progress import announce, watch
+from edpipe.schedule import SampleStream, num_images
+from edpipe.storage.dataset_file import Dataset, open_dataset
+from edpipe.storage.partition_file import read_partition
+from edpipe.storage.records import make_record
+from edpipe.storage.weights import write_weights
+from edpipe.training import Budget, fit, forward
+from edpipe.views import ViewSpec, view_of
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Course:
+    """All that fitting one teacher needs besides the network."""
+
+    title: str
+    dataset: Dataset
+    partition_digest: str
+    """Empty for a teacher of all classes."""
+    subset: str
+    class_ids: tuple[int, ...]
+    batches: ViewBatches
+    fitting: FittingKnobs
+    recipe: RecipeKnobs
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> "Course":
+        """The same course, for a network whose input is normalised by these."""
+        return replace(self, mean=mean, std=std)
+
+    def sample_ids(self, split: str) -> Int64[np.ndarray, " sample"]:
+        """Samples of the subset's classes."""
+        return self.dataset.sample_ids(split, self.class_ids)
+
+    def local_labels(self, sample_ids: Int64[np.ndarray, " sample"]) -> Int64[Tensor, " sample"]:
+        """Labels numbered as the teacher's outputs."""
+        local = np.searchsorted(np.array(self.class_ids), self.dataset.labels[sample_ids])
+        return torch.from_numpy(local.astype(np.int64)).to(self.batches.device)
+
+
+def open_course(
+    title: str,
+    dataset_path: Path,
+    partition_path: Path | None,
+    subset: str,
+    augment: PadCrop | ResizedCrop,
+    fitting: FittingKnobs,
+    recipe: RecipeKnobs,
+) -> Course:
+    """Opens the files that a teacher learns from.
+
+    Raises:
+        CorruptFileError: a file is damaged.
+        MismatchError: the partition was made from another dataset.
+    """
+    device = prepare_device()
+    dataset = open_dataset(dataset_path)
+    class_ids, partition_digest = subset_classes(dataset, partition_path, subset)
+    spec = ViewSpec.from_knobs(unlimited_views(augment), dataset.image_size)
+    batches = ViewBatches(dataset, replace(spec, seed=fitting.seed), device)
+    return Course(title, dataset, partition_digest, subset, class_ids, batches, fitting, recipe)
+
+
+def subset_classes(dataset: Dataset, partition_path: Path | None, subset: str) -> tuple[tuple[int, ...], str]:
+    """Class ids of a subset, ascending, and the digest of the partition that says so ("" for all classes)."""
+    if partition_path is None or subset == ALL_CLASSES:
+        return tuple(range(dataset.num_classes)), ""
+    partition = read_partition(partition_path, dataset)
+    return partition.classes_of((subset,)), partition.digest
+
+
+def fit_teacher(network: nn.Module, course: Course) -> float:
+    """Trains the network in place; returns the mean loss of the last tenth, nats."""
+    sample_ids = course.sample_ids("train")
+    stream = SampleStream(course.fitting.seed, (sample_ids,), "mixed")
+    total = num_images(StageKnobs(epochs=course.fitting.epochs), len(sample_ids))
+    network.to(course.batches.device, memory_format=torch.channels_last)
+
+    def batch_loss(start: int, stop: int) -> Float[Tensor, ""]:
+        epochs, ids = stream.slice(start, stop)
+        views = view_of(course.fitting.seed, epochs, ids, course.batches.spec.num_views)
+        images = normalise(course.batches.views(ids, views), course.mean, course.std)
+        # Not edpipe.losses: an edit of the student's losses must not train teachers again.
+        return F.cross_entropy(forward(network, images, course.recipe), course.local_labels(ids))
+
+    progress = fit(network, course.recipe, Budget(total, course.fitting.learning_rate), batch_loss)
+    return watch(course.title, total, len(sample_ids), progress)
+
+
+def measure_teacher(network: nn.Module, course: Course) -> tuple[Hits, str]:
+    """Hits on the subset's validation samples; on its training samples if none were set aside. Says which."""
+    split = "val" if len(course.sample_ids("val")) else "train"
+    sample_ids = course.sample_ids(split)
+    network.to(course.batches.device, memory_format=torch.channels_last).eval()
+    hits = Hits(0, 0)
+    with torch.inference_mode():
+        for ids in np.split(sample_ids, range(EVALUATION_BATCH, len(sample_ids), EVALUATION_BATCH)):
+            images = normalise(course.batches.plain(ids), course.mean, course.std)
+            logits = forward(network, images, course.recipe)
+            hits += top_k_hits(logits.cpu().numpy(), course.local_labels(ids).cpu().numpy(), 1)
+    return hits, split
+
+
+def save_teacher(
+    step: str, network: nn.Module, course: Course, knobs: NetworkKnobs, out_path: Path, **facts: object
+) -> None:
+    """Measures the teacher and writes its weights and record."""
+    hits, split = measure_teacher(network, course)
+    announce(f"{course.title}: top1 {hits.top1:.4f} on {hits.asked} {split} images of its {len(course.class_ids)} classes")
+    all_knobs = {"network": knobs, "fitting": course.fitting, "recipe": course.recipe}
+    all_knobs["augment"] = course.batches.spec.augment
+    record = make_record(
+        step,
+        all_knobs,
+        {"dataset": course.dataset.digest, "partition": course.partition_digest},
+        subset=course.subset,
+        class_ids=list(course.class_ids),
+        mean=list(course.mean),
+        std=list(course.std),
+        top1=hits.top1,
+        top1_split=split,
+        top1_samples=hits.asked,
+        **facts,
+    )
+    write_weights(out_path, network.state_dict(), record)

@@ -1,0 +1,47 @@
+"""Files appear whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edpipe.errors import OverwriteError
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` only if the block succeeds; removed when it fails.
+
+    The bytes are on disk before the name is: after a crash or a power cut `path` is the old file or the new one.
+    Renaming also matters beside a hard-linked cache, where writing in place would alter the cached object.
+
+    Raises:
+        OverwriteError: the folder cannot be made or written to, the disk is full, or `path` is a folder.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OverwriteError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """The file `path` with exactly this text, whole or not at all."""
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""Records: the JSON beside every artifact that says what it was made from and by what."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edpipe.errors import CorruptFileError
+from edpipe.params.base import canonical_json
+from edpipe.sources import ROOT, source_files
+from edpipe.storage.atomic import write_text_atomically
+
+DIGEST_LENGTH = 16
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "scikit-learn", "pillow", "safetensors")
+"""Whose versions can change what a step computes."""
+
+
+def digest_bytes(data: bytes | memoryview) -> str:
+    """First 16 hex digits of sha256.
+
+    >>> digest_bytes(b"edpipe")
+    'c230d19f4c846416'
+    """
+    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+
+
+def digest_json(value: object) -> str:
+    """Digest of a value's canonical JSON: equal values, equal digests."""
+    return digest_bytes(canonical_json(value).encode())
+
+
+def digest_file(path: Path) -> str:
+    """Digest of a file's content.
+
+    Raises:
+        CorruptFileError: the file is missing or cannot be read.
+    """
+    return sha256_file(path)[:DIGEST_LENGTH]
+
+
+def sha256_file(path: Path) -> str:
+    """All 64 hex digits of the sha256 of a file's content.
+
+    Raises:
+        CorruptFileError: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptFileError(f"{path}: cannot be read: {error.strerror}; make it again with `snakemake {path}`") from error
+
+
+def record_path(artifact_path: Path) -> Path:
+    """Where the record of an artifact lies.
+
+    >>> str(record_path(Path("artifacts/datasets/digits.h5")))
+    'artifacts/datasets/digits.json'
+    """
+    return artifact_path.with_suffix(".json")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that can change a result."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def make_record(step: str, knobs: object, inputs: Mapping[str, object], **facts: object) -> dict[str, Any]:
+    """What every record holds: the step, its knobs, digests of inputs and code, library versions; then the step's facts.
+
+    Nothing in it differs between two equal runs: no times, hosts, paths or thread counts.
+    """
+    return {
+        "step": step,
+        "knobs": json.loads(canonical_json(knobs)),
+        "inputs": dict(inputs),
+        "code": code_digest(step),
+        "versions": library_versions(),
+        **facts,
+    }
+
+
+def code_digest(step: str) -> str:
+    """Digest of the source text of everything that a step imports from this package."""
+    texts = {name: (ROOT.parent / name).read_text(encoding="utf-8") for name in source_files(step)}
+    return digest_json(texts)
+
+
+def to_json(contents: object) -> str:
+    """Readable JSON with sorted keys and a final newline; two equal values give equal bytes."""
+    return json.dumps(contents, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_record(path: Path, contents: dict[str, Any]) -> None:
+    """Writes a record, whole or not at all."""
+    write_text_atomically(path, to_json(contents))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The contents of a record.
+
+    Raises:
+        CorruptFileError: it is missing, unreadable, or not a JSON object.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CorruptFileError(f"{path}: not a readable record ({error}); make it again with `snakemake {path}`") from error
+    if not isinstance(contents, dict):
+        raise CorruptFileError(f"{path}: a record must be a JSON object, got {type(contents).__name__}; make it again")
+    return contents

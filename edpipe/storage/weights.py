@@ -1,0 +1,41 @@
+"""Weights of a network in a safetensors file, with the record that vouches for it."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.storage.atomic import write_atomically
+from edpipe.storage.records import digest_file, read_record, record_path, write_record
+
+
+def write_weights(path: Path, weights: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Writes weights, then their record with the digest of the file; the record's presence means complete."""
+    record_path(path).unlink(missing_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with write_atomically(path) as partial:
+        safetensors.torch.save_file(tensors, partial, metadata={"format": "edpipe-weights"})
+    write_record(record_path(path), {**record, "weights_digest": digest_file(path)})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and their record.
+
+    Raises:
+        CorruptFileError: a file is missing, truncated, or no safetensors file.
+        MismatchError: weights and record do not belong together.
+    """
+    record = read_record(record_path(path))
+    found = digest_file(path)
+    if found != record.get("weights_digest"):
+        raise MismatchError(
+            f"{path}: content has digest {found}, its record says {record.get('weights_digest')}; the two do not belong "
+            f"together; make both again with `snakemake --force {path}`"
+        )
+    try:
+        return safetensors.torch.load_file(path), record
+    except (SafetensorError, OSError) as error:
+        raise CorruptFileError(f"{path}: not a safetensors file ({error}); make it again with `snakemake --force {path}`") from error

@@ -1,0 +1,100 @@
+"""workflow/tracked_jobs.yaml: the lists that dvc.yaml runs over, written from params.yaml.
+
+DVC cannot compute which stages a curriculum has or which file a stage grows from, so these lists are written down. Lists
+that no longer fit params.yaml are never used in silence: every step that DVC runs, and DVC's own stage check_params,
+stop with one line.
+
+An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
+before it, so a stage names its own soft labels and the student it grows from, and evaluate names the last student.
+Where a stage has no such input, the entry repeats the dataset, since DVC wants as many inputs in each.
+"""
+
+import os
+from typing import Any
+
+import yaml
+
+from edpipe import layout
+from edpipe.errors import ParamsError
+from edpipe.jobs import Job, jobs_of
+from edpipe.params.schema import Params
+from edpipe.storage.atomic import write_text_atomically
+
+STEPS = (
+    "pack_dataset",
+    "partition_dataset",
+    "train_teacher",
+    "fetch_teacher",
+    "dump_soft_labels",
+    "run_stage",
+    "evaluate",
+    "result",
+    "report",
+)
+_HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"
+_REMEDY = "run `edpipe tracked_jobs`"
+
+
+def tracked_jobs_text(params: Params) -> str:
+    """What workflow/tracked_jobs.yaml must hold: for each step, its jobs by name."""
+    lists: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
+    for job in jobs_of(params, params.tracked):
+        lists[job.step]["-".join(str(value) for value in job.arguments.values())] = _entry(params, job)
+    return _HEADER + yaml.safe_dump({"jobs": lists}, sort_keys=True, width=1000, allow_unicode=True)
+
+
+def _entry(params: Params, job: Job) -> dict[str, Any]:
+    entry: dict[str, Any] = dict(job.arguments)
+    if job.step in ("train_teacher", "fetch_teacher"):
+        entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
+    if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels"):
+        entry["classes"] = str((job.inputs["partition"] or job.inputs["dataset"])[0])
+    if job.step in ("run_stage", "evaluate"):
+        entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
+    if job.step == "run_stage":
+        entry |= _stage_entry(job)
+    if job.step == "evaluate":
+        entry["student"], entry["student_record"] = (str(path) for path in job.inputs["students"][-2:])
+    return entry
+
+
+def _stage_entry(job: Job) -> dict[str, str]:
+    nothing = job.inputs["dataset"][0]
+    before, before_record = job.inputs["previous"] or (nothing, nothing)
+    soft_labels = (job.inputs["soft_labels"] or (nothing,))[-1]
+    paths = {"out": job.outputs[0], "record": job.outputs[1]}
+    paths |= {"before": before, "before_record": before_record, "soft_labels": soft_labels}
+    names = ("method_key", "stage_key", "student_key", "recipe_key", "views_key")
+    return {name: str(path) for name, path in paths.items()} | dict(zip(names, job.keys, strict=True))
+
+
+def write_tracked_jobs(params: Params) -> bool:
+    """Writes the lists if they differ from those on disk; says whether they did."""
+    text = tracked_jobs_text(params)
+    if _on_disk() == text:
+        return False
+    write_text_atomically(layout.TRACKED_JOBS, text)
+    return True
+
+
+def check_tracked_jobs(params: Params) -> None:
+    """That the lists on disk fit params.yaml.
+
+    Raises:
+        ParamsError: they do not.
+    """
+    if _on_disk() != tracked_jobs_text(params):
+        raise ParamsError(f"{layout.TRACKED_JOBS}: does not fit params.yaml any more; {_REMEDY}, then call dvc again")
+
+
+def check_when_under_dvc(params: Params) -> None:
+    """The same, but only inside a stage that DVC runs; DVC names it in the environment."""
+    if "DVC_STAGE" in os.environ:
+        check_tracked_jobs(params)
+
+
+def _on_disk() -> str:
+    try:
+        return layout.TRACKED_JOBS.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""

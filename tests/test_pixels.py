@@ -1,0 +1,125 @@
+"""Pixels of views, against slow and obvious oracles."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edpipe.pixels import apply_pad_crop, apply_resized_crop, centre_square, normalise
+
+torch.set_num_threads(1)
+
+
+def images_of(seed, *shape):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def pad_crop_oracle(image, dy, dx, flip, padding):
+    height, width = image.shape[1:]
+    crop = F.pad(image, (padding,) * 4)[:, dy : dy + height, dx : dx + width]
+    return crop.flip(-1) if flip else crop
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 99),
+    st.integers(0, 6),
+    st.sampled_from([1, 3]),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 4),
+)
+def test_pad_crop_is_what_padding_and_slicing_each_image_gives(seed, num_samples, channels, height, width, padding):
+    images, rng = images_of(seed, num_samples, channels, height, width), np.random.default_rng(seed)
+    dy, dx = (torch.from_numpy(rng.integers(0, 2 * padding + 1, num_samples)) for _ in range(2))
+    flip = torch.from_numpy(rng.random(num_samples) < 0.5)
+    crops = apply_pad_crop(images, dy, dx, flip, padding)
+    assert crops.shape == images.shape
+    for i in range(num_samples):
+        assert torch.equal(crops[i], pad_crop_oracle(images[i], int(dy[i]), int(dx[i]), bool(flip[i]), padding))
+
+
+def test_pad_crop_in_the_middle_is_the_image_itself():
+    images = images_of(0, 2, 3, 8, 8)
+    middle = torch.tensor([4, 4])
+    assert torch.equal(apply_pad_crop(images, middle, middle, torch.tensor([False, False]), 4), images)
+
+
+def test_pad_crop_takes_images_of_any_memory_layout():
+    images = images_of(0, 2, 3, 8, 8)
+    parameters = torch.tensor([0, 8]), torch.tensor([3, 5]), torch.tensor([True, False])
+    strided = images.to(memory_format=torch.channels_last)
+    assert torch.equal(apply_pad_crop(strided, *parameters, padding=4), apply_pad_crop(images, *parameters, padding=4))
+
+
+@pytest.mark.parametrize(("name", "dy", "dx"), [("dy", 9, 0), ("dx", 0, -1)])
+def test_pad_crop_refuses_offsets_outside_the_padded_image(name, dy, dx):
+    value = dy or dx
+    with pytest.raises(ValueError, match=rf"{name} must be in \[0, 8\], got {value} to {value}"):
+        apply_pad_crop(images_of(0, 1, 3, 8, 8), torch.tensor([dy]), torch.tensor([dx]), torch.tensor([False]), 4)
+
+
+def triangle_oracle(line, size):
+    """Antialiased bilinear resizing of one line, in float64: a triangle as wide as the step, at least one pixel."""
+    step = len(line) / size
+    reach = max(step, 1.0)
+    centres = (np.arange(size) + 0.5) * step
+    weights = np.maximum(0, 1 - np.abs(np.arange(len(line)) + 0.5 - centres[:, None]) / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)) @ line
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 12), st.integers(1, 10), st.booleans())
+def test_resized_crop_is_an_antialiased_triangle_filter(seed, height, width, image_size, flip):
+    image = images_of(seed, 2, 15, 14)
+    resized = apply_resized_crop(image, (2, 1, height, width), flip, image_size).numpy()
+    for channel in range(2):
+        crop = image.numpy()[channel, 2 : 2 + height, 1 : 1 + width].astype(float)
+        rows = np.apply_along_axis(triangle_oracle, 1, crop, image_size)
+        expected = np.apply_along_axis(triangle_oracle, 0, rows, image_size)
+        expected = expected[:, ::-1] if flip else expected
+        # Rounding to whole values costs half; float32 may land on the other side of a half.
+        assert np.abs(resized[channel] - expected).max() <= 0.5 + 1e-3
+
+
+def test_resized_crop_at_its_own_size_keeps_pixels():
+    image = images_of(0, 3, 9, 9)
+    assert torch.equal(apply_resized_crop(image, (2, 1, 6, 6), False, 6), image[:, 2:8, 1:7])
+
+
+@pytest.mark.parametrize("box", [(0, 0, 9, 3), (0, 6, 1, 3), (-1, 0, 3, 3), (0, 0, 0, 3)])
+def test_resized_crop_refuses_boxes_that_are_not_inside(box):
+    text = f"box {box} is not inside an image of 8 by 8 pixels".replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=text):
+        apply_resized_crop(images_of(0, 3, 8, 8), box, False, 4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 7), (9, 4)])
+def test_centre_square_of_its_own_size_is_the_middle(height, width):
+    image = images_of(0, 3, height, width)
+    top, left = (height - 4) // 2, (width - 4) // 2
+    assert torch.equal(centre_square(image, 4), image[:, top : top + 4, left : left + 4])
+
+
+def test_centre_square_is_resized():
+    assert centre_square(images_of(0, 1, 20, 13), 8).shape == (1, 8, 8)
+
+
+@given(st.integers(0, 99), st.sampled_from([1, 3]))
+def test_normalise_is_the_formula(seed, channels):
+    images, rng = images_of(seed, 2, channels, 4, 5), np.random.default_rng(seed)
+    mean, std = tuple(rng.uniform(0, 1, channels).tolist()), tuple(rng.uniform(0.1, 1, channels).tolist())
+    axes = (1, -1, 1, 1)
+    expected = (images.numpy() / 255 - np.reshape(mean, axes)) / np.reshape(std, axes)
+    normalised = normalise(images, mean, std)
+    np.testing.assert_allclose(normalised.numpy(), expected, atol=5e-6)
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_normalise_refuses_numbers_that_do_not_fit():
+    with pytest.raises(ValueError, match="3 channels need as many means and stds, got 3 and 1"):
+        normalise(images_of(0, 1, 3, 2, 2), (0.5, 0.5, 0.5), (0.5,))
+    with pytest.raises(ValueError, match=r"std must be > 0 in every channel, got \(0.0,\)"):
+        normalise(images_of(0, 1, 1, 2, 2), (0.5,), (0.0,))

@@ -1,0 +1,68 @@
+# What all rules share: the checked params, and the inputs, knobs and code of a job.
+import os
+import sys
+from pathlib import Path
+
+# The package is found beside the workflow also when it is not installed, and `edpipe` beside this Python.
+sys.path.insert(0, str(Path(workflow.basedir).parent))
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+from edpipe import jobs, workflow_hooks
+from edpipe.sources import source_files
+
+PARAMS = workflow_hooks.load(workflow, config)
+check_before_first_job = workflow_hooks.check_before_first_job
+hand_over_to_dvc = workflow_hooks.hand_over_to_dvc
+
+NAME = r"[a-z][a-z0-9_]*"
+TRAINED = [name for name, teacher in PARAMS.teachers.items() if teacher.network.source == "train"]
+FETCHED = [name for name in PARAMS.teachers if name not in TRAINED]
+
+
+wildcard_constraints:
+    dataset="|".join(PARAMS.datasets),
+    partition="|".join(PARAMS.partitions),
+    teacher="|".join(PARAMS.teachers),
+    subset=NAME,
+    experiment="|".join(PARAMS.experiments),
+    seed=r"\d+",
+    number=r"\d+",
+    stage=NAME,
+
+
+def one_of(names):
+    """A pattern for exactly these names; for none of them, one that fits nothing."""
+    return "|".join(names) or r"(?!)"
+
+
+def job_of(make, wildcards):
+    """The job that these wildcards name; `number` is in the path only."""
+    words = {name: value for name, value in wildcards.items() if name != "number"}
+    return make(PARAMS, **{name: int(value) if name == "seed" else value for name, value in words.items()})
+
+
+def inputs_of(make):
+    """Input function: artifacts by role, and the source files that the step imports."""
+
+    def inputs(wildcards):
+        job = job_of(make, wildcards)
+        named = {role: [str(path) for path in paths] for role, paths in job.inputs.items()}
+        return named | {"code": list(source_files(job.step))}
+
+    return inputs
+
+
+def knobs_of(make):
+    """Params function: the job's own knobs as one canonical text, so that only their change re-runs it."""
+    return lambda wildcards: job_of(make, wildcards).knobs_text
+
+
+def threads_of(wildcards):
+    """Small images leave a second thread idle; large ones keep four busy."""
+    experiment = wildcards.get("experiment")
+    dataset = PARAMS.experiments[experiment].dataset if experiment else wildcards.dataset
+    return 1 if PARAMS.datasets[dataset].image_size <= 64 else 4
+
+
+# Jobs ask for a GPU where there is one; `resources: gpu` in the profile says how many there are to share.
+GPU = workflow_hooks.gpus_per_job()

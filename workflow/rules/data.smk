@@ -1,0 +1,18 @@
+rule pack_dataset:
+    input:
+        unpack(inputs_of(jobs.pack_dataset)),
+    output:
+        packed="artifacts/datasets/{dataset}.h5",
+        record="artifacts/datasets/{dataset}.json",
+    params:
+        knobs=knobs_of(jobs.pack_dataset),
+    log:
+        "logs/pack_dataset/{dataset}.log",
+    benchmark:
+        "benchmarks/pack_dataset/{dataset}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"

@@ -1,0 +1,21 @@
+localrules:
+    partition_dataset,
+
+
+rule partition_dataset:
+    input:
+        unpack(inputs_of(jobs.partition_dataset)),
+    output:
+        "artifacts/partitions/{dataset}/{partition}.json",
+    params:
+        knobs=knobs_of(jobs.partition_dataset),
+    log:
+        "logs/partition_dataset/{dataset}-{partition}.log",
+    benchmark:
+        "benchmarks/partition_dataset/{dataset}-{partition}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"

@@ -1,0 +1,21 @@
+localrules:
+    report,
+
+
+rule report:
+    input:
+        unpack(inputs_of(jobs.report)),
+    output:
+        report("results/{experiment}.html", caption="../report/report.rst", category="Reports"),
+    params:
+        knobs=knobs_of(jobs.report),
+    log:
+        "logs/report/{experiment}.log",
+    benchmark:
+        "benchmarks/report/{experiment}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

@@ -1,0 +1,42 @@
+localrules:
+    result,
+
+
+rule evaluate:
+    input:
+        unpack(inputs_of(jobs.evaluate)),
+    output:
+        "artifacts/evaluations/{experiment}/seed{seed}.json",
+    params:
+        knobs=knobs_of(jobs.evaluate),
+    log:
+        "logs/evaluate/{experiment}-seed{seed}.log",
+    benchmark:
+        "benchmarks/evaluate/{experiment}-seed{seed}.tsv"
+    threads: threads_of
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
+
+
+rule result:
+    input:
+        unpack(inputs_of(jobs.result)),
+    output:
+        result=report("results/{experiment}.json", caption="../report/result.rst", category="Results"),
+        curve="results/{experiment}.csv",
+    params:
+        knobs=knobs_of(jobs.result),
+    log:
+        "logs/result/{experiment}.log",
+    benchmark:
+        "benchmarks/result/{experiment}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "edpipe result --experiment {wildcards.experiment} > {log} 2>&1"

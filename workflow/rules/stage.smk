@@ -1,0 +1,20 @@
+rule run_stage:
+    input:
+        unpack(inputs_of(jobs.run_stage)),
+    output:
+        weights="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.safetensors",
+        record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
+    params:
+        knobs=knobs_of(jobs.run_stage),
+    log:
+        "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
+    benchmark:
+        "benchmarks/run_stage/{experiment}-seed{seed}-{number}_{stage}.tsv"
+    threads: threads_of
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=1440,
+    shell:
+        "edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
+        " > {log} 2>&1"
