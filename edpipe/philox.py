@@ -27,7 +27,6 @@ class Purpose(IntEnum):
     PAD_CROP = 3
     RESIZED_CROP_SIDES = 4
     RESIZED_CROP_PLACE = 5
-    RESIZED_CROP_FLIP = 6
 
 
 def philox4x32(

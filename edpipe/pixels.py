@@ -1,36 +1,36 @@
 """Pixels of views: what `edpipe.views` decided is done to uint8 images, on any device."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
+
+from edpipe.shapes import Flips, Offsets
 
 
 def apply_pad_crop(
-    images: UInt8[Tensor, "sample channel height width"],
-    dy: Int64[Tensor, " sample"],
-    dx: Int64[Tensor, " sample"],
-    flip: Bool[Tensor, " sample"],
-    padding: int,
+    images: UInt8[Tensor, "sample channel height width"], dy: Offsets, dx: Offsets, flip: Flips, padding: int
 ) -> UInt8[Tensor, "sample channel height width"]:
-    """Each image padded with zeros, cropped back to its size at (dy, dx) and mirrored if asked; all on one device.
+    """Each image padded with zeros, cropped back to its size at (dy, dx) and mirrored if asked; on the images' device.
 
     Raises:
-        ValueError: an offset outside [0, 2 × padding] (checked on the CPU only: a GPU would have to be waited for).
+        ValueError: an offset outside [0, 2 × padding].
     """
     _check_offsets(dy, dx, padding)
     num_samples, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4).flatten(2)
     # One flat position for each pixel of a crop, shared by the channels; a mirrored crop reads its columns backwards.
-    columns = torch.arange(width, device=images.device)
-    columns = dx[:, None] + torch.where(flip[:, None], columns.flip(0), columns)
-    row_starts = (dy[:, None] + torch.arange(height, device=images.device)) * (width + 2 * padding)
-    positions = (row_starts[:, :, None] + columns[:, None, :]).reshape(num_samples, 1, height * width)
+    columns = np.arange(width)
+    columns = dx[:, None] + np.where(flip[:, None], columns[::-1], columns)
+    row_starts = (dy[:, None] + np.arange(height)) * (width + 2 * padding)
+    down, across = (torch.from_numpy(each).to(images.device) for each in (row_starts, columns))
+    positions = (down[:, :, None] + across[:, None, :]).reshape(num_samples, 1, height * width)
     return padded.gather(2, positions.expand(-1, channels, -1)).reshape(images.shape)
 
 
 def apply_resized_crop(
-    image: UInt8[Tensor, "channel height width"], box: tuple[int, int, int, int], flip: bool, image_size: int
+    image: UInt8[Tensor, "channel height width"], box: Int64[np.ndarray, "4"], flip: bool, image_size: int
 ) -> UInt8[Tensor, "channel {image_size} {image_size}"]:
     """The box (top, left, height, width) of an image, resized to a square, mirrored if asked.
 
@@ -39,22 +39,13 @@ def apply_resized_crop(
     Raises:
         ValueError: the box is empty or not inside the image.
     """
-    top, left, height, width = box
+    top, left, height, width = box.tolist()
     if min(top, left) < 0 or min(height, width) < 1 or top + height > image.shape[1] or left + width > image.shape[2]:
-        raise ValueError(f"box {box} is not inside an image of {image.shape[1]} by {image.shape[2]} pixels")
+        raise ValueError(f"box {box.tolist()} is not inside an image of {image.shape[1]} by {image.shape[2]} pixels")
     crop = image[None, :, top : top + height, left : left + width].to(torch.float32)
     resized = F.interpolate(crop, size=(image_size, image_size), mode="bilinear", antialias=True)
     pixels = resized[0].round_().clamp_(0, 255).to(torch.uint8)
     return pixels.flip(-1) if flip else pixels
-
-
-def centre_square(
-    image: UInt8[Tensor, "channel height width"], image_size: int
-) -> UInt8[Tensor, "channel {image_size} {image_size}"]:
-    """The largest square in the middle of an image, resized; what is shown where nothing is augmented."""
-    height, width = image.shape[1:]
-    side = min(height, width)
-    return apply_resized_crop(image, ((height - side) // 2, (width - side) // 2, side, side), False, image_size)
 
 
 def normalise(
@@ -74,9 +65,7 @@ def normalise(
     return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
 
 
-def _check_offsets(dy: Int64[Tensor, " sample"], dx: Int64[Tensor, " sample"], padding: int) -> None:
+def _check_offsets(dy: Offsets, dx: Offsets, padding: int) -> None:
     for name, offsets in (("dy", dy), ("dx", dx)):
-        if offsets.is_cpu and len(offsets):
-            low, high = (int(bound) for bound in offsets.aminmax())
-            if not 0 <= low <= high <= 2 * padding:
-                raise ValueError(f"{name} must be in [0, {2 * padding}], got {low} to {high}")
+        if len(offsets) and not 0 <= offsets.min() <= offsets.max() <= 2 * padding:
+            raise ValueError(f"{name} must be in [0, {2 * padding}], got {offsets.min()} to {offsets.max()}")

@@ -11,12 +11,10 @@ channel height width    of an image
 """
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Int64
 
 SampleIds = Int64[np.ndarray, " sample"]
 Views = Int64[np.ndarray, " sample"]
 Offsets = Int64[np.ndarray, " sample"]
 Flips = Bool[np.ndarray, " sample"]
 Boxes = Int64[np.ndarray, "sample 4"]
-Images = UInt8[np.ndarray, "sample channel height width"]
-LogitRows = Float32[np.ndarray, "row class"]

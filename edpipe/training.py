@@ -49,7 +49,7 @@ def fit(network: nn.Module, recipe: RecipeKnobs, budget: Budget, batch_loss: Bat
         start, stop = batch_positions(iteration, recipe.batch_size, budget.num_images)
         _set_rate(optimizer, budget, recipe, iteration / total)
         loss = batch_loss(start, stop)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
                 f"loss became {value} at iteration {iteration + 1} of {total} (learning rate {_rate(optimizer):.3g}); "

@@ -106,8 +106,8 @@ def resized_crop_boxes(
     views: Views,
     heights: Int64[np.ndarray, " sample"],
     widths: Int64[np.ndarray, " sample"],
-) -> Boxes:
-    """(top, left, height, width) of each view's box, in pixels of its image.
+) -> tuple[Boxes, Flips]:
+    """(top, left, height, width) of each view's box in pixels of its image, and whether it is mirrored.
 
     The box's share of the image is uniform in [min_area, 1]; its longer side is 1 to max_stretch times the shorter one,
     uniformly, upright or lying with equal chance; a box that would stick out is made squarer until it fits, at the same
@@ -116,7 +116,9 @@ def resized_crop_boxes(
     Raises:
         ValueError: the spec is of another kind, a view is not one of its views, or an image has no pixels.
     """
-    augment = _resized_crop(spec)
+    augment = spec.augment
+    if not isinstance(augment, ResizedCrop):
+        raise ValueError(f"views of kind {augment.kind} have no resized_crop boxes")
     _check_views(spec, views)
     if len(heights) and min(heights.min(), widths.min()) < 1:
         raise ValueError(f"images must have at least 1 pixel a side, got {min(heights.min(), widths.min())}")
@@ -125,24 +127,7 @@ def resized_crop_boxes(
     place_words = random_words(spec.seed, Purpose.RESIZED_CROP_PLACE, sample_ids, views)
     top = choose_below(place_words[:, 0], heights - box_heights + 1)
     left = choose_below(place_words[:, 1], widths - box_widths + 1)
-    return np.stack([top, left, box_heights, box_widths], axis=1)
-
-
-def resized_crop_flips(spec: ViewSpec, sample_ids: SampleIds, views: Views) -> Flips:
-    """Whether each view is mirrored.
-
-    Raises:
-        ValueError: the spec is of another kind, or a view is not one of its views.
-    """
-    augment = _resized_crop(spec)
-    _check_views(spec, views)
-    return _choose_flip(random_words(spec.seed, Purpose.RESIZED_CROP_FLIP, sample_ids, views)[:, 0], augment.flip)
-
-
-def _resized_crop(spec: ViewSpec) -> ResizedCrop:
-    if not isinstance(spec.augment, ResizedCrop):
-        raise ValueError(f"views of kind {spec.augment.kind} have no resized_crop parameters")
-    return spec.augment
+    return np.stack([top, left, box_heights, box_widths], axis=1), _choose_flip(place_words[:, 2], augment.flip)
 
 
 def _box_sides(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from strategies import logits
 
 from edpipe.certify import dequantise, kl_bound, quantise_uint8
-from tests.strategies import logits
 
 
 def log_softmax(scores):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import EPOCHS, SEEDS, sample_ids
 
 from edpipe.philox import Purpose, choose_below, philox4x32, random_words
-from tests.strategies import EPOCHS, SEEDS, sample_ids
 
 # Random123's kat_vectors, philox4x32 10.
 KNOWN_ANSWERS = [

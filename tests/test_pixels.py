@@ -1,5 +1,7 @@
 """Pixels of views, against slow and obvious oracles."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edpipe.pixels import apply_pad_crop, apply_resized_crop, centre_square, normalise
+from edpipe.pixels import apply_pad_crop, apply_resized_crop, normalise
 
 torch.set_num_threads(1)
 
@@ -33,8 +35,8 @@ def pad_crop_oracle(image, dy, dx, flip, padding):
 )
 def test_pad_crop_is_what_padding_and_slicing_each_image_gives(seed, num_samples, channels, height, width, padding):
     images, rng = images_of(seed, num_samples, channels, height, width), np.random.default_rng(seed)
-    dy, dx = (torch.from_numpy(rng.integers(0, 2 * padding + 1, num_samples)) for _ in range(2))
-    flip = torch.from_numpy(rng.random(num_samples) < 0.5)
+    dy, dx = (rng.integers(0, 2 * padding + 1, num_samples) for _ in range(2))
+    flip = rng.random(num_samples) < 0.5
     crops = apply_pad_crop(images, dy, dx, flip, padding)
     assert crops.shape == images.shape
     for i in range(num_samples):
@@ -43,13 +45,13 @@ def test_pad_crop_is_what_padding_and_slicing_each_image_gives(seed, num_samples
 
 def test_pad_crop_in_the_middle_is_the_image_itself():
     images = images_of(0, 2, 3, 8, 8)
-    middle = torch.tensor([4, 4])
-    assert torch.equal(apply_pad_crop(images, middle, middle, torch.tensor([False, False]), 4), images)
+    middle = np.array([4, 4])
+    assert torch.equal(apply_pad_crop(images, middle, middle, np.array([False, False]), 4), images)
 
 
 def test_pad_crop_takes_images_of_any_memory_layout():
     images = images_of(0, 2, 3, 8, 8)
-    parameters = torch.tensor([0, 8]), torch.tensor([3, 5]), torch.tensor([True, False])
+    parameters = np.array([0, 8]), np.array([3, 5]), np.array([True, False])
     strided = images.to(memory_format=torch.channels_last)
     assert torch.equal(apply_pad_crop(strided, *parameters, padding=4), apply_pad_crop(images, *parameters, padding=4))
 
@@ -58,7 +60,7 @@ def test_pad_crop_takes_images_of_any_memory_layout():
 def test_pad_crop_refuses_offsets_outside_the_padded_image(name, dy, dx):
     value = dy or dx
     with pytest.raises(ValueError, match=rf"{name} must be in \[0, 8\], got {value} to {value}"):
-        apply_pad_crop(images_of(0, 1, 3, 8, 8), torch.tensor([dy]), torch.tensor([dx]), torch.tensor([False]), 4)
+        apply_pad_crop(images_of(0, 1, 3, 8, 8), np.array([dy]), np.array([dx]), np.array([False]), 4)
 
 
 def triangle_oracle(line, size):
@@ -74,7 +76,7 @@ def triangle_oracle(line, size):
 @given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 12), st.integers(1, 10), st.booleans())
 def test_resized_crop_is_an_antialiased_triangle_filter(seed, height, width, image_size, flip):
     image = images_of(seed, 2, 15, 14)
-    resized = apply_resized_crop(image, (2, 1, height, width), flip, image_size).numpy()
+    resized = apply_resized_crop(image, np.array([2, 1, height, width]), flip, image_size).numpy()
     for channel in range(2):
         crop = image.numpy()[channel, 2 : 2 + height, 1 : 1 + width].astype(float)
         rows = np.apply_along_axis(triangle_oracle, 1, crop, image_size)
@@ -86,25 +88,13 @@ def test_resized_crop_is_an_antialiased_triangle_filter(seed, height, width, ima
 
 def test_resized_crop_at_its_own_size_keeps_pixels():
     image = images_of(0, 3, 9, 9)
-    assert torch.equal(apply_resized_crop(image, (2, 1, 6, 6), False, 6), image[:, 2:8, 1:7])
+    assert torch.equal(apply_resized_crop(image, np.array([2, 1, 6, 6]), False, 6), image[:, 2:8, 1:7])
 
 
-@pytest.mark.parametrize("box", [(0, 0, 9, 3), (0, 6, 1, 3), (-1, 0, 3, 3), (0, 0, 0, 3)])
+@pytest.mark.parametrize("box", [[0, 0, 9, 3], [0, 6, 1, 3], [-1, 0, 3, 3], [0, 0, 0, 3]])
 def test_resized_crop_refuses_boxes_that_are_not_inside(box):
-    text = f"box {box} is not inside an image of 8 by 8 pixels".replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises(ValueError, match=text):
-        apply_resized_crop(images_of(0, 3, 8, 8), box, False, 4)
-
-
-@pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 7), (9, 4)])
-def test_centre_square_of_its_own_size_is_the_middle(height, width):
-    image = images_of(0, 3, height, width)
-    top, left = (height - 4) // 2, (width - 4) // 2
-    assert torch.equal(centre_square(image, 4), image[:, top : top + 4, left : left + 4])
-
-
-def test_centre_square_is_resized():
-    assert centre_square(images_of(0, 1, 20, 13), 8).shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=re.escape(f"box {box} is not inside an image of 8 by 8 pixels")):
+        apply_resized_crop(images_of(0, 3, 8, 8), np.array(box), False, 4)
 
 
 @given(st.integers(0, 99), st.sampled_from([1, 3]))

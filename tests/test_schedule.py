@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import SEEDS, subsets
 
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.stage import StageKnobs
 from edpipe.schedule import SampleStream, batch_positions, num_images, num_iterations, rate_factor
 from edpipe.views import sample_order
-from tests.strategies import SEEDS, subsets
 
 FRACTIONS = st.floats(0, 1, exclude_max=True)
 RECIPES = st.builds(

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import chdtrc
+from strategies import EPOCHS, SEEDS, drawn_specs, pad_crops, resized_crops, sample_ids
 
 from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewKnobs
 from edpipe.views import (
     ViewSpec,
     pad_crop_parameters,
     resized_crop_boxes,
-    resized_crop_flips,
     sample_order,
     view_of,
 )
-from tests.strategies import EPOCHS, SEEDS, drawn_specs, pad_crops, resized_crops, sample_ids
 
 PAD_CROP = PadCrop(kind="pad_crop")
 RESIZED_CROP = ResizedCrop(kind="resized_crop")
@@ -206,7 +205,7 @@ def test_known_crops_stay():
 def test_boxes_are_inside_their_image(spec, height, width, first_view):
     views = np.minimum(np.arange(first_view, first_view + 16), spec.num_views - 1)
     sizes = np.full(16, height), np.full(16, width)
-    top, left, box_height, box_width = resized_crop_boxes(spec, np.arange(16), views, *sizes).T
+    top, left, box_height, box_width = resized_crop_boxes(spec, np.arange(16), views, *sizes)[0].T
     assert min(top.min(), left.min()) >= 0
     assert min(box_height.min(), box_width.min()) >= 1
     assert (top + box_height).max() <= height
@@ -216,7 +215,7 @@ def test_boxes_are_inside_their_image(spec, height, width, first_view):
 @given(drawn_specs(resized_crops()), st.integers(100, 400), st.integers(100, 400))
 def test_boxes_keep_the_promised_area_and_stretch(spec, height, width):
     sizes = np.full(64, height), np.full(64, width)
-    boxes = resized_crop_boxes(spec, np.arange(64), np.zeros(64, np.int64), *sizes)
+    boxes, _ = resized_crop_boxes(spec, np.arange(64), np.zeros(64, np.int64), *sizes)
     box_height, box_width = boxes[:, 2].astype(float), boxes[:, 3].astype(float)
     # A side is off by half a pixel at most.
     assert ((box_height + 0.5) * (box_width + 0.5) >= spec.augment.min_area * height * width).all()
@@ -227,7 +226,7 @@ def test_boxes_keep_the_promised_area_and_stretch(spec, height, width):
 
 def test_boxes_are_unbiased():
     spec, n = spec_of(RESIZED_CROP), 40_000
-    boxes = resized_crop_boxes(spec, np.arange(n), np.zeros(n, np.int64), np.full(n, 2000), np.full(n, 2000))
+    boxes, flips = resized_crop_boxes(spec, np.arange(n), np.zeros(n, np.int64), np.full(n, 2000), np.full(n, 2000))
     top, left, height, width = boxes.T
     area = height * width / 2000**2
     assert p_value_of_uniform(np.minimum(((area - 0.25) / 0.75 * 10).astype(int), 9), 10) > 1e-3
@@ -236,29 +235,29 @@ def test_boxes_are_unbiased():
         # Where there are many places to choose from, so that tenths of them are nearly equal.
         corner, num_places = corner[side <= 1200], 2001 - side[side <= 1200]
         assert p_value_of_uniform(corner * 10 // num_places, 10) > 1e-3
-    assert abs(resized_crop_flips(spec, np.arange(n), np.zeros(n, np.int64)).mean() - 0.5) < 0.01
+    assert abs(flips.mean() - 0.5) < 0.01
 
 
 def test_whole_image_is_the_only_box_where_area_must_be_whole():
     spec = spec_of(ResizedCrop(kind="resized_crop", min_area=1.0))
-    boxes = resized_crop_boxes(spec, np.arange(9), np.arange(9), np.full(9, 33), np.full(9, 70))
+    boxes, _ = resized_crop_boxes(spec, np.arange(9), np.arange(9), np.full(9, 33), np.full(9, 70))
     assert (boxes == [0, 0, 33, 70]).all()
 
 
 def test_boxes_without_flip_are_never_mirrored():
     spec = spec_of(ResizedCrop(kind="resized_crop", flip=False))
-    assert not resized_crop_flips(spec, np.arange(99), np.arange(99)).any()
+    assert not resized_crop_boxes(spec, np.arange(99), np.arange(99), np.full(99, 50), np.full(99, 50))[1].any()
 
 
 def test_known_boxes_stay():
     sizes = np.array([256, 300, 500]), np.array([256, 400, 333])
-    boxes = resized_crop_boxes(spec_of(RESIZED_CROP), np.arange(3), np.array([0, 1, 2]), *sizes)
+    boxes, _ = resized_crop_boxes(spec_of(RESIZED_CROP), np.arange(3), np.array([0, 1, 2]), *sizes)
     assert boxes.tolist() == KNOWN_BOXES
 
 
 def test_no_samples_are_no_trouble():
     none = np.empty(0, np.int64)
-    assert resized_crop_boxes(spec_of(RESIZED_CROP), none, none, none, none).shape == (0, 4)
+    assert resized_crop_boxes(spec_of(RESIZED_CROP), none, none, none, none)[0].shape == (0, 4)
     assert len(pad_crop_parameters(spec_of(PAD_CROP), none, none)[0]) == 0
     assert len(view_of(0, 0, none, 5)) == len(sample_order(0, 0, none)) == 0
 
@@ -270,12 +269,8 @@ def test_views_of_the_other_kind_are_refused():
     one = np.array([0])
     with pytest.raises(ValueError, match="views of kind resized_crop have no pad_crop parameters"):
         pad_crop_parameters(spec_of(RESIZED_CROP), one, one)
-    for call in (
-        lambda s: resized_crop_boxes(s, one, one, one + 9, one + 9),
-        lambda s: resized_crop_flips(s, one, one),
-    ):
-        with pytest.raises(ValueError, match="views of kind pad_crop have no resized_crop parameters"):
-            call(spec_of(PAD_CROP))
+    with pytest.raises(ValueError, match="views of kind pad_crop have no resized_crop boxes"):
+        resized_crop_boxes(spec_of(PAD_CROP), one, one, one + 9, one + 9)
 
 
 @pytest.mark.parametrize("view", [-1, 162])

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -169,6 +170,8 @@ def _read_url(location: str) -> bytes:
         with urllib.request.urlopen(location, timeout=TIMEOUT_S) as response:
             return response.read()
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is also the server's answer and holds the connection
         raise TeacherError(
             f"{location}: the teacher's weights cannot be fetched ({one_line(error)}); "
             f"check the address and the network, or put the file here and use source: file"
@@ -196,12 +199,15 @@ def _unwrap(contents: object, location: str) -> dict[str, Tensor]:
         if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
             contents = contents[wrapper]
     if not isinstance(contents, dict) or not contents:
-        raise TeacherError(f"{location}: holds no weights but {type(contents).__name__}; save the network's state_dict")
+        kind = type(contents).__name__
+        raise TeacherError(
+            f"{location}: holds no weights but {'a' if contents else 'an empty'} {kind}; save the network's state_dict"
+        )
     for name, value in contents.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise TeacherError(
-                f"{location}: {name!r} is {type(value).__name__}, not a tensor; save the network's state_dict"
-            )
+        if not isinstance(name, str):
+            raise TeacherError(f"{location}: {name!r} is not the name of a weight; save the network's state_dict")
+        if not isinstance(value, Tensor):
+            raise TeacherError(f"{location}: {name!r} is {type(value).__name__}, not a tensor; save its state_dict")
     if all(name.startswith(PARALLEL_PREFIX) for name in contents):
         return {name.removeprefix(PARALLEL_PREFIX): value for name, value in contents.items()}
     return contents

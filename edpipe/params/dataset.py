@@ -33,7 +33,7 @@ class DatasetKnobs(Knobs):
     max_per_class: Annotated[int, Field(ge=2)] | None = Field(
         None, description="At most so many images a class and split, the first in reading order; absent: all."
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of the splits that are drawn here.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the splits that are drawn here.")
 
     @model_validator(mode="after")
     def _stored_side_fits(self) -> "DatasetKnobs":

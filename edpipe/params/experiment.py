@@ -59,7 +59,7 @@ class ExperimentKnobs(Knobs):
     student: Name = Field(description="One of students.")
     method: Method = Field(description="How the student learns.")
     recipe: Name = Field(description="One of recipes.")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1, strict=False)] = Field(
         description="One student is trained for each."
     )
     stages: dict[Name, StageKnobs] = Field(

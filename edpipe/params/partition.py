@@ -23,7 +23,7 @@ class PartitionKnobs(Knobs):
     classes: dict[Name, Annotated[tuple[str | int, ...], Field(strict=False)]] | None = Field(
         None, description="Instead of ratio: the class names or class numbers of each subset."
     )
-    class_order_seed: Annotated[int, Field(ge=0)] | None = Field(
+    class_order_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
         None, description="Shuffles the classes before ratio cuts them; absent: the dataset's own order."
     )
 

@@ -34,7 +34,7 @@ class ViewKnobs(Knobs):
     views: Literal["all"] | Annotated[int, Field(ge=1, le=100_000)] = Field(
         description="all: every view of a finite space; a number: so many, drawn once for each image."
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of the drawn views.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the drawn views.")
 
     @model_validator(mode="after")
     def _enumerable(self) -> "ViewKnobs":

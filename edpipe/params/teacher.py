@@ -37,7 +37,7 @@ class FittingKnobs(Knobs):
     recipe: Name = Field(description="One of recipes.")
     epochs: Annotated[float, Field(ge=0)] = Field(description="Passes over the subset; 0 keeps fetched weights as they are.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="At the peak of the schedule.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of initial weights, sample order and views.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of initial weights, sample order and views.")
 
 
 class TeacherKnobs(Knobs):

@@ -64,7 +64,9 @@ def evaluate(seed: int, dataset_path: Path, partition_path: Path, student_paths:
     inputs = {"dataset": dataset.digest, "partition": partition.digest}
     inputs["students"] = [stage.record["weights_digest"] for stage in stages]
     stage_facts = [_stage_facts(stage, outcome, dataset) for stage, outcome in zip(stages, outcomes, strict=True)]
-    write_record(out_path, make_record("evaluate", {}, inputs, seed=seed, metrics=metrics, stages=stage_facts))
+    facts = {"seed": seed, "metrics": metrics, "stages": stage_facts}
+    facts |= {"data": _data_facts(dataset, partition), "setup": _setup(stages)}
+    write_record(out_path, make_record("evaluate", {}, inputs, **facts))
 
 
 def _load(path: Path, dataset: Dataset, partition: Partition) -> StageStudent:
@@ -143,6 +145,23 @@ def _forgetting(partition: Partition, matrix: Float64[np.ndarray, "stage subset"
     }
 
 
+def _data_facts(dataset: Dataset, partition: Partition) -> dict[str, Any]:
+    """What a reader of the numbers must know of the data; lists, because the order of classes and subsets matters."""
+    labels = dataset.labels[dataset.sample_ids("test")]
+    return {
+        "dataset": dataset.name,
+        "class_names": list(dataset.class_names),
+        "test_samples_by_class": np.bincount(labels, minlength=dataset.num_classes).tolist(),
+        "subsets": [{"name": s, "class_ids": list(partition.classes_of((s,)))} for s in partition.subsets],
+    }
+
+
+def _setup(stages: list[StageStudent]) -> dict[str, Any]:
+    """What was trained, as the stages' records tell it."""
+    knobs = [stage.record["knobs"] for stage in stages]
+    return {name: knobs[-1][name] for name in ("student", "recipe", "views")} | {"stages": [k["plan"] for k in knobs]}
+
+
 def _stage_facts(stage: StageStudent, outcome: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     record, plan = stage.record, stage.record["knobs"]["plan"]
     macs = count_macs(stage.student.cpu(), dataset.channels, dataset.image_size)
@@ -152,10 +171,14 @@ def _stage_facts(stage: StageStudent, outcome: dict[str, Any], dataset: Dataset)
         "number": plan["number"],
         "top1_by_subset": {name: None if np.isnan(value) else value for name, value in by_subset.items()},
         "images_seen": record["images_seen"],
+        "taught_samples": record["taught_samples"],
         "images_with_teacher": record["images_seen"] if plan["teachers"] else 0,
         "final_loss": record["final_loss"],
         "parameters": count_parameters(stage.student),
         "macs": macs,
         "training_macs": macs * (1 + BACKWARD_FORWARD_RATIO) * record["images_seen"],
         "soft_labels": record["inputs"]["soft_labels"],
+        "weights_digest": record["weights_digest"],
+        "code": record["code"],
+        "versions": record["versions"],
     }

@@ -6,12 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edpipe.errors import MismatchError
+from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.metrics import mean_and_spread
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.records import make_record, read_record, write_record
+from edpipe.storage.result_file import RESULT_FORMAT, RESULT_FORMAT_VERSION
 
-RESULT_FORMAT_VERSION = 1
+SEED_KEYS = ("seed", "metrics", "stages", "code", "versions")
+"""What is kept of each seed's evaluation; the rest is the same for all."""
 
 
 def result(experiment: str, method: str, evaluation_paths: tuple[Path, ...], out_path: Path, curve_path: Path) -> None:
@@ -19,24 +21,38 @@ def result(experiment: str, method: str, evaluation_paths: tuple[Path, ...], out
 
     Raises:
         CorruptFileError: an evaluation is damaged.
-        MismatchError: seeds that were measured on different data.
+        MismatchError: seeds that were measured on different data, or taught differently.
     """
-    seeds = [read_record(path) for path in evaluation_paths]
+    seeds = [_read_evaluation(path) for path in evaluation_paths]
     _check_same_data(evaluation_paths, seeds)
+    _check_same_setup(evaluation_paths, seeds)
     contents = make_record(
         "result",
         {},
         {name: seeds[0]["inputs"][name] for name in ("dataset", "partition")},
-        format="edpipe-result",
+        format=RESULT_FORMAT,
         format_version=RESULT_FORMAT_VERSION,
         experiment=experiment,
         method=method,
         summary=_summary(seeds),
         budget=_budget(seeds),
-        seeds=[{name: seed[name] for name in ("seed", "metrics", "stages")} for seed in seeds],
+        data=seeds[0]["data"],
+        setup=seeds[0]["setup"],
+        seeds=[{name: seed[name] for name in SEED_KEYS} for seed in seeds],
     )
     write_text_atomically(curve_path, _curve(seeds))
     write_record(out_path, contents)
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    record = read_record(path)
+    missing = [name for name in (*SEED_KEYS, "inputs", "data", "setup") if name not in record]
+    if record.get("step") != "evaluate" or missing:
+        raise CorruptFileError(
+            f"{path}: not an evaluation of this version (step {record.get('step')!r}, missing keys: "
+            f"{', '.join(missing) or 'none'}); make it again with `snakemake --force {path}`"
+        )
+    return record
 
 
 def _check_same_data(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> None:
@@ -47,6 +63,13 @@ def _check_same_data(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> No
                     f"{path}: measured on {name} {seed['inputs'][name]}, the first seed on {seeds[0]['inputs'][name]}; "
                     "evaluate all seeds again"
                 )
+
+
+def _check_same_setup(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> None:
+    for path, seed in zip(paths, seeds, strict=True):
+        for name, knobs in seeds[0]["setup"].items():
+            if seed["setup"].get(name) != knobs:
+                raise MismatchError(f"{path}: was taught with other {name} knobs than the first seed; run its stages again")
 
 
 def _summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -78,13 +101,14 @@ def _budget(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _curve(seeds: list[dict[str, Any]]) -> str:
-    """The accuracy matrix, a row for each (seed, stage, subset) that had been taught."""
+    """The accuracy matrix, a row for each (seed, stage, subset) that had been taught, in the order of teaching."""
+    subsets = [subset["name"] for subset in seeds[0]["data"]["subsets"]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", "stage", "subset", "top1"])
     for seed in seeds:
         for stage in seed["stages"]:
-            for subset, top1 in stage["top1_by_subset"].items():
-                if top1 is not None:
-                    writer.writerow([seed["seed"], stage["name"], subset, top1])
+            for subset in subsets:
+                if stage["top1_by_subset"][subset] is not None:
+                    writer.writerow([seed["seed"], stage["name"], subset, stage["top1_by_subset"][subset]])
     return text.getvalue()

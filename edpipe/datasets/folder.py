@@ -1,0 +1,78 @@
+"""Reader of any folder of class folders, with or without train, val and test above them."""
+
+from functools import partial
+from pathlib import Path
+
+from edpipe.datasets.images import IMAGE_SUFFIXES, open_image
+from edpipe.datasets.raw import RawDataset, RawSample
+from edpipe.errors import DataError
+from edpipe.params.dataset import DatasetKnobs
+
+SPLITS = ("train", "val", "test")
+LAYOUT = "<class>/<image>, or train/<class>/<image> and test/<class>/<image>"
+
+
+def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
+    """All images by sorted split, class and file name; hidden files and files that are no images are left aside.
+
+    Root holds class folders, or train and test (and perhaps val) that hold them.
+
+    Raises:
+        DataError: root or a split is missing, a class folder holds no image or holds folders, or a name is not UTF-8.
+    """
+    by_split = _split_folders(root)
+    class_names = sorted({path.name for folder in by_split.values() for path in _folders(folder)})
+    if not class_names:
+        raise DataError(f"{root}: holds no class folders; arrange the images as {LAYOUT}")
+    samples = [
+        RawSample(label, split, file.relative_to(root).as_posix(), partial(open_image, file))
+        for split, folder in by_split.items()
+        for label, class_name in enumerate(class_names)
+        for file in _images(folder / class_name)
+    ]
+    return RawDataset(tuple(class_names), samples)
+
+
+def _split_folders(root: Path) -> dict[str | None, Path]:
+    """Where the class folders of each split lie; {None: root} if there are no splits."""
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; make it and put the images there as {LAYOUT}")
+    names = {path.name for path in _folders(root)}
+    if not names or not names <= set(SPLITS):
+        return {None: root}
+    for split in ("train", "test"):
+        if split not in names:
+            raise DataError(
+                f"{root}: holds {', '.join(sorted(names))} but no {split}; add {root / split}"
+                " (val may be left out, it is then cut from train)"
+            )
+    return {split: root / split for split in SPLITS if split in names}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():  # a class that this split does not have
+        return []
+    inner = _folders(folder)
+    if inner:
+        raise DataError(f"{inner[0]}: a folder inside a class folder; move its images up to {folder}")
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise DataError(
+            f"{folder}: class {folder.name} has no image ({', '.join(sorted(IMAGE_SUFFIXES))}); add some or remove it"
+        )
+    for path in files:
+        _check_name(path)
+    return files
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{ascii(str(path))}: this name is not UTF-8; rename the file or its folder") from error

@@ -1,0 +1,36 @@
+"""What every reader of raw images hands over."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+RawImage = Image.Image | UInt8[np.ndarray, "height width"] | UInt8[np.ndarray, "height width channel"]
+"""An image as a reader finds it: any mode and size."""
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One raw image that is decoded only when `load` is called.
+
+    Attributes:
+        label: Position of its class in the data set's class names.
+        split: "train", "val" or "test"; None where the data set has no official split.
+        source: Where it comes from, relative to the root and unique in the data set; it decides what is drawn.
+        load: Gives the image; raises DataError naming the file if that cannot be read.
+    """
+
+    label: int
+    split: str | None
+    source: str
+    load: Callable[[], RawImage]
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """All samples of a raw data set in the reader's own order, which is the same on every machine."""
+
+    class_names: tuple[str, ...]
+    samples: Sequence[RawSample]

@@ -1,0 +1,24 @@
+"""Deals the classes of one dataset out to subsets."""
+
+from pathlib import Path
+
+from edpipe.params.partition import PartitionKnobs
+from edpipe.partition import make_partition
+from edpipe.progress import announce
+from edpipe.storage.dataset_file import open_dataset
+from edpipe.storage.partition_file import write_partition
+from edpipe.storage.records import make_record
+
+
+def partition_dataset(dataset_path: Path, knobs: PartitionKnobs, out_path: Path) -> None:
+    """Writes the partition file.
+
+    Raises:
+        ParamsError: ratio or class lists do not fit the dataset's classes.
+        CorruptFileError: the dataset file is damaged.
+    """
+    dataset = open_dataset(dataset_path)
+    partition = make_partition(knobs, dataset.class_names, dataset.digest)
+    record = make_record("partition_dataset", {"partition": knobs}, {"dataset": dataset.digest})
+    write_partition(out_path, partition, dataset, record)
+    announce(f"{out_path}: {', '.join(f'{name} {len(ids)}' for name, ids in partition.class_ids.items())} classes")

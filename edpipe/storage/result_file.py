@@ -1,0 +1,194 @@
+"""results/<experiment>.json: what is in it, and a reader that refuses anything else.
+
+The models are the format: docs/result.schema.json is generated from them, docs/result.md explains every key.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from edpipe.errors import CorruptFileError
+from edpipe.methods.curriculum import StagePlan
+from edpipe.metrics import Spread
+from edpipe.params.base import Knobs
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.soft_labels import ViewKnobs
+from edpipe.params.student import StudentKnobs
+from edpipe.storage.records import read_record
+
+RESULT_FORMAT = "edpipe-result"
+RESULT_FORMAT_VERSION = 1
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Versions = dict[str, str]
+
+
+class SubsetClasses(Knobs):
+    """One subset of the partition."""
+
+    name: str = Field(description="As in params.yaml.")
+    class_ids: tuple[Count, ...] = Field(strict=False, description="Rows of data.class_names; ascending.")
+
+
+class DataFacts(Knobs):
+    """What the students were measured on."""
+
+    dataset: str = Field(description="Name in params.yaml.")
+    class_names: tuple[str, ...] = Field(strict=False, description="In order of class number.")
+    test_samples_by_class: tuple[Count, ...] = Field(strict=False, description="Images of the test split, for each class.")
+    subsets: tuple[SubsetClasses, ...] = Field(strict=False, description="In the order in which they are taught.")
+
+
+class Setup(Knobs):
+    """What was trained; the same for all seeds, with all defaults filled in."""
+
+    student: StudentKnobs = Field(description="The network that is kept.")
+    recipe: RecipeKnobs = Field(description="How weights are fitted.")
+    views: ViewKnobs = Field(description="Which augmented versions of an image were seen.")
+    stages: tuple[StagePlan, ...] = Field(strict=False, description="The curriculum, in order.")
+
+
+class SoftLabelUse(Knobs):
+    """One file of soft labels that a stage learnt from."""
+
+    teacher: str = Field(description="Name in params.yaml.")
+    subset: str = Field(description="Which classes it knows; 'all': every class.")
+    digest: str = Field(description="Of the stored soft labels.")
+    teacher_digest: str = Field(description="Of the teacher's weights.")
+    teacher_forwards: Count = Field(description="Images that went through the teacher to make the file.")
+    kl_bound: Annotated[float, Field(ge=0)] = Field(
+        description="What rounding the logits can cost at most, at the stage's temperature; nats."
+    )
+
+
+class StageOutcome(Knobs):
+    """The student of one seed after one stage."""
+
+    name: str = Field(description="Of the stage.")
+    number: Annotated[int, Field(ge=1)] = Field(description="From 1.")
+    top1_by_subset: dict[str, Share | None] = Field(
+        description="Top1 on each subset's test images among the classes that the student knows; null: not known yet."
+    )
+    images_seen: Count = Field(description="Training images, repeats counted.")
+    images_with_teacher: Count = Field(description="Those of them that also had a teacher's logits.")
+    taught_samples: Count = Field(description="Different training images.")
+    final_loss: float = Field(description="Mean of the last epoch, or of what there was of it; nats.")
+    parameters: Count = Field(description="Of this stage's student, its reference included.")
+    macs: Count = Field(description="Multiply-accumulates of one image's forward pass.")
+    training_macs: Count = Field(description="Of all images seen; a backward pass counts as two forward passes.")
+    soft_labels: tuple[SoftLabelUse, ...] = Field(strict=False, description="Empty: labels alone.")
+    weights_digest: Digest = Field(description="Of the student's weights.")
+    code: Digest = Field(description="Of the code that trained it.")
+    versions: Versions = Field(description="Of the libraries that trained it.")
+
+
+class Metrics(Knobs):
+    """The last student of one seed on the whole test split."""
+
+    top1: Share = Field(description="Share of test images whose class comes first.")
+    top5: Share = Field(description="Share of test images whose class is among the first five.")
+    test_samples: Annotated[int, Field(ge=1)] = Field(description="Images of the test split.")
+    ece: Share = Field(description="Expected calibration error, 15 bins.")
+    top1_by_class: tuple[Share | None, ...] = Field(strict=False, description="null: no test image of this class.")
+    forgetting: dict[str, Annotated[float, Field(ge=-1, le=1)] | None] = Field(
+        description="For each subset: best top1 after an earlier stage minus top1 after the last; null: taught last."
+    )
+    backward_transfer: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        description="Mean over earlier subsets of top1 after the last stage minus top1 when first taught; null: one stage."
+    )
+
+
+class SeedOutcome(Knobs):
+    """One seed."""
+
+    seed: Count = Field(description="As in params.yaml.")
+    metrics: Metrics = Field(description="Of the last student.")
+    stages: tuple[StageOutcome, ...] = Field(strict=False, description="In order.")
+    code: Digest = Field(description="Of the code that measured it.")
+    versions: Versions = Field(description="Of the libraries that measured it.")
+
+
+class Summary(Knobs):
+    """Over seeds: mean, sample standard deviation, 95 % interval of Student's t; null where there is one seed."""
+
+    top1: Spread
+    top5: Spread
+    ece: Spread
+    backward_transfer: Spread | None = Field(None, description="Absent with one stage.")
+    forgetting: dict[str, Spread] = Field(description="Of the subsets that an earlier stage taught.")
+
+
+class Cost(Knobs):
+    """What the experiment cost; images, compute and sizes for one seed, teacher forwards over all seeds."""
+
+    images_seen: Count = Field(description="Training images of one seed, repeats counted.")
+    training_macs: Count = Field(description="Multiply-accumulates of one seed's training, teachers not counted.")
+    student_parameters: Count = Field(description="Of the student that is kept.")
+    student_macs: Count = Field(description="Multiply-accumulates of its forward pass on one image.")
+    teacher_forwards_spent: Count = Field(description="Images through teachers to make the soft labels, once.")
+    teacher_forwards_online: Count = Field(description="Images that teachers would have seen without a store.")
+    teacher_forwards_saved: int = Field(description="online - spent; negative until enough students share the store.")
+
+
+class ResultInputs(Knobs):
+    """What all seeds were measured on."""
+
+    dataset: Digest = Field(description="Of images, labels and splits.")
+    partition: Digest = Field(description="Of the assignment of classes to subsets.")
+
+
+class Result(Knobs):
+    """results/<experiment>.json: all seeds of one experiment."""
+
+    format: Literal["edpipe-result"]
+    format_version: Literal[1]
+    experiment: str = Field(description="Name in params.yaml.")
+    method: str = Field(description="ce, kd, ed, …")
+    summary: Summary
+    budget: Cost
+    data: DataFacts
+    setup: Setup
+    seeds: Annotated[tuple[SeedOutcome, ...], Field(min_length=1, strict=False)]
+    inputs: ResultInputs
+    step: Literal["result"]
+    knobs: dict[str, Any] = Field(description="Of the result step; it has none.")
+    code: Digest = Field(description="Of the code that gathered the seeds.")
+    versions: Versions = Field(description="Of the libraries that gathered the seeds.")
+
+
+def read_result(path: Path) -> Result:
+    """A result, checked to the last key.
+
+    Raises:
+        CorruptFileError: it is missing, unreadable, no result, or of another version.
+    """
+    contents = read_record(path)
+    if contents.get("format") != RESULT_FORMAT:
+        raise CorruptFileError(
+            f"{path}: not a result (format {contents.get('format')!r}, not '{RESULT_FORMAT}'); "
+            "name a results/<experiment>.json"
+        )
+    if contents.get("format_version") != RESULT_FORMAT_VERSION:
+        raise CorruptFileError(
+            f"{path}: result of version {contents.get('format_version')!r}, this edpipe reads {RESULT_FORMAT_VERSION}; "
+            f"make it again with `snakemake --force {path}`"
+        )
+    try:
+        return Result.model_validate_json(json.dumps(contents))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CorruptFileError(
+            f"{path}: {where}: {first['msg']}; the file was altered or made by another edpipe; "
+            f"make it again with `snakemake --force {path}`"
+        ) from error
+
+
+def result_schema() -> str:
+    """The JSON schema of a result; docs/result.schema.json holds it."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Result.model_json_schema()}
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
