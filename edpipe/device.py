@@ -1,25 +1,10 @@
-"""Which device and how many threads a step uses: from the environment, never from a knob, never in a result."""
+"""Which device a step computes on: from the environment, never from a knob, never in a result."""
 
 import os
 
 import torch
 
-THREAD_VARIABLES = ("EDPIPE_THREADS", "OMP_NUM_THREADS")
-
-
-def num_threads() -> int:
-    """Threads this process may use: EDPIPE_THREADS, else OMP_NUM_THREADS (Snakemake sets it), else all cores.
-
-    Raises:
-        ValueError: the variable is not a whole number of at least 1.
-    """
-    for variable in THREAD_VARIABLES:
-        text = os.environ.get(variable)
-        if text:
-            if not text.isdigit() or int(text) < 1:
-                raise ValueError(f"{variable}={text!r}: must be a whole number of at least 1")
-            return int(text)
-    return len(os.sched_getaffinity(0))
+from edpipe.threads import num_threads
 
 
 def prepare_device() -> torch.device:

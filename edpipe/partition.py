@@ -1,9 +1,11 @@
 """Which classes each school level introduces: every class in exactly one subset."""
 
+import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edpipe.errors import ParamsError
 from edpipe.params.base import canonical_json
@@ -22,8 +24,10 @@ def class_bounds(num_classes: int, ratio: Sequence[int]) -> tuple[int, ...]:
     if not ratio or min(ratio) < 1:
         raise ValueError(f"ratio must be whole numbers of at least 1, got {list(ratio)}")
     bounds = tuple(sum(ratio[:k]) * num_classes // sum(ratio) for k in range(len(ratio) + 1))
-    if any(start == stop for start, stop in zip(bounds, bounds[1:], strict=False)):
-        raise ValueError(f"ratio {list(ratio)} leaves a subset without a class: {num_classes} classes give bounds {bounds}")
+    if any(start == stop for start, stop in pairwise(bounds)):
+        raise ValueError(
+            f"ratio {list(ratio)} leaves a subset without a class: {num_classes} classes give bounds {bounds}"
+        )
     return bounds
 
 
@@ -80,7 +84,9 @@ def _by_ratio(knobs: PartitionKnobs, num_classes: int) -> dict[str, list[int]]:
     try:
         bounds = class_bounds(num_classes, ratio)
     except ValueError as error:
-        raise ParamsError(f"partition: {error}; use fewer subsets, or a ratio that gives each at least one class") from error
+        raise ParamsError(
+            f"partition: {error}; use fewer subsets, or a ratio that gives each at least one class"
+        ) from error
     order = _class_order(num_classes, knobs.class_order_seed)
     return {name: order[bounds[k] : bounds[k + 1]] for k, name in enumerate(knobs.subsets)}
 
@@ -101,18 +107,28 @@ def _resolve(subset: str, names: Sequence[str | int], class_names: Sequence[str]
         elif isinstance(name, int) and 0 <= name < len(class_names):
             ids.append(name)
         else:
-            raise ParamsError(f"partition.classes.{subset}: no class {name!r}; classes are {_some(class_names)}")
+            raise ParamsError(f"partition.classes.{subset}: no class {name!r}; {_near(str(name), class_names)}")
     return ids
 
 
 def _check_once(chosen: Mapping[str, Sequence[int]], class_names: Sequence[str]) -> None:
+    empty = [name for name, ids in chosen.items() if not ids]
+    if empty:
+        raise ParamsError(f"partition.classes.{empty[0]}: has no class; give it at least one, or drop the subset")
     counts = Counter(class_id for ids in chosen.values() for class_id in ids)
     twice = [class_names[class_id] for class_id, count in counts.items() if count > 1]
     if twice:
         raise ParamsError(f"partition.classes: class '{twice[0]}' is listed more than once; each belongs to one subset")
     missing = [name for class_id, name in enumerate(class_names) if class_id not in counts]
     if missing:
-        raise ParamsError(f"partition.classes: class '{missing[0]}' is in no subset ({len(missing)} such); list every class")
+        raise ParamsError(
+            f"partition.classes: class '{missing[0]}' is in no subset ({len(missing)} such); list every class"
+        )
+
+
+def _near(name: str, class_names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, class_names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"classes are {_some(class_names)}"
 
 
 def _some(class_names: Sequence[str]) -> str:

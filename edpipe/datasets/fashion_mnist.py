@@ -103,9 +103,7 @@ def _samples(folder: Path, split: str) -> list[RawSample]:
     if len(images) != len(labels):
         raise DataError(f"{images_path}: holds {len(images)} images, but {labels_path.name} holds {len(labels)} labels")
     if labels.max(initial=0) >= len(CLASS_NAMES):
-        raise DataError(
-            f"{labels_path}: holds label {labels.max()}, but there are {len(CLASS_NAMES)} classes; fetch it again"
-        )
+        raise DataError(f"{labels_path}: holds label {labels.max()}, allowed are 0 to 9; fetch this file again")
     return [
         RawSample(int(label), split, f"{split}/{row}", partial(images.__getitem__, row))
         for row, label in enumerate(labels)
@@ -122,8 +120,7 @@ def _read_idx(path: Path, num_axes: int) -> UInt8[np.ndarray, "..."]:
     if data[:4] != bytes((0, 0, UNSIGNED_BYTE, num_axes)) or len(data) < header_bytes:
         raise DataError(f"{path}: is not an IDX file of bytes with {num_axes} axes; fetch this file again")
     shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, header_bytes, 4)]
-    if len(data) != header_bytes + math.prod(shape):
-        raise DataError(
-            f"{path}: holds {len(data) - header_bytes} elements, but its header says {math.prod(shape)}; fetch this file again"
-        )
+    held, promised = len(data) - header_bytes, math.prod(shape)
+    if held != promised:
+        raise DataError(f"{path}: holds {held} elements, but its header says {promised}; fetch this file again")
     return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)

@@ -75,4 +75,4 @@ def _check_name(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{ascii(str(path))}: this name is not UTF-8; rename the file or its folder") from error
+        raise DataError(f"{str(path)!a}: this name is not UTF-8; rename the file or its folder") from error

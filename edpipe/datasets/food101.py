@@ -31,10 +31,14 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
     folder = _find(root) or _unpack_or_fetch(root, knobs.download)
     named = {split: _read_meta(folder / "meta" / f"{split}.json") for split in SPLITS}
     class_names = tuple(sorted(named["train"]))
-    _check_classes(folder, class_names, tuple(sorted(named["test"])))
+    _check_classes(folder / "meta" / "test.json", class_names, sorted(named["test"]))
+    if (folder / "meta" / "classes.txt").is_file():
+        listed = (folder / "meta" / "classes.txt").read_text(encoding="utf-8").split()
+        _check_classes(folder / "meta" / "classes.txt", class_names, listed)
+    labels = {class_name: label for label, class_name in enumerate(class_names)}
     samples = [
         RawSample(
-            class_names.index(class_name), split, f"{name}.jpg", partial(open_image, folder / "images" / f"{name}.jpg")
+            labels[class_name], split, f"{name}.jpg", partial(open_image, folder / "images" / f"{name}.jpg")
         )
         for split in SPLITS
         for class_name, names in named[split].items()
@@ -112,19 +116,12 @@ def _read_meta(path: Path) -> dict[str, list[str]]:
     return named
 
 
-def _check_classes(folder: Path, class_names: tuple[str, ...], test_class_names: tuple[str, ...]) -> None:
-    meta = folder / "meta"
-    for other, path in (
-        (test_class_names, meta / "test.json"),
-        (_listed_classes(meta / "classes.txt"), meta / "classes.txt"),
-    ):
-        differing = sorted(set(class_names).symmetric_difference(class_names if other is None else other))
-        if differing:
-            raise DataError(f"{path}: does not name the classes of train.json: {differing[0]} is only in one of them")
-
-
-def _listed_classes(path: Path) -> tuple[str, ...] | None:
-    return tuple(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+def _check_classes(path: Path, class_names: tuple[str, ...], listed: list[str]) -> None:
+    differing = sorted(set(class_names).symmetric_difference(listed))
+    if differing:
+        raise DataError(
+            f"{path}: class {differing[0]} is named only here or only in train.json; unpack {ARCHIVE} again"
+        )
 
 
 def _check_present(images: Path, sources: list[str]) -> None:

@@ -39,7 +39,7 @@ def open_image(path: Path) -> Image.Image:
 def to_square(image: RawImage, side: int, channels: int) -> UInt8[np.ndarray, "channel height width"]:
     """The image with its short side resized to `side` (bicubic), then the square in its centre, in pixels.
 
-    An image that already is such a square keeps its pixels. The rounding is that of torchvision's Resize and CenterCrop.
+    An image that already is such a square keeps its pixels. The rounding is torchvision's (Resize, CenterCrop).
 
     Raises:
         ValueError: channels is not 1 or 3, or the image's mode has no fixed range.

@@ -53,10 +53,12 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
 
 
 def _ticking(images: Iterable[StoredImage], show: Callable[[Tick], None]) -> Iterator[StoredImage]:
+    number = 0
     for number, image in enumerate(images, start=1):
         yield image
         if number % BATCH == 0:
             show(Tick(number, ""))
+    show(Tick(number, ""))
 
 
 def _stored_images(raw: RawDataset, knobs: DatasetKnobs) -> Iterator[StoredImage]:

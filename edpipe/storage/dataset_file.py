@@ -19,6 +19,7 @@ from edpipe.storage.records import DIGEST_LENGTH
 FORMAT = "edpipe-dataset"
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
+COLUMNS = ("label", "split", "sample_key", "source")
 KEY_BYTES = 8
 MODES = {1: "L", 3: "RGB"}
 SPOT_CHECKS = 16
@@ -55,11 +56,11 @@ class Dataset(DatasetHeader):
     """Of each channel over the stored pixels of the train split, 0 to 1."""
     std: tuple[float, ...]
     """Like mean; at least 1/255, so that it can be divided by."""
-    labels: Int32[np.ndarray, " sample"]
-    splits: UInt8[np.ndarray, " sample"]
+    labels: Int32[np.ndarray, " sample"] = field(repr=False)
+    splits: UInt8[np.ndarray, " sample"] = field(repr=False)
     """Positions in SPLITS."""
-    sample_keys: UInt64[np.ndarray, " sample"]
-    sources: Shaped[np.ndarray, " sample"]
+    sample_keys: UInt64[np.ndarray, " sample"] = field(repr=False)
+    sources: Shaped[np.ndarray, " sample"] = field(repr=False)
     """What each was made from, UTF-8: a file below the raw folder, or a row."""
     _pixels: UInt8[np.ndarray, "..."] = field(repr=False)
     _offsets: Int64[np.ndarray, " bound"] | None = field(repr=False)
@@ -184,7 +185,7 @@ def _digest(facts: object, arrays: Sequence[np.ndarray]) -> str:
 
 
 def open_dataset(path: Path) -> Dataset:
-    """The dataset, after its header and columns have been checked against their digests and some pixels against their keys.
+    """The dataset, after a check of header and columns against their digests, and of some pixels against their keys.
 
     Raises:
         CorruptFileError: missing, foreign, truncated, altered, or of another version.
@@ -265,8 +266,8 @@ def _check_lengths(dataset: Dataset) -> None:
     lengths = {len(column) for column in (dataset.labels, dataset.splits, dataset.sample_keys, dataset.sources)}
     if lengths != {num_samples} or dataset._pixels.shape != shape:
         raise CorruptFileError(
-            f"{dataset.path}: {dataset._pixels.shape} pixels and columns of {sorted(lengths)} rows do not belong together;"
-            f" {_mend(dataset.path)}"
+            f"{dataset.path}: pixels of shape {dataset._pixels.shape} and columns of {sorted(lengths)} rows"
+            f" do not belong together; {_mend(dataset.path)}"
         )
 
 

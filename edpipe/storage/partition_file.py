@@ -6,7 +6,7 @@ from typing import Any
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.partition import Partition
 from edpipe.storage.dataset_file import SPLITS, Dataset
-from edpipe.storage.records import read_record, write_record
+from edpipe.storage.records import digest_json, read_record, write_record
 
 FORMAT = "edpipe-partition"
 FORMAT_VERSION = 1
@@ -24,7 +24,8 @@ def write_partition(path: Path, partition: Partition, dataset: Dataset, record: 
         for name in partition.subsets
     ]
     facts = {"format": FORMAT, "format_version": FORMAT_VERSION, "digest": partition.digest, "subsets": subsets}
-    write_record(path, record | facts)
+    contents = record | facts
+    write_record(path, contents | {"file_digest": digest_json(contents)})
 
 
 def read_partition(path: Path, dataset: Dataset) -> Partition:
@@ -36,18 +37,20 @@ def read_partition(path: Path, dataset: Dataset) -> Partition:
     """
     contents = read_record(path)
     mend = f"make it again with `snakemake --force {path}`"
+    file_digest = contents.pop("file_digest", None)
     if contents.get("format") != FORMAT or contents.get("format_version") != FORMAT_VERSION:
         raise CorruptFileError(f"{path}: not a partition file of version {FORMAT_VERSION}; {mend}")
+    if file_digest != digest_json(contents):
+        raise CorruptFileError(f"{path}: altered since written; change params.yaml instead, then {mend}")
     try:
         subsets = contents["subsets"]
         ids = {str(s["name"]): tuple(int(c) for c in s["class_ids"]) for s in subsets}
         partition = Partition(contents["inputs"]["dataset"], tuple(ids), ids)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: not a whole partition file ({error!r}); {mend}") from error
-    if partition.digest != contents.get("digest"):
-        raise CorruptFileError(f"{path}: altered since written; change params.yaml instead, then {mend}")
     if partition.dataset_digest != dataset.digest:
         raise MismatchError(
-            f"{path}: was made from dataset {partition.dataset_digest}, at hand is {dataset.digest} ({dataset.path}); {mend}"
+            f"{path}: was made from dataset {partition.dataset_digest},"
+            f" but {dataset.path} holds dataset {dataset.digest}; {mend}"
         )
     return partition

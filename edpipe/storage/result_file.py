@@ -76,7 +76,7 @@ class StageOutcome(Knobs):
     images_seen: Count = Field(description="Training images, repeats counted.")
     images_with_teacher: Count = Field(description="Those of them that also had a teacher's logits.")
     taught_samples: Count = Field(description="Different training images.")
-    final_loss: float = Field(description="Mean of the last epoch, or of what there was of it; nats.")
+    final_loss: float = Field(description="Mean of the last tenth of the iterations; nats.")
     parameters: Count = Field(description="Of this stage's student, its reference included.")
     macs: Count = Field(description="Multiply-accumulates of one image's forward pass.")
     training_macs: Count = Field(description="Of all images seen; a backward pass counts as two forward passes.")

@@ -10,6 +10,7 @@ rule dump_soft_labels:
         "logs/dump_soft_labels/{dataset}-{teacher}-{subset}.log",
     benchmark:
         "benchmarks/dump_soft_labels/{dataset}-{teacher}-{subset}.tsv"
+    priority: 5 # students wait for these
     threads: threads_of
     resources:
         gpu=GPU,

@@ -12,6 +12,7 @@ rule train_teacher:
         "logs/train_teacher/{dataset}-{teacher}-{subset}.log",
     benchmark:
         "benchmarks/train_teacher/{dataset}-{teacher}-{subset}.tsv"
+    priority: 10 # students wait for these
     threads: threads_of
     resources:
         gpu=GPU,
@@ -36,6 +37,7 @@ rule fetch_teacher:
         "logs/fetch_teacher/{dataset}-{teacher}-{subset}.log",
     benchmark:
         "benchmarks/fetch_teacher/{dataset}-{teacher}-{subset}.tsv"
+    priority: 10 # students wait for these
     threads: threads_of
     resources:
         gpu=GPU,

@@ -1,0 +1,51 @@
+# make demo: the shortest way to a result. make test: what CI runs. `make help` lists the rest.
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+DEMO := digits_ed digits_kd digits_ce
+
+.PHONY: help install demo test test-fast check format lock ci clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: .venv/installed ## a virtual environment in .venv with the pinned packages
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: install ## ED, KD and CE on real handwritten digits: about two minutes on two cores
+	$(BIN)/snakemake --cores $(CORES) --quiet rules progress -- $(DEMO:%=results/%.html)
+	$(BIN)/edpipe compare $(DEMO:%=results/%.json)
+
+test: install ## every test
+	$(BIN)/python -m pytest
+
+test-fast: install ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+check: install ## style, types, workflow lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/snakefmt --check --compact-diff workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/edpipe check
+
+format: install ## puts style right where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt workflow
+
+lock: ## writes requirements.lock from what is installed in .venv
+	@echo '# Every package at the version that was tested; no index addresses. Made by `make lock`.' > requirements.lock
+	@$(BIN)/python -m pip freeze --exclude-editable \
+	  | sed -E 's/^((nvidia-[^=]+|triton|cuda-[^=]+)==.*)$$/\1 ; sys_platform == "linux"/' >> requirements.lock
+
+ci: check test ## what CI runs
+
+clean: ## removes what can be made again from logs; artifacts and results stay
+	rm -rf logs .snakemake/log .pytest_cache .ruff_cache

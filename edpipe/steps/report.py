@@ -1,0 +1,217 @@
+"""Draws the page of one experiment: one HTML file that needs no network and runs no script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from edpipe import pictures
+from edpipe.errors import CorruptFileError
+from edpipe.metrics import Spread, mean_and_spread
+from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.result_file import Result, StageOutcome, read_result
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+NUM_HARDEST = 3
+METHODS = {
+    "ce": "Cross-entropy with the labels alone: no teacher, all classes at once.",
+    "kd": "Knowledge distillation: all classes at once, one teacher that knows all of them.",
+    "ed": "Education Distillation: classes arrive in school levels; at each level the student grows by one block "
+    "and learns from that level's teachers.",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage of the accuracy matrix, averaged over seeds; None where the subset was not known yet."""
+
+    stage: str
+    cells: tuple[Spread | None, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One subset's top1 over the stages: a line for each seed, and their mean."""
+
+    subset: str
+    seeds: tuple[pictures.Line, ...]
+    mean: pictures.Line
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class; low and high are the worst and best seed. None: the test split has no image of it."""
+
+    class_id: int
+    name: str
+    subset: str
+    test_samples: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+def report(result_path: Path, out_path: Path) -> None:
+    """Writes the page.
+
+    Raises:
+        CorruptFileError: the result is damaged, foreign, or of another version.
+    """
+    result = read_result(result_path)
+    _check_lengths(result_path, result)
+    write_text_atomically(out_path, page(result))
+
+
+def page(result: Result) -> str:
+    """The page as text; equal results give equal pages."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "short": short, "macs": macs}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    rows = matrix(result)
+    scale = pictures.scale_of([cell.mean for row in rows for cell in row.cells if cell] + _all_top1(result))
+    classes = class_rows(result)
+    return template.render(
+        result=result,
+        method_text=METHODS.get(result.method, f"Method '{result.method}'."),
+        rows=rows,
+        scale=scale,
+        panels=panels(result, rows, scale),
+        positions=pictures.stage_positions(len(rows)),
+        stages=list(zip(result.setup.stages, result.seeds[0].stages, strict=True)),
+        final_losses=_final_losses(result),
+        classes=classes,
+        hardest=_hardest(classes),
+        versions=_versions(result),
+    )
+
+
+def _check_lengths(path: Path, result: Result) -> None:
+    num_classes, num_stages = len(result.data.class_names), len(result.setup.stages)
+    subsets = {subset.name for subset in result.data.subsets}
+    for seed in result.seeds:
+        fits = len(seed.metrics.top1_by_class) == len(result.data.test_samples_by_class) == num_classes
+        fits = fits and [s.name for s in seed.stages] == [plan.name for plan in result.setup.stages]
+        if not fits or any(set(stage.top1_by_subset) != subsets for stage in seed.stages):
+            raise CorruptFileError(
+                f"{path}: seed {seed.seed} does not fit {num_classes} classes, {num_stages} stages and subsets "
+                f"{sorted(subsets)}; make it again with `snakemake --force {path}`"
+            )
+
+
+def matrix(result: Result) -> tuple[Row, ...]:
+    """Top1 after each stage on each subset, over seeds; subsets in the order of teaching."""
+    names = [subset.name for subset in result.data.subsets]
+    return tuple(
+        Row(stages[0].name, tuple(_cell([stage.top1_by_subset[name] for stage in stages]) for name in names))
+        for stages in zip(*(seed.stages for seed in result.seeds), strict=True)
+    )
+
+
+def _cell(values: Sequence[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return mean_and_spread(known) if known else None
+
+
+def _all_top1(result: Result) -> list[float]:
+    every = [stage.top1_by_subset.values() for seed in result.seeds for stage in seed.stages]
+    return [top1 for values in every for top1 in values if top1 is not None] or [result.summary.top1.mean]
+
+
+def panels(result: Result, rows: Sequence[Row], scale: pictures.Scale) -> tuple[Panel, ...]:
+    """A panel for each subset, all on one scale."""
+    return tuple(
+        Panel(
+            subset.name,
+            tuple(
+                pictures.line_of(f"seed {seed.seed}", _column(seed.stages, subset.name), scale) for seed in result.seeds
+            ),
+            pictures.line_of("mean", [cell.mean if (cell := row.cells[i]) else None for row in rows], scale),
+        )
+        for i, subset in enumerate(result.data.subsets)
+    )
+
+
+def _column(stages: Sequence[StageOutcome], subset: str) -> list[float | None]:
+    return [stage.top1_by_subset[subset] for stage in stages]
+
+
+def class_rows(result: Result) -> tuple[ClassRow, ...]:
+    """Top1 of every class, over seeds, in order of class number."""
+    subset_of = {c: subset.name for subset in result.data.subsets for c in subset.class_ids}
+    rows = []
+    for c, name in enumerate(result.data.class_names):
+        top1 = [value for seed in result.seeds if (value := seed.metrics.top1_by_class[c]) is not None]
+        numbers = (sum(top1) / len(top1), min(top1), max(top1)) if top1 else (None, None, None)
+        rows.append(ClassRow(c, name, subset_of.get(c, ""), result.data.test_samples_by_class[c], *numbers))
+    return tuple(rows)
+
+
+def _hardest(classes: Sequence[ClassRow]) -> list[ClassRow]:
+    measured = [row for row in classes if row.mean is not None]
+    return sorted(measured, key=lambda row: (row.mean, row.class_id))[:NUM_HARDEST]
+
+
+def _final_losses(result: Result) -> list[Spread]:
+    by_stage = zip(*(seed.stages for seed in result.seeds), strict=True)
+    return [mean_and_spread([stage.final_loss for stage in stages]) for stages in by_stage]
+
+
+def _versions(result: Result) -> list[tuple[str, str]]:
+    """Of each library every version that took part, from training to gathering."""
+    parts = [stage.versions for seed in result.seeds for stage in seed.stages]
+    parts += [seed.versions for seed in result.seeds] + [result.versions]
+    names = sorted({name for part in parts for name in part})
+    return [(name, ", ".join(sorted({part[name] for part in parts if name in part}))) for name in names]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 0 to 1 in percent; ends of intervals are kept inside 0 to 100.
+
+    >>> percent(0.97312), percent(1.004)
+    ('97.3 %', '100.0 %')
+    """
+    return f"{min(max(share, 0.0), 1.0) * 100:.{digits}f} %"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, signed.
+
+    >>> points(-0.0123), points(0.0)
+    ('−1.2 pp', '0.0 pp')
+    """
+    text = f"{abs(difference) * 100:.{digits}f}"
+    sign = "" if float(text) == 0 else "−" if difference < 0 else "+"
+    return f"{sign}{text} pp"
+
+
+def grouped(count: int) -> str:
+    """A count with thousands apart.
+
+    >>> grouped(-24000)
+    '−24,000'
+    """
+    return f"{count:,}".replace("-", "−")
+
+
+def short(number: float) -> str:
+    """Four significant digits.
+
+    >>> short(0.123456), short(24000.0)
+    ('0.1235', '2.4e+04')
+    """
+    return f"{number:.4g}"
+
+
+def macs(count: int) -> str:
+    """Multiply-accumulates with the unit that fits.
+
+    >>> macs(12_345_678), macs(999)
+    ('12.3 MMACs', '999 MACs')
+    """
+    for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}MACs" if count < 1000 * size else f"{count / size:,.0f} {unit}MACs"
+    return f"{count:,} MACs"
