@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edpipe", description="Education Distillation, as a pipeline of cached stages.")
+    parser = argparse.ArgumentParser(
+        prog="edpipe", description="Education Distillation, as a pipeline of cached stages."
+    )
     parser.add_argument("--version", action="version", version=f"edpipe {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (run, words, text) in STEPS.items():
@@ -83,7 +85,9 @@ def _make_teacher(step: str) -> Callable[[str, str, str], None]:
     def run(dataset: str, teacher: str, subset: str) -> None:
         job = jobs.make_teacher(_begin(), dataset, teacher, subset)
         if job.step != step:
-            raise EdpipeError(f"teachers.{teacher}.network.source: this teacher is made by `edpipe {job.step}`, not {step}")
+            raise EdpipeError(
+                f"teachers.{teacher}.network.source: this teacher is made by `edpipe {job.step}`, not {step}"
+            )
         _run_teacher(job)
 
     return run
@@ -129,7 +133,12 @@ def _run_stage(experiment: str, seed: int, stage: str) -> None:
     check_model_name(knobs.student.model)
     paths = job.inputs
     files = StageFiles(
-        paths["dataset"][0], paths["partition"][0], _only(paths["previous"]), paths["soft_labels"], job.outputs[0]
+        paths["dataset"][0],
+        paths["partition"][0],
+        _only(paths["previous"]),
+        paths["soft_labels"],
+        paths["teachers"],
+        job.outputs[0],
     )
     run_stage(f"{experiment} seed {seed} {stage}", seed, knobs, files)
 
@@ -169,7 +178,11 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
     "pack_dataset": (_pack_dataset, ("dataset",), "pack raw images into one file"),
     "partition_dataset": (_partition_dataset, ("dataset", "partition"), "deal the classes out to subsets"),
     "train_teacher": (_make_teacher("train_teacher"), ("dataset", "teacher", "subset"), "train a teacher from scratch"),
-    "fetch_teacher": (_make_teacher("fetch_teacher"), ("dataset", "teacher", "subset"), "fetch and fine-tune a teacher"),
+    "fetch_teacher": (
+        _make_teacher("fetch_teacher"),
+        ("dataset", "teacher", "subset"),
+        "fetch and fine-tune a teacher",
+    ),
     "dump_soft_labels": (_dump_soft_labels, ("dataset", "teacher", "subset"), "store a teacher's logits on every view"),
     "run_stage": (_run_stage, ("experiment", "seed", "stage"), "train a student through one stage"),
     "evaluate": (_evaluate, ("experiment", "seed"), "measure every stage's student on the test split"),

@@ -8,7 +8,7 @@ from edpipe.threads import num_threads
 
 
 def prepare_device() -> torch.device:
-    """The device to compute on, with torch's threads set: EDPIPE_DEVICE, else the GPU with most free memory, else the CPU."""
+    """Where to compute: EDPIPE_DEVICE, else the GPU with most memory free, else the CPU; sets torch's threads."""
     torch.set_num_threads(num_threads())
     named = os.environ.get("EDPIPE_DEVICE")
     if named:

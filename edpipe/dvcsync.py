@@ -79,7 +79,9 @@ def _open_repo(is_patient: bool) -> Iterator[Any]:
         ) from error
     except DvcException as error:
         line = " ".join(str(error).split())
-        raise CorruptFileError(f"DVC cannot go on here: {line}; mend that, or leave DVC out with EDPIPE_DVC=0") from error
+        raise CorruptFileError(
+            f"DVC cannot go on here: {line}; mend that, or leave DVC out with EDPIPE_DVC=0"
+        ) from error
     finally:
         chatter.setLevel(level)
 
@@ -172,22 +174,35 @@ def _reconcile(repo: Any, changed: set[str]) -> None:
     outputs = {path for stage in repo.index.stages for path in _paths(stage.outs)}
     status = repo.status()
     stale = {name for name, changes in status.items() if not _is_only_absent(changes, outputs)} | changed
-    graph, good, newest_ns = repo.index.graph, set(), {}
+    misled = {name for name, changes in status.items() if _has_old_looking_input(changes, outputs)}
+    good: set[Any] = set()
     for stage in _upstream_first(repo):
-        before = list(graph.successors(stage))
-        is_good = stage.addressing not in stale and good.issuperset(before)
-        # Snakemake also compares with files further up, so a stage is made as new as all that lies before it.
-        times = [newest_ns[s] for s in before] + [records.input_time_ns(path) for path in _paths(stage.deps)]
-        newest_ns[stage] = max(times, default=0)
-        is_misleading = _has_old_looking_input(status.get(stage.addressing, []), outputs)
-        for output in filter(os.path.lexists, _paths(stage.outs)):
-            if is_good:
-                _vouch_for(output, newest_ns[stage])
-            elif is_misleading or not records.is_intact(output):
-                _condemn(output)
-            newest_ns[stage] = max(newest_ns[stage], records.input_time_ns(output))
-        if is_good:
+        if stage.addressing not in stale and good.issuperset(repo.index.graph.successors(stage)):
             good.add(stage)
+        for output in filter(os.path.lexists, _paths(stage.outs)):
+            if stage in good:
+                _vouch_for(output)
+            elif stage.addressing in misled or not records.is_intact(output):
+                _condemn(output)
+    while _settle_times(repo, good):  # again, where equal files are one file in the cache and share their time
+        pass
+
+
+def _settle_times(repo: Any, good: set[Any]) -> bool:
+    """Makes the outputs of good stages as new as all that lies before them; says whether any was older."""
+    newest_ns: dict[Any, int] = {}
+    is_changed = False
+    for stage in _upstream_first(repo):
+        # Snakemake also compares with files further up than DVC's dependencies.
+        times = [newest_ns[before] for before in repo.index.graph.successors(stage)]
+        newest = max([*times, *map(records.input_time_ns, _paths(stage.deps))], default=0)
+        outputs = [path for path in _paths(stage.outs) if os.path.lexists(path)]
+        for output in outputs if stage in good else ():
+            if records.output_time_ns(output) < newest:
+                is_changed = True
+                _make_newer(output, newest)
+        newest_ns[stage] = max([newest, *map(records.input_time_ns, outputs)])
+    return is_changed
 
 
 def _is_only_absent(changes: list[Any], outputs: set[str]) -> bool:
@@ -205,7 +220,9 @@ def _is_only_absent(changes: list[Any], outputs: set[str]) -> bool:
 
 def _has_old_looking_input(changes: list[Any], outputs: set[str]) -> bool:
     """Whether DVC has put another input in place; as a link into its cache that bears the time of its making."""
-    dependencies = [change["changed deps"] for change in changes if isinstance(change, dict) and "changed deps" in change]
+    dependencies = [
+        change["changed deps"] for change in changes if isinstance(change, dict) and "changed deps" in change
+    ]
     return any(
         state == "modified" and path in outputs and not records.is_intact(path)
         for files in dependencies
@@ -213,21 +230,24 @@ def _has_old_looking_input(changes: list[Any], outputs: set[str]) -> bool:
     )
 
 
-def _vouch_for(output: str, newest_ns: int) -> None:
+def _vouch_for(output: str) -> None:
     """Content, knobs, inputs and command are what dvc.lock says."""
     records.forget(output, records.UNFINISHED)
-    is_intact = records.is_intact(output)
-    if not is_intact:
+    if not records.is_intact(output):
         records.forget(output)  # it tells of another file
-    if records.output_time_ns(output) < newest_ns:
-        records.set_output_time(output, newest_ns)
-        if is_intact:
-            records.restamp(output)
+
+
+def _make_newer(output: str, time_ns: int) -> None:
+    is_intact = records.is_intact(output)
+    records.set_output_time(output, time_ns)
+    if is_intact:
+        records.restamp(output)
 
 
 def _condemn(output: str) -> None:
-    """DVC placed this file and knows it stale; Snakemake, which knows nothing of it, shall make it again."""
+    """DVC knows this file stale; Snakemake, which knows nothing of it, shall make it again."""
     records.forget(output)
+    records.stand_alone(output)
     records.set_output_time(output, records.LONG_AGO_NS)
 
 
@@ -310,4 +330,6 @@ def _check_nothing_to_do() -> None:
         lines = [line for line in answer.stderr.splitlines() if line.strip()]
         raise EdpipeError(f"dvc-record: `snakemake -n` failed: {lines[-1] if lines else 'without a word'}")
     if "Nothing to be done" not in answer.stdout + answer.stderr:
-        raise MismatchError("dvc-record: some steps are out of date or missing (see `snakemake -n`); run `snakemake` first")
+        raise MismatchError(
+            "dvc-record: some steps are out of date or missing (see `snakemake -n`); run `snakemake` first"
+        )

@@ -171,6 +171,8 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
             "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
             "previous": tuple(f for p in before for f in _with_record(_student_path(experiment, seed, p))),
             "soft_labels": tuple(_soft_labels_path(knobs.dataset, use) for use in plan.teachers),
+            # Which weights the teacher has now: soft labels of others are refused.
+            "teachers": tuple(_teacher_record(knobs.dataset, use) for use in plan.teachers),
         },
         outputs=_with_record(layout.student_path(experiment, seed, plan.number, stage)),
         keys=_stage_keys(knobs, experiment, stage),
@@ -189,6 +191,10 @@ def _student_path(experiment: str, seed: int, plan: StagePlan) -> Path:
 
 def _soft_labels_path(dataset: str, use: TeacherUse) -> Path:
     return layout.soft_labels_path(dataset, use.teacher, use.subset)
+
+
+def _teacher_record(dataset: str, use: TeacherUse) -> Path:
+    return record_path(layout.teacher_path(dataset, use.teacher, use.subset))
 
 
 def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def announce(text: str) -> None:
 def show_progress(title: str, total: int) -> Iterator[Callable[[Tick], None]]:
     """A function to call with each tick; `total` is in images.
 
-    On a terminal a rich bar with images per second and time left; elsewhere a line every ten seconds and one at the end.
+    On a terminal a rich bar with images per second and time left; elsewhere a line every ten seconds, and a last one.
     """
     console = Console(stderr=True)
     if console.is_terminal:

@@ -7,10 +7,12 @@ there is one, and `endtime`, the output's modification time when its job ended.
 import base64
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from edpipe.errors import OverwriteError
+from edpipe.storage.atomic import write_atomically
 
 FOLDER = Path(".snakemake")
 MADE, UNFINISHED = "metadata", "incomplete"
@@ -68,6 +70,13 @@ def input_time_ns(path: str) -> int:
 def output_time_ns(path: str) -> int:
     """How old Snakemake finds an output: of a link its own time."""
     return os.lstat(path).st_mtime_ns
+
+
+def stand_alone(path: str) -> None:
+    """Makes a hard link a file of its own, so that a change of its time leaves its fellows alone."""
+    if not os.path.islink(path) and os.lstat(path).st_nlink > 1:
+        with write_atomically(Path(path)) as partial:
+            shutil.copyfile(path, partial)
 
 
 def set_output_time(path: str, time_ns: int) -> None:

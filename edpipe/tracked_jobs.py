@@ -1,8 +1,8 @@
 """workflow/tracked_jobs.yaml: the lists that dvc.yaml runs over, written from params.yaml.
 
-DVC cannot compute which stages a curriculum has or which file a stage grows from, so these lists are written down. Lists
-that no longer fit params.yaml are never used in silence: every step that DVC runs, and DVC's own stage check_params,
-stop with one line.
+DVC cannot compute which stages a curriculum has or which file a stage grows from, so these lists are written down.
+Lists that no longer fit params.yaml are never used in silence: every step that DVC runs, and DVC's own stage
+check_params, stop with one line.
 
 An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
 before it, so a stage names its own soft labels and the student it grows from, and evaluate names the last student.
@@ -62,8 +62,10 @@ def _stage_entry(job: Job) -> dict[str, str]:
     nothing = job.inputs["dataset"][0]
     before, before_record = job.inputs["previous"] or (nothing, nothing)
     soft_labels = (job.inputs["soft_labels"] or (nothing,))[-1]
+    teacher_record = (job.inputs["teachers"] or (nothing,))[-1]
     paths = {"out": job.outputs[0], "record": job.outputs[1]}
-    paths |= {"before": before, "before_record": before_record, "soft_labels": soft_labels}
+    paths |= {"before": before, "before_record": before_record}
+    paths |= {"soft_labels": soft_labels, "teacher_record": teacher_record}
     names = ("method_key", "stage_key", "student_key", "recipe_key", "views_key")
     return {name: str(path) for name, path in paths.items()} | dict(zip(names, job.keys, strict=True))
 

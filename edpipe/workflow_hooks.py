@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edpipe import dvcsync
 from edpipe.errors import EdpipeError, ParamsError
@@ -29,6 +29,11 @@ def load(workflow: Any, config: dict[str, Any]) -> Params:
         return params
     except EdpipeError as error:
         _end(error)
+
+
+def put_command_on_path() -> None:
+    """Steps find `edpipe` beside this Python also where the virtual environment is not activated."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def check_before_first_job(workflow: Any) -> None:
@@ -59,7 +64,7 @@ def gpus_per_job() -> int:
     return int(GPU_FOLDER.is_dir() and any(GPU_FOLDER.iterdir()))
 
 
-def _end(error: EdpipeError) -> Any:
+def _end(error: EdpipeError) -> NoReturn:
     for line in str(error).splitlines():
         print(f"edpipe: {line}", file=sys.stderr)
     sys.stderr.flush()

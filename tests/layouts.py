@@ -1,8 +1,7 @@
 """Makes small raw data sets in the layouts in which the real ones are published.
 
-Each function writes below `root` (made if missing), gives back what the reader is to be pointed at, and writes the same
-bytes for the same arguments. Images of one class look alike and those of two classes differ, so that a network can learn
-them.
+Each function writes below `root` (made if missing) and gives `root`, at which the reader is to be pointed. Images of
+one class look alike and those of two classes differ, so that a network can learn them; equal arguments give equal images.
 """
 
 import gzip
@@ -13,111 +12,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-FOOD101_CLASSES = tuple(
-    [
-        "apple_pie",
-        "baby_back_ribs",
-        "baklava",
-        "beef_carpaccio",
-        "beef_tartare",
-        "beet_salad",
-        "beignets",
-        "bibimbap",
-        "bread_pudding",
-        "breakfast_burrito",
-        "bruschetta",
-        "caesar_salad",
-        "cannoli",
-        "caprese_salad",
-        "carrot_cake",
-        "ceviche",
-        "cheese_plate",
-        "cheesecake",
-        "chicken_curry",
-        "chicken_quesadilla",
-        "chicken_wings",
-        "chocolate_cake",
-        "chocolate_mousse",
-        "churros",
-        "clam_chowder",
-        "club_sandwich",
-        "crab_cakes",
-        "creme_brulee",
-        "croque_madame",
-        "cup_cakes",
-        "deviled_eggs",
-        "donuts",
-        "dumplings",
-        "edamame",
-        "eggs_benedict",
-        "escargots",
-        "falafel",
-        "filet_mignon",
-        "fish_and_chips",
-        "foie_gras",
-        "french_fries",
-        "french_onion_soup",
-        "french_toast",
-        "fried_calamari",
-        "fried_rice",
-        "frozen_yogurt",
-        "garlic_bread",
-        "gnocchi",
-        "greek_salad",
-        "grilled_cheese_sandwich",
-        "grilled_salmon",
-        "guacamole",
-        "gyoza",
-        "hamburger",
-        "hot_and_sour_soup",
-        "hot_dog",
-        "huevos_rancheros",
-        "hummus",
-        "ice_cream",
-        "lasagna",
-        "lobster_bisque",
-        "lobster_roll_sandwich",
-        "macaroni_and_cheese",
-        "macarons",
-        "miso_soup",
-        "mussels",
-        "nachos",
-        "omelette",
-        "onion_rings",
-        "oysters",
-        "pad_thai",
-        "paella",
-        "pancakes",
-        "panna_cotta",
-        "peking_duck",
-        "pho",
-        "pizza",
-        "pork_chop",
-        "poutine",
-        "prime_rib",
-        "pulled_pork_sandwich",
-        "ramen",
-        "ravioli",
-        "red_velvet_cake",
-        "risotto",
-        "samosa",
-        "sashimi",
-        "scallops",
-        "seaweed_salad",
-        "shrimp_and_grits",
-        "spaghetti_bolognese",
-        "spaghetti_carbonara",
-        "spring_rolls",
-        "steak",
-        "strawberry_shortcake",
-        "sushi",
-        "tacos",
-        "takoyaki",
-        "tiramisu",
-        "tuna_tartare",
-        "waffles",
-    ]
+# fmt: off
+FOOD101_CLASSES = (
+    "apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare", "beet_salad", "beignets",
+    "bibimbap", "bread_pudding", "breakfast_burrito", "bruschetta", "caesar_salad", "cannoli", "caprese_salad",
+    "carrot_cake", "ceviche", "cheese_plate", "cheesecake", "chicken_curry", "chicken_quesadilla", "chicken_wings",
+    "chocolate_cake", "chocolate_mousse", "churros", "clam_chowder", "club_sandwich", "crab_cakes", "creme_brulee",
+    "croque_madame", "cup_cakes", "deviled_eggs", "donuts", "dumplings", "edamame", "eggs_benedict", "escargots",
+    "falafel", "filet_mignon", "fish_and_chips", "foie_gras", "french_fries", "french_onion_soup", "french_toast",
+    "fried_calamari", "fried_rice", "frozen_yogurt", "garlic_bread", "gnocchi", "greek_salad",
+    "grilled_cheese_sandwich", "grilled_salmon", "guacamole", "gyoza", "hamburger", "hot_and_sour_soup", "hot_dog",
+    "huevos_rancheros", "hummus", "ice_cream", "lasagna", "lobster_bisque", "lobster_roll_sandwich",
+    "macaroni_and_cheese", "macarons", "miso_soup", "mussels", "nachos", "omelette", "onion_rings", "oysters",
+    "pad_thai", "paella", "pancakes", "panna_cotta", "peking_duck", "pho", "pizza", "pork_chop", "poutine",
+    "prime_rib", "pulled_pork_sandwich", "ramen", "ravioli", "red_velvet_cake", "risotto", "samosa", "sashimi",
+    "scallops", "seaweed_salad", "shrimp_and_grits", "spaghetti_bolognese", "spaghetti_carbonara", "spring_rolls",
+    "steak", "strawberry_shortcake", "sushi", "tacos", "takoyaki", "tiramisu", "tuna_tartare", "waffles",
 )
+# fmt: on
 """Of Food-101, as in its meta/classes.txt."""
 FASHION_MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -141,10 +53,7 @@ def class_image(label, number, size=(24, 20), channels=3):
 
 
 def make_food101(root, num_train=2, num_test=1, size=(24, 20), archive=False):
-    """Food-101 with all 101 classes and so many JPEG images each: root/food-101, or root/food-101.tar.gz alone.
-
-    Gives root.
-    """
+    """Food-101 with all 101 classes and so many JPEG images each: root/food-101, or root/food-101.tar.gz alone."""
     root = Path(root)
     folder = root / "food-101"
     (folder / "meta").mkdir(parents=True)
@@ -180,7 +89,7 @@ def _archive(folder, path):
 def make_fashion_mnist(root, num_train=40, num_test=20, compressed=True, torchvision_folders=False):
     """Fashion-MNIST's four IDX files with so many 28 x 28 images in all, the ten classes taking turns.
 
-    They lie directly in root, or in root/FashionMNIST/raw where torchvision keeps them. Gives root.
+    They lie directly in root, or in root/FashionMNIST/raw where torchvision keeps them.
     """
     folder = Path(root) / "FashionMNIST" / "raw" if torchvision_folders else Path(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +113,7 @@ def write_idx(path, array, compressed=True):
 def make_image_folder(root, classes=("cat", "dog", "owl"), per_class=10, splits=None, size=(24, 20), suffix=".png"):
     """A folder of class folders with so many images each: root/<class>/0000.png, or root/<split>/<class>/0000.png.
 
-    `splits` maps a split to its images per class, such as {"train": 6, "test": 2}. Gives root.
+    `splits` maps a split to its images per class, such as {"train": 6, "test": 2}.
     """
     root = Path(root)
     first = 0

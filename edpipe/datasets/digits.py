@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,7 +18,7 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
     """All digits in the library's order, without an official split; neither root nor the network is needed."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     pixels = _to_uint8(digits.images)
     samples = [
         RawSample(int(label), None, str(row), partial(pixels.__getitem__, row))

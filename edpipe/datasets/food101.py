@@ -37,9 +37,7 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
         _check_classes(folder / "meta" / "classes.txt", class_names, listed)
     labels = {class_name: label for label, class_name in enumerate(class_names)}
     samples = [
-        RawSample(
-            labels[class_name], split, f"{name}.jpg", partial(open_image, folder / "images" / f"{name}.jpg")
-        )
+        RawSample(labels[class_name], split, f"{name}.jpg", partial(open_image, folder / "images" / f"{name}.jpg"))
         for split in SPLITS
         for class_name, names in named[split].items()
         for name in names

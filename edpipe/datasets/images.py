@@ -22,7 +22,7 @@ BACKGROUND = "white"
 
 
 def open_image(path: Path) -> Image.Image:
-    """The decoded image of a file, upright as its EXIF orientation says.
+    """The decoded image of a file, upright as its EXIF orientation says; as stored if its EXIF data are damaged.
 
     Raises:
         DataError: the file is missing, truncated, or not an image.
@@ -30,10 +30,17 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return ImageOps.exif_transpose(image)
+            return _upright(image)
     except Exception as error:  # Pillow's decoders raise almost any type on damaged bytes.
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image ({reason}); replace or remove this file") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Cameras and editors write broken EXIF data around sound pixels.
+        return image.copy()
 
 
 def to_square(image: RawImage, side: int, channels: int) -> UInt8[np.ndarray, "channel height width"]:

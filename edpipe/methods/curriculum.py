@@ -40,5 +40,13 @@ def whole_school(name: str, budget: StageKnobs, **loss: object) -> StagePlan:
     """The one stage of a method without school levels: the whole student, all classes."""
     everything = (ALL_CLASSES,)
     return StagePlan.model_validate(
-        {"name": name, "number": 1, "num_stages": 1, "taught": everything, "known": everything, "budget": budget, **loss}
+        {
+            "name": name,
+            "number": 1,
+            "num_stages": 1,
+            "taught": everything,
+            "known": everything,
+            "budget": budget,
+            **loss,
+        }
     )

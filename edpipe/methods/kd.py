@@ -10,7 +10,5 @@ def curriculum(method: KdKnobs, name: str, budget: StageKnobs) -> tuple[StagePla
     """One stage; labels and one teacher."""
     teachers = (TeacherUse(teacher=method.teacher, subset=ALL_CLASSES),)
     return (
-        whole_school(
-            name, budget, teachers=teachers, temperature=method.temperature, task_weight=method.task_weight
-        ),
+        whole_school(name, budget, teachers=teachers, temperature=method.temperature, task_weight=method.task_weight),
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edpipe.params.base import Knobs
 
@@ -14,7 +14,9 @@ class DatasetKnobs(Knobs):
 
     reader: Reader = Field(description="Which layout the raw files have; 'folder' is any folder of class folders.")
     root: str | None = Field(None, description="Folder of the raw files; by default data/raw/<dataset>.")
-    download: bool = Field(True, description="Fetch missing raw files where the reader can; else say where to put them.")
+    download: bool = Field(
+        True, description="Fetch missing raw files where the reader can; else say where to put them."
+    )
     image_size: Annotated[int, Field(ge=4, le=1024)] = Field(description="Side of the square a network sees, pixels.")
     channels: Literal[1, 3] = Field(3, description="1 packs grey images, 3 packs colour.")
     encoding: Literal["raw", "jpeg"] = Field(
@@ -34,6 +36,14 @@ class DatasetKnobs(Knobs):
         None, description="At most so many images a class and split, the first in reading order; absent: all."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the splits that are drawn here.")
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _is_number(cls, value: object) -> object:
+        # To Python True equals 1, and 3.0 equals 3; the packed file would tell them apart.
+        if isinstance(value, bool | float):
+            raise ValueError(f"{value!r} is not allowed; allowed: 1 or 3")
+        return value
 
     @model_validator(mode="after")
     def _stored_side_fits(self) -> "DatasetKnobs":

@@ -13,7 +13,9 @@ class CeKnobs(Knobs):
     """Cross-entropy with the labels alone."""
 
     name: Literal["ce"]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Share of the label given to all classes.")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the label given to all classes."
+    )
 
 
 class DistillKnobs(Knobs):

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,15 +14,30 @@ PARAMS_PATH = Path("params.yaml")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: 5e-2 is a number (YAML 1.2), and a key given twice is an error."""
+    """YAML 1.2 as DVC reads it: 5e-2 is a number, yes is a word, 010 is ten; a key given twice is an error."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("bool", "int", "float")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
+_WHOLE = re.compile(r"[-+]?([0-9][0-9_]*|0o[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+)$")
+_DECIMAL = re.compile(
+    r"[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
-# PyYAML's own resolver for integers stands before ours in the list, so 5 stays an integer.
+# The first that fits is taken: 5 is a whole number, 5. and 5e1 are not.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _DECIMAL, list("-+0123456789."))
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node)).replace("_", "")
+    return int(text, 0 if text.lstrip("-+")[:2] in ("0o", "0x", "0b") else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
@@ -73,7 +88,7 @@ def parse_params(raw: dict[str, Any]) -> Params:
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
-        raise ParamsError("\n".join(dict.fromkeys(_one_line(raw, item) for item in error.errors()))) from None
+        raise ParamsError("\n".join(_lines(raw, error.errors()))) from None
     check_references(params)
     return params
 
@@ -87,22 +102,67 @@ def load_params(path: Path = PARAMS_PATH) -> Params:
     return parse_params(load_raw(path))
 
 
-def _one_line(raw: dict[str, Any], item: Any) -> str:
-    location = _real_location(raw, item["loc"])
+def _lines(raw: dict[str, Any], items: list[Any]) -> list[str]:
+    """One line for each place; of a place that may hold values of several kinds, what each kind asks for."""
+    places: dict[tuple[Any, ...], list[Any]] = {}
+    for item in items:
+        places.setdefault(_real_location(raw, item["loc"]), []).append(item)
+    # Elements that are wrong are not counted: a list that is too short only for that reason is passed over.
+    inner = {place[:-1] for place in places}
+    short = {place for place, found in places.items() if place in inner and found[0]["type"] == "too_short"}
+    return [_one_line(raw, place, found) for place, found in places.items() if place not in short]
+
+
+def _one_line(raw: dict[str, Any], location: tuple[Any, ...], items: list[Any]) -> str:
     path = ".".join(str(part) for part in location) or "params.yaml"
+    item = items[0]
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{path}: unknown key{nearest(str(location[-1]), _known_keys(raw, location[:-1]))}"
     if kind == "missing":
         return f"{path}: missing; it must be given"
+    if kind == "union_tag_not_found":
+        tag = _discriminator(context)
+        return f"{path}.{tag}: missing; it must be given, one of {', '.join(_tags(raw, location, tag))}"
     if kind == "value_error":
         return f"{path}: {context['error']}"
     if kind == "string_pattern_mismatch" and item["loc"][-1] == "[key]":
         return f"{path}: names are lower-case letters, digits and _, beginning with a letter"
-    if kind in ("union_tag_invalid", "literal_error"):
-        expected = context.get("expected_tags") or context["expected"]
-        return f"{path}: {context.get('tag', item['input'])!r} is not allowed; allowed: {expected}"
-    return f"{path}: got {_shown(item['input'])}; {item['msg'][0].lower()}{item['msg'][1:]}"
+    if kind == "union_tag_invalid":
+        return (
+            f"{path}.{_discriminator(context)}: {context['tag']!r} is not allowed; allowed: {context['expected_tags']}"
+        )
+    if len(items) == 1 and kind == "literal_error":
+        return f"{path}: {item['input']!r} is not allowed; allowed: {context['expected']}"
+    return f"{path}: got {_shown(item['input'])}; input should be {', or '.join(_wish(i['msg']) for i in items)}"
+
+
+def _discriminator(context: dict[str, Any]) -> str:
+    return str(context["discriminator"]).strip("'")
+
+
+def _wish(message: str) -> str:
+    """What pydantic asks for, in the words of YAML.
+
+    >>> _wish("Input should be a valid dictionary or instance of StageKnobs")
+    'a mapping'
+    """
+    for pattern, words in _WISHES.items():
+        message = re.sub(pattern, words, message)
+    return message
+
+
+_WISHES = {
+    r"^Input should be ": "",
+    r"^(Tuple|List) should have (.*) after validation, not .*": r"a list with \2",
+    r"^String should match pattern": "a text that matches",
+    r"valid dictionary.*": "mapping",
+    r"valid tuple": "list",
+    r"a valid string": "a text",
+    r"a valid integer": "a whole number",
+    r"a valid number": "a number",
+    r"a valid boolean": "true or false",
+}
 
 
 def _shown(value: object) -> str:
@@ -132,28 +192,38 @@ def _known_keys(raw: object, location: tuple[Any, ...]) -> list[str]:
     for part in location:
         value = value[part]
         model = _member(model, part, value)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _tags(raw: object, location: tuple[Any, ...], tag: str) -> list[str]:
+    """Names of the union members that may stand at this place."""
+    model: Any = Params
+    value: Any = raw
+    for part in location[:-1]:
+        value = value[part]
+        model = _member(model, part, value)
+    return [repr(name) for m in _members(model, location[-1]) for name in m.model_fields[tag].annotation.__args__]
+
+
+def _members(model: Any, part: Any) -> list[Any]:
+    """The models that may stand under `part` of `model`."""
+    annotation = model.model_fields[part].annotation if _is_model(model) else model.__args__[-1]
+    return [m for m in _flatten(annotation) if _is_model(m)] or [annotation]
 
 
 def _member(model: Any, part: Any, value: Any) -> Any:
     """Which type stands under `part` of `model`; of a union, the one that its tag names."""
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        annotation = model.model_fields[part].annotation
-    else:
-        annotation = model.__args__[-1]
-    members = [m for m in _flatten(annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
-    if not members:
-        return annotation
+    members = _members(model, part)
     tags = [value.get(tag) for tag in ("name", "kind")] if isinstance(value, dict) else []
-    for member in members:
-        if any(getattr(member.model_fields.get(t), "annotation", None) is not None for t in ("name", "kind")) and any(
-            tag in getattr(member.model_fields[t].annotation, "__args__", ())
-            for t in ("name", "kind")
-            if t in member.model_fields
-            for tag in tags
-        ):
+    for member in members if len(members) > 1 else ():
+        fields = [member.model_fields[tag] for tag in ("name", "kind") if tag in member.model_fields]
+        if any(tag in getattr(field.annotation, "__args__", ()) for field in fields for tag in tags):
             return member
     return members[0]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _flatten(annotation: Any) -> list[Any]:

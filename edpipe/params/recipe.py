@@ -21,7 +21,8 @@ class RecipeKnobs(Knobs):
         "cosine", description="How the learning rate falls over the window of the stage."
     )
     milestones: Annotated[tuple[Fraction, ...], Field(strict=False)] = Field(
-        (0.625, 0.75, 0.875), description="step only: fractions of the window after which the rate is multiplied by gamma."
+        (0.625, 0.75, 0.875),
+        description="step only: fractions of the window after which the rate is multiplied by gamma.",
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step only.")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(

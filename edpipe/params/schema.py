@@ -9,7 +9,7 @@ from pydantic import Field
 from edpipe.errors import ParamsError
 from edpipe.params.base import Knobs
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.params.experiment import DistillKnobs, ExperimentKnobs
+from edpipe.params.experiment import EdKnobs, ExperimentKnobs, KdKnobs
 from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import SoftLabelKnobs
@@ -28,7 +28,9 @@ class Params(Knobs):
     recipes: dict[Name, RecipeKnobs] = Field(description="How weights are fitted.")
     teachers: dict[Name, TeacherKnobs] = Field(description="Networks to learn from.")
     students: dict[Name, StudentKnobs] = Field(description="Networks to keep.")
-    soft_labels: dict[Name, SoftLabelKnobs] = Field(description="For each dataset: its views, and how logits are stored.")
+    soft_labels: dict[Name, SoftLabelKnobs] = Field(
+        description="For each dataset: its views, and how logits are stored."
+    )
     experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
     tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
 
@@ -57,19 +59,19 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _known(f"{path}.partition", experiment.partition, params.partitions, "partitions")
     _known(f"{path}.student", experiment.student, params.students, "students")
     _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
-    if isinstance(experiment.method, DistillKnobs):
+    if isinstance(experiment.method, (KdKnobs, EdKnobs)):
         _check_teacher(params, path, experiment, experiment.method)
     _check_stages(params, path, experiment)
 
 
-def _check_teacher(params: Params, path: str, experiment: ExperimentKnobs, method: DistillKnobs) -> None:
+def _check_teacher(params: Params, path: str, experiment: ExperimentKnobs, method: KdKnobs | EdKnobs) -> None:
     where = f"{path}.method.teacher"
     _known(where, method.teacher, params.teachers, "teachers")
     partition = params.teachers[method.teacher].partition
     if partition is not None and method.name != "ed":
         raise ParamsError(
-            f"{where}: '{method.teacher}' knows only subsets of partition '{partition}', but method '{method.name}' needs "
-            f"a teacher of all classes; name one whose partition is absent"
+            f"{where}: '{method.teacher}' knows only subsets of partition '{partition}', but method '{method.name}' "
+            f"needs a teacher of all classes; name one whose partition is absent"
         )
     if partition is not None and partition != experiment.partition:
         raise ParamsError(

@@ -45,7 +45,7 @@ class ViewKnobs(Knobs):
 
 def unlimited_views(augment: PadCrop | ResizedCrop) -> ViewKnobs:
     """Every view there is, or as many as can be numbered: for training without a store of soft labels."""
-    return ViewKnobs(augment=augment, views="all" if augment.kind == "pad_crop" else 100_000)
+    return ViewKnobs(augment=augment, views="all" if augment.kind == "pad_crop" else 100_000, seed=0)
 
 
 class SoftLabelKnobs(Knobs):

@@ -17,7 +17,9 @@ class NetworkKnobs(Knobs):
     source: Source = Field(
         "train", description="train: from scratch; timm, torchvision: pretrained; file, url: weights with sha256."
     )
-    location: str | None = Field(None, description="file: a path; url: an address; torchvision: a weights name or absent.")
+    location: str | None = Field(
+        None, description="file: a path; url: an address; torchvision: a weights name or absent."
+    )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="file and url: the weights must have this sha256."
     )
@@ -35,7 +37,9 @@ class FittingKnobs(Knobs):
     """How a teacher is trained or, when fetched, fine-tuned."""
 
     recipe: Name = Field(description="One of recipes.")
-    epochs: Annotated[float, Field(ge=0)] = Field(description="Passes over the subset; 0 keeps fetched weights as they are.")
+    epochs: Annotated[float, Field(ge=0)] = Field(
+        description="Passes over the subset; 0 keeps fetched weights as they are."
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="At the peak of the schedule.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of initial weights, sample order and views.")
 
@@ -43,7 +47,9 @@ class FittingKnobs(Knobs):
 class TeacherKnobs(Knobs):
     """One teacher, or one specialist for each subset of a partition."""
 
-    partition: Name | None = Field(None, description="One specialist per subset of this partition; absent: all classes.")
+    partition: Name | None = Field(
+        None, description="One specialist per subset of this partition; absent: all classes."
+    )
     network: NetworkKnobs = Field(description="Which network, and where its weights come from.")
     fitting: FittingKnobs = Field(description="How it is trained or fine-tuned.")
     min_top1: Annotated[float, Field(ge=0, le=1)] = Field(

@@ -108,14 +108,14 @@ def _check_inputs(files: TeacherFiles, record: dict[str, Any], present: dict[str
     for name, digest in present.items():
         if record["inputs"][name] != digest:
             raise MismatchError(
-                f"{files.weights_path}: this teacher was made from {name} {record['inputs'][name]!r}, at hand is {digest!r}; "
-                f"make it again with `snakemake --force {files.weights_path}`"
+                f"{files.weights_path}: this teacher was made from {name} {record['inputs'][name]!r}, at hand is "
+                f"{digest!r}; make it again with `snakemake --force {files.weights_path}`"
             )
 
 
 def _ask(teacher: Teacher, batches: ViewBatches, sample_ids: np.ndarray, writer: SoftLabelWriter, title: str) -> None:
     """Every view of every sample goes through the teacher once, a block at a time."""
-    teacher.network.to(batches.device, memory_format=torch.channels_last).eval()
+    teacher.network.to(batches.device).to(memory_format=torch.channels_last).eval()
     num_views, done = batches.spec.num_views, 0
     with torch.inference_mode(), show_progress(title, num_views * len(sample_ids)) as show:
         for view in range(num_views):
@@ -155,4 +155,6 @@ def _record(out_path: Path, knobs: SoftLabelKnobs, min_top1: float, teacher: Tea
         size_bytes=out_path.stat().st_size,
     )
     write_record(record_path(out_path), record)
-    announce(f"{out_path}: {labels.num_forwards:,} rows, KL error at temperature 4 under {labels.kl_bound(4.0):.2g} nats")
+    announce(
+        f"{out_path}: {labels.num_forwards:,} rows, KL error at temperature 4 under {labels.kl_bound(4.0):.2g} nats"
+    )

@@ -46,7 +46,9 @@ class StageStudent:
         return np.array(self.record["known_class_ids"], dtype=np.int64)
 
 
-def evaluate(seed: int, dataset_path: Path, partition_path: Path, student_paths: tuple[Path, ...], out_path: Path) -> None:
+def evaluate(
+    seed: int, dataset_path: Path, partition_path: Path, student_paths: tuple[Path, ...], out_path: Path
+) -> None:
     """Writes metrics of one seed: the last student on all classes, and every stage's student on every subset.
 
     Raises:
@@ -61,7 +63,7 @@ def evaluate(seed: int, dataset_path: Path, partition_path: Path, student_paths:
     matrix = np.array([[o["top1_by_subset"][s] for s in partition.subsets] for o in outcomes], dtype=np.float64)
     metrics = outcomes[-1]["overall"] | _forgetting(partition, matrix)
     announce(f"{out_path}: top1 {metrics['top1']:.4f}, {len(stages)} stages")
-    inputs = {"dataset": dataset.digest, "partition": partition.digest}
+    inputs: dict[str, object] = {"dataset": dataset.digest, "partition": partition.digest}
     inputs["students"] = [stage.record["weights_digest"] for stage in stages]
     stage_facts = [_stage_facts(stage, outcome, dataset) for stage, outcome in zip(stages, outcomes, strict=True)]
     facts = {"seed": seed, "metrics": metrics, "stages": stage_facts}
@@ -129,7 +131,7 @@ def _logits(stage: StageStudent, dataset: Dataset, sample_ids: np.ndarray) -> Fl
     recipe = RecipeKnobs.model_validate(knobs["recipe"])
     spec = ViewSpec.from_knobs(ViewKnobs.model_validate(knobs["views"]), dataset.image_size)
     batches = ViewBatches(dataset, spec, prepare_device())
-    student = stage.student.to(batches.device, memory_format=torch.channels_last).eval()
+    student = stage.student.to(batches.device).to(memory_format=torch.channels_last).eval()
     parts = []
     with torch.inference_mode():
         for ids in np.split(sample_ids, range(EVALUATION_BATCH, len(sample_ids), EVALUATION_BATCH)):

@@ -17,8 +17,8 @@ def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path) -> None
     fetched, info = fetch_weights(network, len(course.class_ids), course.dataset.channels, course.fitting.seed)
     if info["fresh_classifier"] and course.fitting.epochs == 0:
         raise TeacherError(
-            f"{course.title}: the fetched '{network.model}' does not have {len(course.class_ids)} classes, so its classifier "
-            f"is untrained; set fitting.epochs above 0 to fine-tune it"
+            f"{course.title}: the fetched '{network.model}' does not have {len(course.class_ids)} classes, so its "
+            f"classifier is untrained; set fitting.epochs above 0 to fine-tune it"
         )
     own = info["normalisation"] or Normalisation(course.dataset.mean, course.dataset.std)
     course = course.normalised(own.mean, own.std)

@@ -66,13 +66,18 @@ def report(result_path: Path, out_path: Path) -> None:
 def page(result: Result) -> str:
     """The page as text; equal results give equal pages."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "short": short, "macs": macs}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     rows = matrix(result)
     scale = pictures.scale_of([cell.mean for row in rows for cell in row.cells if cell] + _all_top1(result))
     classes = class_rows(result)
+    every_stage = [stage for seed in result.seeds for stage in seed.stages]
     return template.render(
         result=result,
         method_text=METHODS.get(result.method, f"Method '{result.method}'."),
@@ -85,6 +90,9 @@ def page(result: Result) -> str:
         classes=classes,
         hardest=_hardest(classes),
         versions=_versions(result),
+        training_code=list(dict.fromkeys(stage.code for stage in every_stage)),
+        measuring_code=list(dict.fromkeys(seed.code for seed in result.seeds)),
+        soft_labels=list(dict.fromkeys(use for stage in every_stage for use in stage.soft_labels)),
     )
 
 

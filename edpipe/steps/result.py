@@ -69,7 +69,9 @@ def _check_same_setup(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> N
     for path, seed in zip(paths, seeds, strict=True):
         for name, knobs in seeds[0]["setup"].items():
             if seed["setup"].get(name) != knobs:
-                raise MismatchError(f"{path}: was taught with other {name} knobs than the first seed; run its stages again")
+                raise MismatchError(
+                    f"{path}: was taught with other {name} knobs than the first seed; run its stages again"
+                )
 
 
 def _summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:

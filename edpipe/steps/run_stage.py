@@ -12,7 +12,7 @@ from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.errors import MismatchError
 from edpipe.losses import combine, slice_kd_loss, task_loss
-from edpipe.methods.curriculum import StagePlan
+from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.models.student import Student, grow
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
@@ -24,7 +24,7 @@ from edpipe.progress import watch
 from edpipe.schedule import SampleStream, num_images
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
-from edpipe.storage.records import make_record
+from edpipe.storage.records import make_record, read_record
 from edpipe.storage.soft_label_file import Provenance, SoftLabels, open_soft_labels, read_provenance
 from edpipe.storage.weights import read_weights, write_weights
 from edpipe.training import Budget, fit, forward
@@ -49,6 +49,8 @@ class StageFiles:
     partition: Path
     previous: Path | None
     soft_labels: tuple[Path, ...]
+    teachers: tuple[Path, ...]
+    """Records of the teachers that the soft labels must come from, in the same order."""
     out: Path
 
 
@@ -77,7 +79,7 @@ def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) 
     classroom.previous_digest = inherited
     total = num_images(knobs.plan.budget, classroom.stream.num_samples)
     budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
-    student.to(classroom.batches.device, memory_format=torch.channels_last)
+    student.to(classroom.batches.device).to(memory_format=torch.channels_last)
     progress = fit(student, knobs.recipe, budget, lambda start, stop: classroom.loss(student, start, stop))
     final_loss = watch(title, total, classroom.stream.num_samples, progress)
     write_weights(files.out, student.weights(), _record(seed, knobs, classroom, total, final_loss))
@@ -112,7 +114,10 @@ class Classroom:
         return combine(task, self._kd(logits, ids, views), plan.task_weight)
 
     def _kd(
-        self, logits: Float[Tensor, "sample head"], ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]
+        self,
+        logits: Float[Tensor, "sample head"],
+        ids: Int64[np.ndarray, " sample"],
+        views: Int64[np.ndarray, " sample"],
     ) -> Float[Tensor, " sample"]:
         """Each sample's divergence from the teacher of its class."""
         plan = self.knobs.plan
@@ -147,28 +152,25 @@ def _open(seed: int, knobs: StageKnobsOfJob, files: StageFiles) -> Classroom:
     dataset = open_dataset(files.dataset)
     partition = read_partition(files.partition, dataset)
     classroom = Classroom(seed, knobs, dataset, partition, [])
-    for path, use in zip(files.soft_labels, knobs.plan.teachers, strict=True):
-        labels = open_soft_labels(path, _expected(path, use.teacher, use.subset, classroom), dataset.sample_keys)
+    for path, teacher, use in zip(files.soft_labels, files.teachers, knobs.plan.teachers, strict=True):
+        digest = read_record(teacher, "weights_digest")["weights_digest"]
+        labels = open_soft_labels(path, _expected(path, digest, use, classroom), dataset.sample_keys)
         classroom.lessons.append(_lesson(classroom, labels))
     _check_taught(classroom, files)
     return classroom
 
 
-def _expected(path: Path, teacher: str, subset: str, classroom: Classroom) -> Provenance:
-    """What the soft labels must have been made from.
-
-    The teacher's weights are not at hand here; that the file was dumped from the present ones is the workflow's affair,
-    and both tools check it by the content of the file.
-    """
+def _expected(path: Path, teacher_digest: str, use: TeacherUse, classroom: Classroom) -> Provenance:
+    """What the soft labels must have been made from."""
     found = read_provenance(path)
     spec = classroom.batches.spec
     dataset = classroom.dataset
     is_specialist = bool(found.partition_digest)
-    class_ids = classroom.partition.classes_of((subset,)) if is_specialist else None
+    class_ids = classroom.partition.classes_of((use.subset,)) if is_specialist else None
     return Provenance(
-        teacher=teacher,
-        subset=subset,
-        teacher_digest=found.teacher_digest,
+        teacher=use.teacher,
+        subset=use.subset,
+        teacher_digest=teacher_digest,
         dataset_digest=dataset.digest,
         partition_digest=classroom.partition.digest if is_specialist else "",
         view_spec=spec.canonical(),
@@ -196,9 +198,7 @@ def _check_taught(classroom: Classroom, files: StageFiles) -> None:
         raise MismatchError(f"{files.out}: no soft labels for classes {missing[:5]}; dump a teacher that knows them")
 
 
-def _student(
-    seed: int, knobs: StageKnobsOfJob, files: StageFiles, classroom: Classroom
-) -> tuple[Student, str]:
+def _student(seed: int, knobs: StageKnobsOfJob, files: StageFiles, classroom: Classroom) -> tuple[Student, str]:
     plan, dataset = knobs.plan, classroom.dataset
     network = build_network(knobs.student.model, dataset.num_classes, dataset.channels, seed)
     student = Student(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name that torch users know)
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -95,8 +95,8 @@ def fit_teacher(network: nn.Module, course: Course) -> float:
     """Trains the network in place; returns the mean loss of the last tenth, nats."""
     sample_ids = course.sample_ids("train")
     stream = SampleStream(course.fitting.seed, (sample_ids,), "mixed")
-    total = num_images(StageKnobs(epochs=course.fitting.epochs), len(sample_ids))
-    network.to(course.batches.device, memory_format=torch.channels_last)
+    total = num_images(StageKnobs.model_validate({"epochs": course.fitting.epochs}), len(sample_ids))
+    network.to(course.batches.device).to(memory_format=torch.channels_last)
 
     def batch_loss(start: int, stop: int) -> Float[Tensor, ""]:
         epochs, ids = stream.slice(start, stop)
@@ -113,7 +113,7 @@ def measure_teacher(network: nn.Module, course: Course) -> tuple[Hits, str]:
     """Hits on the subset's validation samples; on its training samples if none were set aside. Says which."""
     split = "val" if len(course.sample_ids("val")) else "train"
     sample_ids = course.sample_ids(split)
-    network.to(course.batches.device, memory_format=torch.channels_last).eval()
+    network.to(course.batches.device).to(memory_format=torch.channels_last).eval()
     hits = Hits(0, 0)
     with torch.inference_mode():
         for ids in np.split(sample_ids, range(EVALUATION_BATCH, len(sample_ids), EVALUATION_BATCH)):
@@ -128,7 +128,9 @@ def save_teacher(
 ) -> None:
     """Measures the teacher and writes its weights and record."""
     hits, split = measure_teacher(network, course)
-    announce(f"{course.title}: top1 {hits.top1:.4f} on {hits.asked} {split} images of its {len(course.class_ids)} classes")
+    announce(
+        f"{course.title}: top1 {hits.top1:.4f} on {hits.asked} {split} images of its {len(course.class_ids)} classes"
+    )
     all_knobs = {"network": knobs, "fitting": course.fitting, "recipe": course.recipe}
     all_knobs["augment"] = course.batches.spec.augment
     record = make_record(

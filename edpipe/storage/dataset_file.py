@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -132,7 +133,7 @@ class Dataset(DatasetHeader):
         """
         for sample_id in sample_ids:
             if sample_key(self.decode(int(sample_id))) != self.sample_keys[sample_id]:
-                source = self.sources[sample_id].decode()
+                source = bytes(self.sources[sample_id]).decode()
                 raise CorruptFileError(
                     f"{self.path}: pixels of sample {sample_id} ({source}) are not those that were packed;"
                     f" they are altered, or another Pillow decodes them otherwise; {_mend(self.path)}"
@@ -157,7 +158,7 @@ def channels_first(image: Image.Image) -> UInt8[np.ndarray, "channel height widt
 
 def sample_key(pixels: UInt8[np.ndarray, "channel height width"]) -> int:
     """Content key of a sample: the first 8 bytes of the sha256 of its stored pixels, as a big-endian number."""
-    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(pixels)).digest()[:KEY_BYTES], "big")
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(pixels).data).digest()[:KEY_BYTES], "big")
 
 
 def content_digest(header: DatasetHeader, columns: Mapping[str, np.ndarray]) -> str:
@@ -173,14 +174,14 @@ def header_digest(attributes: Mapping[str, object], columns: Mapping[str, np.nda
     )
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def _digest(facts: object, arrays: Sequence[np.ndarray]) -> str:
     state = hashlib.sha256(canonical_json(facts).encode())
     for array in arrays:
-        state.update(np.ascontiguousarray(array).view(np.uint8))
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
     return state.hexdigest()[:DIGEST_LENGTH]
 
 
@@ -204,7 +205,7 @@ def open_dataset(path: Path) -> Dataset:
     return dataset
 
 
-def _open(path: Path, file: h5py.File) -> Dataset:
+def _open(path: Path, file: Any) -> Dataset:
     attributes = dict(file.attrs)
     if attributes.get("format") != FORMAT:
         raise CorruptFileError(f"{path}: an HDF5 file, but not of format {FORMAT}; {_mend(path)}")
@@ -238,10 +239,10 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> UInt8[np.ndarray, "..."]:
 
 
 def _assemble(
-    path: Path, attributes: Mapping[str, object], columns: Mapping[str, np.ndarray], pixels: np.ndarray
+    path: Path, attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], pixels: np.ndarray
 ) -> Dataset:
     plain = {name: _plain(value) for name, value in attributes.items() if not name.startswith("format")}
-    lists = {name: tuple(plain.pop(name)) for name in ("mean", "std")}
+    lists: dict[str, Any] = {name: tuple(plain.pop(name)) for name in ("mean", "std")}
     class_names = tuple(json.loads(str(plain.pop("class_names"))))
     return Dataset(
         **plain,

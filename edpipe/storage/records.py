@@ -50,7 +50,9 @@ def sha256_file(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise CorruptFileError(f"{path}: cannot be read: {error.strerror}; make it again with `snakemake {path}`") from error
+        raise CorruptFileError(
+            f"{path}: cannot be read: {error.strerror}; make it again with `snakemake {path}`"
+        ) from error
 
 
 def record_path(artifact_path: Path) -> Path:
@@ -74,7 +76,7 @@ def library_versions() -> dict[str, str]:
 
 
 def make_record(step: str, knobs: object, inputs: Mapping[str, object], **facts: object) -> dict[str, Any]:
-    """What every record holds: the step, its knobs, digests of inputs and code, library versions; then the step's facts.
+    """What every record holds: step, knobs, digests of inputs and code, library versions; then the step's own facts.
 
     Nothing in it differs between two equal runs: no times, hosts, paths or thread counts.
     """
@@ -104,16 +106,23 @@ def write_record(path: Path, contents: dict[str, Any]) -> None:
     write_text_atomically(path, to_json(contents))
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The contents of a record.
+def read_record(path: Path, *required: str) -> dict[str, Any]:
+    """The contents of a record, which must have the `required` keys.
 
     Raises:
-        CorruptFileError: it is missing, unreadable, or not a JSON object.
+        CorruptFileError: it is missing, unreadable, not a JSON object, or lacks a key.
     """
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptFileError(f"{path}: not a readable record ({error}); make it again with `snakemake {path}`") from error
+        raise CorruptFileError(
+            f"{path}: not a readable record ({error}); make it again with `snakemake {path}`"
+        ) from error
     if not isinstance(contents, dict):
         raise CorruptFileError(f"{path}: a record must be a JSON object, got {type(contents).__name__}; make it again")
+    missing = [name for name in required if name not in contents]
+    if missing:
+        raise CorruptFileError(
+            f"{path}: the record lacks '{missing[0]}'; make it again with `snakemake --force {path}`"
+        )
     return contents

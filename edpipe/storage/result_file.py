@@ -39,7 +39,9 @@ class DataFacts(Knobs):
 
     dataset: str = Field(description="Name in params.yaml.")
     class_names: tuple[str, ...] = Field(strict=False, description="In order of class number.")
-    test_samples_by_class: tuple[Count, ...] = Field(strict=False, description="Images of the test split, for each class.")
+    test_samples_by_class: tuple[Count, ...] = Field(
+        strict=False, description="Images of the test split, for each class."
+    )
     subsets: tuple[SubsetClasses, ...] = Field(strict=False, description="In the order in which they are taught.")
 
 
@@ -98,7 +100,7 @@ class Metrics(Knobs):
         description="For each subset: best top1 after an earlier stage minus top1 after the last; null: taught last."
     )
     backward_transfer: Annotated[float, Field(ge=-1, le=1)] | None = Field(
-        description="Mean over earlier subsets of top1 after the last stage minus top1 when first taught; null: one stage."
+        description="Mean over earlier subsets of top1 after the last stage minus when first taught; null: one stage."
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ BLOCK_ROWS = 4096
 CERTIFIED_TEMPERATURE = 4.0
 """The temperature at which the error bound is written; it scales with 1/temperature²."""
 PRECISIONS = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8}
+# h5py types every lookup in a file as one of three kinds; files are Any here, what is read is typed where it is kept.
 _MENDING = "dump it again with `snakemake --force {path}`"
 
 
@@ -92,7 +94,7 @@ class SoftLabels:
 class SoftLabelWriter:
     """Fills a file view by view, block by block; use through `create_soft_labels`."""
 
-    def __init__(self, file: h5py.File, provenance: Provenance, labels: Int32[np.ndarray, " sample"]) -> None:
+    def __init__(self, file: Any, provenance: Provenance, labels: Int32[np.ndarray, " sample"]) -> None:
         self._file = file
         self._precision = provenance.precision
         self._local = np.searchsorted(file["class_id"][:], labels)
@@ -157,17 +159,15 @@ def create_soft_labels(
     Raises:
         TeacherError: the certified error at temperature 4 is larger than `max_kl` nats.
     """
-    with write_atomically(path) as partial:
-        # Without timestamps two equal dumps are equal byte for byte.
-        with h5py.File(partial, "w", track_order=False) as file:
-            _allocate(file, provenance, sample_ids, sample_keys, labels, class_ids, num_views)
-            writer = SoftLabelWriter(file, provenance, labels)
-            yield writer
-            _seal(file, path, writer, max_kl)
+    with write_atomically(path) as partial, h5py.File(partial, "w") as file:
+        _allocate(file, provenance, sample_ids, sample_keys, labels, class_ids, num_views)
+        writer = SoftLabelWriter(file, provenance, labels)
+        yield writer
+        _seal(file, path, writer, max_kl)
 
 
 def _allocate(
-    file: h5py.File,
+    file: Any,
     provenance: Provenance,
     sample_ids: np.ndarray,
     sample_keys: np.ndarray,
@@ -192,7 +192,7 @@ def _allocate(
     file.create_dataset("agreement", shape=blocks, dtype=np.int32)
 
 
-def _seal(file: h5py.File, path: Path, writer: SoftLabelWriter, max_kl: float) -> None:
+def _seal(file: Any, path: Path, writer: SoftLabelWriter, max_kl: float) -> None:
     bound = float(kl_bound(np.array([writer.max_error_range], dtype=np.float32), CERTIFIED_TEMPERATURE)[0])
     if bound > max_kl:
         raise TeacherError(
@@ -215,10 +215,12 @@ def _agreement(stored: np.ndarray, local_class_ids: Int64[np.ndarray, " row"]) -
     return int((stored.argmax(axis=1) == local_class_ids).sum())
 
 
-def _header_digest(file: h5py.File) -> str:
+def _header_digest(file: Any) -> str:
     """Covers every attribute and every small dataset; the large ones have their block digests."""
     attributes = {k: v.item() if hasattr(v, "item") else v for k, v in file.attrs.items() if k != "header_digest"}
-    small = [file[n][:].tobytes() for n in ("sample_id", "sample_key", "label", "class_id", "block_digest", "agreement")]
+    small = [
+        file[n][:].tobytes() for n in ("sample_id", "sample_key", "label", "class_id", "block_digest", "agreement")
+    ]
     return digest_bytes(json.dumps(attributes, sort_keys=True).encode() + b"".join(small))
 
 
@@ -258,7 +260,7 @@ def open_soft_labels(
     return labels
 
 
-def _labels(path: Path, file: h5py.File, provenance: Provenance) -> SoftLabels:
+def _labels(path: Path, file: Any, provenance: Provenance) -> SoftLabels:
     arrays = {name: _mapped(path, file, name) for name in ("logits", "scale", "zero") if name in file}
     _check_blocks(path, file, arrays)
     sample_ids = file["sample_id"][:]
@@ -280,7 +282,7 @@ def _labels(path: Path, file: h5py.File, provenance: Provenance) -> SoftLabels:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             _check_header(path, file)
@@ -291,17 +293,21 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise CorruptFileError(f"{path}: not a whole soft-label file ({error}); {_mend(path)}") from error
 
 
-def _check_header(path: Path, file: h5py.File) -> None:
+def _check_header(path: Path, file: Any) -> None:
     if file.attrs.get("format") != FORMAT:
-        raise CorruptFileError(f"{path}: an HDF5 file, but not one of soft labels (no format '{FORMAT}'); {_mend(path)}")
+        raise CorruptFileError(
+            f"{path}: an HDF5 file, but not one of soft labels (no format '{FORMAT}'); {_mend(path)}"
+        )
     version = file.attrs.get("format_version")
     if version != FORMAT_VERSION:
-        raise CorruptFileError(f"{path}: has format version {version}, this edpipe reads {FORMAT_VERSION}; {_mend(path)}")
+        raise CorruptFileError(
+            f"{path}: has format version {version}, this edpipe reads {FORMAT_VERSION}; {_mend(path)}"
+        )
     if file.attrs.get("header_digest") != _header_digest(file):
         raise CorruptFileError(f"{path}: its header does not have the digest that was written; {_mend(path)}")
 
 
-def _provenance(file: h5py.File) -> Provenance:
+def _provenance(file: Any) -> Provenance:
     return Provenance(**{name: str(file.attrs[name]) for name in Provenance.__dataclass_fields__})
 
 
@@ -316,13 +322,13 @@ def _check_expected(path: Path, found: Provenance, expected: Provenance | None) 
 def _check_keys(path: Path, labels: SoftLabels, sample_keys: UInt64[np.ndarray, " id"] | None) -> None:
     if sample_keys is None:
         return
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         stored = file["sample_key"][:]
     if labels.sample_ids[-1] >= len(sample_keys) or (stored != sample_keys[labels.sample_ids]).any():
         raise MismatchError(f"{path}: its images are not those of the dataset (content keys differ); {_mend(path)}")
 
 
-def _mapped(path: Path, file: h5py.File, name: str) -> np.ndarray:
+def _mapped(path: Path, file: Any, name: str) -> np.ndarray:
     dataset = file[name]
     offset = dataset.id.get_offset()
     if offset is None or offset + dataset.nbytes > path.stat().st_size:
@@ -330,7 +336,7 @@ def _mapped(path: Path, file: h5py.File, name: str) -> np.ndarray:
     return np.memmap(path, mode="r", dtype=dataset.dtype, shape=dataset.shape, offset=offset)
 
 
-def _check_blocks(path: Path, file: h5py.File, arrays: dict[str, np.ndarray]) -> None:
+def _check_blocks(path: Path, file: Any, arrays: dict[str, np.ndarray]) -> None:
     digests, agreement = file["block_digest"][:], file["agreement"][:]
     local = np.searchsorted(file["class_id"][:], file["label"][:])
     for view, block in np.ndindex(digests.shape):

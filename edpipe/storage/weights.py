@@ -32,10 +32,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = digest_file(path)
     if found != record.get("weights_digest"):
         raise MismatchError(
-            f"{path}: content has digest {found}, its record says {record.get('weights_digest')}; the two do not belong "
+            f"{path}: content has digest {found}, its record says {record.get('weights_digest')}; they do not belong "
             f"together; make both again with `snakemake --force {path}`"
         )
     try:
         return safetensors.torch.load_file(path), record
     except (SafetensorError, OSError) as error:
-        raise CorruptFileError(f"{path}: not a safetensors file ({error}); make it again with `snakemake --force {path}`") from error
+        raise CorruptFileError(
+            f"{path}: not a safetensors file ({error}); make it again with `snakemake --force {path}`"
+        ) from error

@@ -1,15 +1,14 @@
 # What all rules share: the checked params, and the inputs, knobs and code of a job.
-import os
 import sys
 from pathlib import Path
 
-# The package is found beside the workflow also when it is not installed, and `edpipe` beside this Python.
+# The package is found beside the workflow also when it is not installed.
 sys.path.insert(0, str(Path(workflow.basedir).parent))
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 from edpipe import jobs, workflow_hooks
 from edpipe.sources import source_files
 
+workflow_hooks.put_command_on_path()
 PARAMS = workflow_hooks.load(workflow, config)
 check_before_first_job = workflow_hooks.check_before_first_job
 hand_over_to_dvc = workflow_hooks.hand_over_to_dvc

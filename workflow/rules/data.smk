@@ -4,8 +4,6 @@ rule pack_dataset:
     output:
         packed="artifacts/datasets/{dataset}.h5",
         record="artifacts/datasets/{dataset}.json",
-    params:
-        knobs=knobs_of(jobs.pack_dataset),
     log:
         "logs/pack_dataset/{dataset}.log",
     benchmark:
@@ -14,5 +12,7 @@ rule pack_dataset:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        knobs=knobs_of(jobs.pack_dataset),
     shell:
         "edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"

@@ -7,8 +7,6 @@ rule partition_dataset:
         unpack(inputs_of(jobs.partition_dataset)),
     output:
         "artifacts/partitions/{dataset}/{partition}.json",
-    params:
-        knobs=knobs_of(jobs.partition_dataset),
     log:
         "logs/partition_dataset/{dataset}-{partition}.log",
     benchmark:
@@ -17,5 +15,7 @@ rule partition_dataset:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        knobs=knobs_of(jobs.partition_dataset),
     shell:
         "edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"

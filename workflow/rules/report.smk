@@ -7,8 +7,6 @@ rule report:
         unpack(inputs_of(jobs.report)),
     output:
         report("results/{experiment}.html", caption="../report/report.rst", category="Reports"),
-    params:
-        knobs=knobs_of(jobs.report),
     log:
         "logs/report/{experiment}.log",
     benchmark:
@@ -17,5 +15,7 @@ rule report:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        knobs=knobs_of(jobs.report),
     shell:
         "edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

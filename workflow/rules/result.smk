@@ -7,8 +7,6 @@ rule evaluate:
         unpack(inputs_of(jobs.evaluate)),
     output:
         "artifacts/evaluations/{experiment}/seed{seed}.json",
-    params:
-        knobs=knobs_of(jobs.evaluate),
     log:
         "logs/evaluate/{experiment}-seed{seed}.log",
     benchmark:
@@ -18,6 +16,8 @@ rule evaluate:
         gpu=GPU,
         mem_mb=4000,
         runtime=120,
+    params:
+        knobs=knobs_of(jobs.evaluate),
     shell:
         "edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
 
@@ -28,8 +28,6 @@ rule result:
     output:
         result=report("results/{experiment}.json", caption="../report/result.rst", category="Results"),
         curve="results/{experiment}.csv",
-    params:
-        knobs=knobs_of(jobs.result),
     log:
         "logs/result/{experiment}.log",
     benchmark:
@@ -38,5 +36,7 @@ rule result:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        knobs=knobs_of(jobs.result),
     shell:
         "edpipe result --experiment {wildcards.experiment} > {log} 2>&1"

@@ -4,18 +4,18 @@ rule dump_soft_labels:
     output:
         soft_labels="artifacts/soft_labels/{dataset}/{teacher}/{subset}.h5",
         record="artifacts/soft_labels/{dataset}/{teacher}/{subset}.json",
-    params:
-        knobs=knobs_of(jobs.dump_soft_labels),
     log:
         "logs/dump_soft_labels/{dataset}-{teacher}-{subset}.log",
     benchmark:
         "benchmarks/dump_soft_labels/{dataset}-{teacher}-{subset}.tsv"
-    priority: 5 # students wait for these
+    priority: 5  # students wait for these
     threads: threads_of
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=720,
+    params:
+        knobs=knobs_of(jobs.dump_soft_labels),
     shell:
         "edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"

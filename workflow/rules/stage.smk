@@ -4,8 +4,6 @@ rule run_stage:
     output:
         weights="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.safetensors",
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
-    params:
-        knobs=knobs_of(jobs.run_stage),
     log:
         "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
     benchmark:
@@ -15,6 +13,8 @@ rule run_stage:
         gpu=GPU,
         mem_mb=8000,
         runtime=1440,
+    params:
+        knobs=knobs_of(jobs.run_stage),
     shell:
         "edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
         " > {log} 2>&1"

@@ -4,20 +4,20 @@ rule train_teacher:
     output:
         weights="artifacts/teachers/{dataset}/{teacher}/{subset}.safetensors",
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
-    params:
-        knobs=knobs_of(jobs.make_teacher),
-    wildcard_constraints:
-        teacher=one_of(TRAINED),
     log:
         "logs/train_teacher/{dataset}-{teacher}-{subset}.log",
     benchmark:
         "benchmarks/train_teacher/{dataset}-{teacher}-{subset}.tsv"
-    priority: 10 # students wait for these
+    wildcard_constraints:
+        teacher=one_of(TRAINED),
+    priority: 10  # students wait for these
     threads: threads_of
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=1440,
+    params:
+        knobs=knobs_of(jobs.make_teacher),
     shell:
         "edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -29,20 +29,20 @@ rule fetch_teacher:
     output:
         weights="artifacts/teachers/{dataset}/{teacher}/{subset}.safetensors",
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
-    params:
-        knobs=knobs_of(jobs.make_teacher),
-    wildcard_constraints:
-        teacher=one_of(FETCHED),
     log:
         "logs/fetch_teacher/{dataset}-{teacher}-{subset}.log",
     benchmark:
         "benchmarks/fetch_teacher/{dataset}-{teacher}-{subset}.tsv"
-    priority: 10 # students wait for these
+    wildcard_constraints:
+        teacher=one_of(FETCHED),
+    priority: 10  # students wait for these
     threads: threads_of
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=1440,
+    params:
+        knobs=knobs_of(jobs.make_teacher),
     shell:
         "edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"

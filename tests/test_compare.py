@@ -1,0 +1,158 @@
+"""Results side by side: order, numbers, and what forbids the comparison."""
+
+import io
+
+import pytest
+from examples import evaluation, write_result
+from rich.console import Console
+
+from edpipe.__main__ import EXIT_MENDABLE, main
+from edpipe.compare import COLUMNS, HALVES, Entry, compare, ranked, table_of, warnings_of
+from edpipe.errors import CorruptFileError
+from edpipe.storage.records import read_record, write_record
+from edpipe.storage.result_file import read_result
+
+
+def written(folder, experiment="digits_ed", shift=0.0, seeds=(0, 1, 2), **changes):
+    """A result whose keys `changes` (as a__b=value) were set after the fact."""
+    path = write_result(folder, [evaluation(seed, experiment, shift) for seed in seeds], experiment)
+    contents = read_record(path)
+    for name, value in changes.items():
+        *outer, last = name.split("__")
+        part = contents
+        for key in outer:
+            part = part[key]
+        part[last] = value
+    write_record(path, contents)
+    return path
+
+
+def entries_of(*paths):
+    return [Entry(path, read_result(path)) for path in paths]
+
+
+def rendered(entries, width=300, columns=COLUMNS):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+    console.print(table_of(entries, columns))
+    return console.file.getvalue()
+
+
+def test_best_comes_first_whatever_the_order_of_words(tmp_path):
+    kd, ed, ce = (
+        written(tmp_path, f"digits_{name}", shift) for name, shift in (("kd", 0), ("ed", 0.02), ("ce", -0.02))
+    )
+    for paths in ([kd, ed, ce], [ce, kd, ed]):
+        assert [e.result.method for e in ranked(entries_of(*paths))] == ["ed", "kd", "ce"]
+
+
+def test_rows_hold_the_numbers(tmp_path, capsys):
+    path = written(tmp_path)
+    path.with_suffix(".html").touch()
+    compare([path])
+    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("digits_ed"))
+    words = "digits_ed ed 3 88.50 ± 1.00 86.02–90.98 98.00 3.75 +7.00 24,000 168 9,100 / 62,900"
+    assert row == [*words.split(), str(path.with_suffix(".html"))]
+
+
+def test_without_teacher_stages_or_page_there_are_dashes(tmp_path, capsys):
+    compare([written(tmp_path, "digits_ce")])
+    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("digits_ce"))
+    assert row[8:] == ["–", "24,000", "216", "–", "–"]
+
+
+def test_negative_savings_keep_their_sign(tmp_path):
+    path = written(tmp_path, budget__teacher_forwards_saved=-6000)
+    assert "9,100 / -6,000" in rendered(entries_of(path))
+
+
+def test_only_the_best_of_comparable_results_is_bold(tmp_path):
+    best, worse = written(tmp_path, "digits_ed", 0.02), written(tmp_path, "digits_kd")
+    elsewhere = written(tmp_path, "digits_ce", -0.2, inputs__dataset="9" * 16)
+    body = rendered(entries_of(best, worse, elsewhere)).split("───")[-1]
+    assert "\x1b[1m90.50 ± 1.00\x1b[0m" in body
+    assert "\x1b[1m88.50" not in body
+    assert "\x1b[1m68.50 ± 1.00\x1b[0m" in body
+
+
+def test_equal_setups_give_no_warning(tmp_path, capsys):
+    paths = [written(tmp_path, f"digits_{name}") for name in ("ed", "kd", "ce")]
+    assert warnings_of(entries_of(*paths)) == []
+    compare(paths)
+    assert "differ" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"inputs__dataset": "9" * 16},
+            "not comparable: datasets differ: digits 0123456789abcdef (digits_ed); digits 9999999999999999 (digits_kd)",
+        ),
+        (
+            {"inputs__partition": "9" * 16},
+            "not comparable: partitions differ: fedcba9876543210 (digits_ed); 9999999999999999 (digits_kd)",
+        ),
+        ({"budget__images_seen": 30_000}, "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd)"),
+        ({"setup__student__model": "resnet14"}, "students differ: resnet8 (digits_ed); resnet14 (digits_kd)"),
+    ],
+)
+def test_differences_are_named_below_the_table(tmp_path, capsys, change, line):
+    compare([written(tmp_path), written(tmp_path, "digits_kd", **change)])
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_a_single_seed_is_named(tmp_path):
+    path = written(tmp_path, seeds=(0,))
+    assert warnings_of(entries_of(path)) == ["one seed only, so no spread is known: digits_ed"]
+    assert "87.50  " in rendered(entries_of(path))
+
+
+def test_nothing_is_cut_off_in_a_pipe(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    path = written(tmp_path)
+    path.with_suffix(".html").touch()
+    compare([path])
+    out = capsys.readouterr().out
+    assert str(path.with_suffix(".html")) in out
+    assert "…" not in out
+
+
+def test_a_narrow_terminal_gets_two_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    compare([written(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "digits_ed" in line]) == 2
+
+
+def test_halves_hold_every_column():
+    assert set(HALVES[0]) | set(HALVES[1]) == set(COLUMNS)
+    assert set(HALVES[0]) & set(HALVES[1]) == {"experiment"}
+
+
+def test_names_are_not_read_as_markup(tmp_path):
+    path = written(tmp_path, experiment="digits_ed", method="[bold]x")
+    assert "[bold]x" in rendered(entries_of(path))
+
+
+def test_a_missing_result_is_one_line(tmp_path):
+    with pytest.raises(
+        CorruptFileError, match=r"^\S*none\.json: not a readable record \(.*No such file.*\); make it again"
+    ):
+        compare([tmp_path / "none.json"])
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, {"step": "evaluate"})
+    with pytest.raises(CorruptFileError, match=r"record\.json: not a result"):
+        compare([written(tmp_path), path])
+
+
+def test_another_version_is_refused_by_the_command_in_one_line(tmp_path, capsys):
+    path = written(tmp_path, format_version=7)
+    assert main(["compare", str(path)]) == EXIT_MENDABLE
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "digits_ed.json: result of version 7, this edpipe reads 1" in err

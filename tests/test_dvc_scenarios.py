@@ -1,0 +1,392 @@
+"""Snakemake and DVC side by side in one folder: what one of them has made, the other must not make again.
+
+Each test works in a git repository of its own that holds a copy of the package, the workflow and a small params.yaml. In
+all but the last, steps are played by stand_in_command_line.py, so that what is counted is exactly what ran.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dvc")
+pytest.importorskip("snakemake")
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parent.parent
+STAND_IN = Path(__file__).with_name("stand_in_command_line.py")
+CACHE_TYPES = ("copy", "hardlink", "symlink")
+
+PARAMS = """\
+datasets:
+  digits: { reader: digits, image_size: 8, channels: 1, max_per_class: 12 }
+partitions:
+  thirds: { subsets: [primary, middle, university], ratio: [1, 1, 1] }
+recipes:
+  tiny: { batch_size: 32, warmup: 0.1 }
+teachers:
+  whole:
+    network: { model: resnet8 }
+    fitting: { recipe: tiny, epochs: 1, learning_rate: 0.1 }
+    min_top1: 0
+  specialists:
+    partition: thirds
+    network: { model: resnet8 }
+    fitting: { recipe: tiny, epochs: 1, learning_rate: 0.2 }
+    min_top1: 0
+students:
+  small: { model: resnet8 }
+soft_labels:
+  digits:
+    views: { augment: { kind: pad_crop, padding: 1, flip: false }, views: 2 }
+experiments:
+  ce:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: ce }
+    recipe: tiny
+    seeds: [0]
+    stages: { only: { images: 64 } }
+  kd:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: kd, teacher: whole, temperature: 4 }
+    recipe: tiny
+    seeds: [0]
+    stages: { only: { images: 64 } }
+  ed:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: ed, teacher: specialists }
+    recipe: tiny
+    seeds: [0]
+    stages:
+      primary: { images: 64, learning_rate: 0.1 }
+      middle: { images: 64, learning_rate: 0.1 }
+      university: { images: 64, learning_rate: 0.1 }
+tracked: [ce, kd, ed]
+"""
+MIDDLE = "middle: { images: 64, learning_rate: 0.1 }"
+SECOND_ED = """\
+  ed_longer:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: ed, teacher: specialists }
+    recipe: tiny
+    seeds: [0]
+    stages:
+      primary: { images: 64, learning_rate: 0.1 }
+      middle: { images: 64, learning_rate: 0.1 }
+      university: { images: 96, learning_rate: 0.1 }
+tracked: [ce, kd, ed, ed_longer]
+"""
+
+
+def end_of(experiment):
+    """The steps after the last stage."""
+    return [f"evaluate --experiment {experiment} --seed 0", f"result --experiment {experiment}", f"report --experiment {experiment}"]
+
+
+def stages_of(experiment, *stages):
+    return [f"run_stage --experiment {experiment} --seed 0 --stage {stage}" for stage in stages]
+
+
+FROM_MIDDLE = sorted([*stages_of("ed", "middle", "university"), *end_of("ed")])
+ALL_OF_KD = sorted([*stages_of("kd", "only"), *end_of("kd")])
+ALL_STUDENT_STEPS = sorted(
+    [
+        *stages_of("ce", "only"),
+        *stages_of("kd", "only"),
+        *stages_of("ed", "primary", "middle", "university"),
+        *end_of("ce"),
+        *end_of("kd"),
+        *end_of("ed"),
+    ]
+)
+NUM_STEPS = 24  # a dataset, a partition, 4 teachers, 4 dumps, 5 stages, and 3 times evaluate, result, report
+
+
+@dataclass
+class Folder:
+    """A project folder, and the commands that a person would type there."""
+
+    root: Path
+
+    def call(self, *words, is_refused=False):
+        """Runs a command; its output, all of it."""
+        answer = subprocess.run(words, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        output = answer.stdout + answer.stderr
+        assert (answer.returncode != 0) == is_refused, output
+        return output
+
+    @property
+    def environment(self):
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        names = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDPIPE", "DVC", "GIT"))}
+        own = {"PYTHONPATH": str(self.root), "PATH": programs, "EDPIPE_TEST_RUNS": str(self.runs), "EDPIPE_THREADS": "1"}
+        return kept | names | own | {"DVC_SITE_CACHE_DIR": f"{self.root}.site", "XDG_CACHE_HOME": f"{self.root}.cache"}
+
+    @property
+    def runs(self):
+        return self.root.with_name(f"{self.root.name}.runs")
+
+    def steps_of(self, *words):
+        """Runs a command; the steps that were really computed, sorted."""
+        self.runs.unlink(missing_ok=True)
+        output = self.call(*words)
+        steps = sorted(self.runs.read_text().splitlines()) if self.runs.exists() else []
+        if not steps and words[0] == "snakemake":
+            assert "Nothing to be done" in output
+        return steps
+
+    def snakemake(self, *words):
+        return self.steps_of("snakemake", "--cores", "2", *words)
+
+    def dvc_repro(self):
+        return self.steps_of("dvc", "repro")
+
+    def edit(self, before, after, path="params.yaml"):
+        text = (self.root / path).read_text()
+        assert text.count(before) == 1
+        (self.root / path).write_text(text.replace(before, after))
+
+    def git_commit(self):
+        self.call("git", "add", "--all")
+        self.call("git", "commit", "--quiet", "--message", "state")
+
+    def copy(self, root):
+        subprocess.run(["cp", "--archive", str(self.root), str(root)], check=True)  # hard links stay hard links
+        return Folder(root)
+
+
+def start(root, cache_type, has_stand_in=True):
+    """A fresh git repository, nothing made yet."""
+    root.mkdir()
+    for name in ("edpipe", "workflow"):
+        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / name, root / name)
+    if has_stand_in:
+        (root / "edpipe/__main__.py").rename(root / "edpipe/command_line.py")
+        shutil.copy(STAND_IN, root / "edpipe/__main__.py")
+    (root / "params.yaml").write_text(PARAMS)
+    folder = Folder(root)
+    folder.call("git", "init", "--quiet")
+    folder.call("dvc", "config", "cache.type", cache_type)
+    folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
+    folder.call("edpipe", "tracked_jobs")
+    folder.git_commit()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory):
+    folder = start(tmp_path_factory.mktemp("finished") / "first", "copy")
+    assert len(folder.snakemake()) == NUM_STEPS
+    folder.git_commit()
+    return folder
+
+
+@pytest.fixture
+def finished(_finished, tmp_path):
+    """A folder in which everything is made and committed."""
+    return _finished.copy(tmp_path / "project")
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+def test_both_tools_agree_through_a_whole_story(tmp_path, cache_type):
+    folder = start(tmp_path / "project", cache_type)
+
+    assert len(folder.snakemake()) == NUM_STEPS
+    assert "No commit" not in folder.call("dvc", "status")
+    assert folder.snakemake() == [], "a second snakemake computes nothing"
+    assert folder.dvc_repro() == [], "and a following dvc repro computes nothing"
+    assert folder.snakemake() == [], "and a following snakemake computes nothing"
+    assert folder.call("git", "status", "--short", "--untracked-files=all").split() in ([], ["A", "dvc.lock"])
+    folder.git_commit()
+
+    folder.edit(MIDDLE, MIDDLE.replace("0.1", "5e-2"))
+    assert folder.snakemake() == FROM_MIDDLE, "changed middle, snakemake first"
+    assert folder.dvc_repro() == []
+    folder.git_commit()
+
+    folder.edit(MIDDLE.replace("0.1", "5e-2"), MIDDLE)
+    assert folder.dvc_repro() == [], "set back: DVC's run cache has it"
+    assert folder.snakemake() == [], "and snakemake is content with what DVC put in place"
+
+    folder.edit(MIDDLE, MIDDLE.replace("0.1", "0.07"))
+    assert folder.dvc_repro() == FROM_MIDDLE, "changed middle, dvc first"
+    assert folder.snakemake() == []
+    assert folder.dvc_repro() == []
+    folder.git_commit()
+
+    folder.call("git", "checkout", "--quiet", "HEAD~2")
+    folder.call("dvc", "checkout")
+    assert folder.snakemake() == [], "an older commit, checked out by both git and dvc"
+    assert folder.dvc_repro() == []
+
+    folder.edit("tracked: [ce, kd, ed]\n", SECOND_ED)
+    expected = sorted([*stages_of("ed_longer", "primary", "middle", "university"), *end_of("ed_longer")])
+    assert folder.snakemake() == expected, "a new experiment on the same teachers dumps nothing"
+    assert folder.dvc_repro() == []
+    assert folder.snakemake() == [], "although two students are equal files, which share one place in the cache"
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+def test_dvc_made_files_are_not_taken_for_fresh_after_an_edit(tmp_path, cache_type):
+    folder = start(tmp_path / "project", cache_type)
+    assert len(folder.dvc_repro()) == NUM_STEPS
+    assert folder.snakemake() == [], "after dvc repro"
+    folder.edit("temperature: 4", "temperature: 2")
+    assert folder.snakemake() == ALL_OF_KD, "no teacher, no dump; and no stale result for want of a record"
+    assert folder.dvc_repro() == []
+
+
+@pytest.mark.parametrize("tool", ["snakemake", "dvc_repro"])
+def test_a_change_re_runs_exactly_what_depends_on_it(finished, tool):
+    run = getattr(finished, tool)
+
+    finished.edit("temperature: 4", "temperature: 3")
+    assert run() == ALL_OF_KD, "temperature: no teacher, no dump"
+
+    finished.edit("learning_rate: 0.2 }\n    min_top1", "learning_rate: 0.3 }\n    min_top1")
+    specialists = [
+        f"{step} --dataset digits --teacher specialists --subset {subset}"
+        for step in ("train_teacher", "dump_soft_labels")
+        for subset in ("primary", "middle", "university")
+    ]
+    below = [*stages_of("ed", "primary", "middle", "university"), *end_of("ed")]
+    assert run() == sorted([*specialists, *below]), "a teacher's knob: exactly its descendants"
+
+    text = (finished.root / "params.yaml").read_text()
+    reordered = text.replace("images: 64, learning_rate: 0.1", "learning_rate: 0.1, images: 64")
+    assert reordered != text
+    (finished.root / "params.yaml").write_text("# A comment.\n" + reordered)
+    assert run() == [], "a comment and another order of keys"
+
+    losses = finished.root / "edpipe/losses.py"
+    losses.write_text(losses.read_text() + "\n# A harmless line.\n")
+    assert run() == ALL_STUDENT_STEPS, "edited losses.py: stages and what follows, no dump"
+
+    other = finished.dvc_repro if tool == "snakemake" else finished.snakemake
+    assert other() == [], "the other tool agrees with all of it"
+
+
+def test_a_touched_module_re_runs_nothing(finished):
+    for path in (finished.root / "edpipe").rglob("*.py"):
+        path.touch()
+    assert finished.snakemake() == []
+    assert finished.dvc_repro() == []
+
+
+def test_a_queue_of_three_values_runs(finished):
+    key = "experiments.ed.stages.middle.learning_rate"
+    finished.call("dvc", "exp", "run", "--queue", "--set-param", f"{key}=0.01,0.02,0.03")
+    assert finished.steps_of("dvc", "exp", "run", "--run-all") == sorted(3 * FROM_MIDDLE)
+    assert finished.snakemake() == [], "this folder was left alone"
+
+
+def test_snakemake_stops_with_one_line_while_dvc_is_busy(finished):
+    finished.edit("temperature: 4", "temperature: 5")
+    slow = finished.root / "edpipe/__main__.py"
+    slow.write_text(slow.read_text().replace("def make_outputs(job: Job) -> None:", SLOW_STEP))
+    dvc = subprocess.Popen(
+        ["dvc", "repro"], cwd=finished.root, env=finished.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(finished.root / "started")
+        output = finished.call("snakemake", "--cores", "1", is_refused=True)
+        assert [line for line in output.splitlines() if line.startswith("edpipe:")] == [
+            "edpipe: DVC is at work in this folder; wait for it or, if you know better, leave it out with EDPIPE_DVC=0"
+        ]
+        assert "Traceback" not in output
+        assert "run_stage" in finished.call("snakemake", "--dry-run"), "a dry run goes on"
+    finally:
+        (finished.root / "go").touch()
+        assert dvc.wait() == 0
+    assert finished.snakemake() == []
+
+
+SLOW_STEP = '''def make_outputs(job: Job) -> None:
+    """Waits until it is told to go on."""
+    import time
+
+    Path("started").touch()
+    while not Path("go").exists():
+        time.sleep(0.05)
+'''
+
+
+def wait_for(path):
+    end_s = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end_s, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def test_lists_that_do_not_fit_stop_dvc_with_one_line(finished):
+    finished.edit("tracked: [ce, kd, ed]\n", SECOND_ED)
+    output = finished.call("dvc", "repro", is_refused=True)
+    assert [line for line in output.splitlines() if line.startswith("edpipe:")] == [
+        "edpipe: workflow/tracked_jobs.yaml: does not fit params.yaml any more; run `edpipe tracked_jobs`, then call dvc again"
+    ]
+    finished.call("edpipe", "tracked_jobs")
+    assert len(finished.dvc_repro()) == 6
+    assert finished.snakemake() == []
+
+
+@pytest.fixture
+def clone(_finished, tmp_path):
+    """A second person's clone of a finished and pushed folder; nothing pulled yet."""
+    shared = _finished.copy(tmp_path / "first")
+    shared.call("dvc", "push")
+    shared.call("git", "clone", "--quiet", str(shared.root), str(tmp_path / "second"))
+    return Folder(tmp_path / "second")
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+def test_a_clone_that_pulls_everything_computes_nothing(clone, cache_type):
+    clone.call("dvc", "config", "--local", "cache.type", cache_type)
+    clone.call("dvc", "pull")
+    assert clone.snakemake() == []
+    assert clone.dvc_repro() == []
+    clone.edit(MIDDLE, MIDDLE.replace("0.1", "5e-2"))
+    assert clone.snakemake() == FROM_MIDDLE
+    assert clone.dvc_repro() == []
+
+
+def test_a_clone_that_pulls_soft_labels_runs_only_student_steps(clone):
+    clone.call("dvc", "pull", "pack_dataset", "partition_dataset", "train_teacher", "dump_soft_labels")
+    assert clone.snakemake() == ALL_STUDENT_STEPS
+    assert clone.dvc_repro() == []
+
+
+def test_what_was_made_without_dvc_can_be_handed_over(tmp_path):
+    folder = start(tmp_path / "project", "copy")
+    assert "steps are out of date or missing" in folder.call("edpipe", "dvc-record", is_refused=True)
+    folder.steps_of("env", "EDPIPE_DVC=0", "snakemake", "--cores", "2")
+    assert not (folder.root / "dvc.lock").exists()
+    assert "25 steps handed over to DVC" in folder.call("edpipe", "dvc-record")
+    assert folder.dvc_repro() == []
+    assert folder.snakemake() == []
+
+
+def test_steps_finished_before_a_failure_are_handed_over(tmp_path):
+    folder = start(tmp_path / "project", "copy")
+    (folder.root / "results").mkdir()
+    (folder.root / "results/ed.html").mkdir()  # in the way of the last step
+    folder.call("snakemake", "--cores", "2", "--keep-going", is_refused=True)
+    (folder.root / "results/ed.html").rmdir()
+    assert folder.dvc_repro() == ["report --experiment ed"]
+    assert folder.snakemake() == []

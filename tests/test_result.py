@@ -1,0 +1,176 @@
+"""Seeds into one result: means and costs redone by hand, and a format that holds."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import jsonschema
+import pytest
+from examples import DATASET, SUBSETS, evaluation, write_evaluations, write_result
+
+from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.steps.result import result
+from edpipe.storage.records import read_record
+from edpipe.storage.result_file import Result, read_result, result_schema
+
+DOCS = Path(__file__).parent.parent / "docs"
+STUDENT_T_2 = 4.302652729911275
+"""97.5 % point of Student's t with 2 degrees of freedom, from a table."""
+
+
+def gather(folder, records):
+    out = folder / "r.json"
+    result("digits_ed", "ed", write_evaluations(folder, records), out, out.with_suffix(".csv"))
+    return read_record(out)
+
+
+def test_summary_is_mean_std_and_interval_over_seeds(tmp_path):
+    top1 = gather(tmp_path, [evaluation(seed) for seed in (0, 1, 2)])["summary"]["top1"]
+    # 0.875, 0.885, 0.895
+    margin = STUDENT_T_2 * 0.01 / math.sqrt(3)
+    expected = {"mean": 0.885, "std": 0.01, "low": 0.885 - margin, "high": 0.885 + margin, "n": 3}
+    assert top1 == pytest.approx(expected)
+
+
+def test_forgetting_and_backward_transfer_are_averaged_over_seeds(tmp_path):
+    summary = gather(tmp_path, [evaluation(seed) for seed in (0, 2)])["summary"]
+    # 0.08 and 0.06; 0.06 and 0.04; university is taught last and cannot be forgotten
+    assert {name: spread["mean"] for name, spread in summary["forgetting"].items()} == pytest.approx(
+        {"primary": 0.07, "middle": 0.05}
+    )
+    assert summary["backward_transfer"]["mean"] == pytest.approx(-0.06)
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    top1 = gather(tmp_path, [evaluation()])["summary"]["top1"]
+    assert top1 == {"mean": 0.875, "std": None, "low": None, "high": None, "n": 1}
+
+
+def test_one_stage_has_neither_forgetting_nor_backward_transfer(tmp_path):
+    summary = read_record(write_result(tmp_path, experiment="digits_ce"))["summary"]
+    assert summary["forgetting"] == {}
+    assert "backward_transfer" not in summary
+
+
+def test_budget_by_hand(tmp_path):
+    budget = gather(tmp_path, [evaluation(seed) for seed in (0, 1, 2)])["budget"]
+    assert budget == {
+        "images_seen": 4_000 + 8_000 + 12_000,
+        "training_macs": 3 * (4_000 * 1_000_000 + 8_000 * 2_000_000 + 12_000 * 3_000_000),
+        "student_parameters": 30_000,
+        "student_macs": 3_000_000,
+        # primary's file is read in three stages and by three seeds, but was made once
+        "teacher_forwards_spent": 2_700 + 2_800 + 3_600,
+        "teacher_forwards_online": 3 * 24_000,
+        "teacher_forwards_saved": 72_000 - 9_100,
+    }
+
+
+def test_a_store_that_cost_more_than_it_saved_is_reported_as_such(tmp_path):
+    record = evaluation()
+    for stage in record["stages"]:
+        for use in stage["soft_labels"]:
+            use["teacher_forwards"] = 10_000
+    assert gather(tmp_path, [record])["budget"]["teacher_forwards_saved"] == 24_000 - 30_000
+
+
+def test_without_teachers_no_forwards_are_counted(tmp_path):
+    budget = read_record(write_result(tmp_path, experiment="digits_ce"))["budget"]
+    names = ("teacher_forwards_spent", "teacher_forwards_online", "teacher_forwards_saved")
+    assert [budget[name] for name in names] == [0, 0, 0]
+
+
+def test_table_has_a_row_for_each_known_subset_in_the_order_of_teaching(tmp_path):
+    path = write_result(tmp_path, [evaluation(0), evaluation(1)])
+    rows = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
+    names = list(SUBSETS)
+    expected = [
+        (str(seed), stage, subset) for seed in (0, 1) for k, stage in enumerate(names) for subset in names[: k + 1]
+    ]
+    assert [(row["seed"], row["stage"], row["subset"]) for row in rows] == expected
+    assert [float(row["top1"]) for row in rows[:6]] == pytest.approx([0.96, 0.92, 0.9, 0.88, 0.84, 0.9])
+
+
+def test_equal_evaluations_give_equal_bytes(tmp_path):
+    first, second = write_result(tmp_path / "a"), write_result(tmp_path / "b")
+    assert first.read_bytes() == second.read_bytes()
+    assert first.with_suffix(".csv").read_bytes() == second.with_suffix(".csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["dataset", "partition"])
+def test_seeds_measured_on_other_data_are_refused(tmp_path, name):
+    other = evaluation(1)
+    other["inputs"][name] = "9999999999999999"
+    with pytest.raises(
+        MismatchError, match=rf"1\.json: measured on {name} 9999999999999999, the first seed on .*again"
+    ):
+        gather(tmp_path, [evaluation(0), other])
+
+
+def test_seeds_taught_differently_are_refused(tmp_path):
+    other = evaluation(1)
+    other["setup"]["recipe"]["batch_size"] = 32
+    with pytest.raises(MismatchError, match=r"1\.json: was taught with other recipe knobs than the first seed; run"):
+        gather(tmp_path, [evaluation(0), other])
+
+
+def test_what_is_no_evaluation_is_refused(tmp_path):
+    record = evaluation()
+    record["step"] = "run_stage"
+    del record["metrics"]
+    with pytest.raises(
+        CorruptFileError, match=r"0\.json: not an evaluation .*'run_stage', missing keys: metrics\); make"
+    ):
+        gather(tmp_path, [record])
+
+
+@pytest.mark.parametrize("experiment", ["digits_ed", "digits_kd", "digits_ce"])
+def test_a_result_fits_its_schema_and_its_reader(tmp_path, experiment):
+    path = write_result(tmp_path, experiment=experiment)
+    schema = json.loads((DOCS / "result.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(read_record(path), schema)
+    assert read_result(path).inputs.dataset == DATASET
+
+
+@pytest.mark.parametrize(("key", "value"), [("method", 3), ("seeds", []), ("surprise", 1), ("code", "no digest")])
+def test_the_schema_refuses_what_the_reader_refuses(tmp_path, key, value):
+    contents = read_record(write_result(tmp_path)) | {key: value}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(contents, json.loads(result_schema()))
+    path = tmp_path / "altered.json"
+    path.write_text(json.dumps(contents))
+    with pytest.raises(
+        CorruptFileError, match=rf"altered\.json: {key}: .*; the file was altered or made by another edpipe"
+    ):
+        read_result(path)
+
+
+def test_schema_file_is_the_generated_one():
+    remedy = "write docs/result.schema.json anew from edpipe.storage.result_file.result_schema()"
+    assert (DOCS / "result.schema.json").read_text(encoding="utf-8") == result_schema(), remedy
+
+
+def test_every_key_is_documented():
+    schema = Result.model_json_schema()
+    text = (DOCS / "result.md").read_text(encoding="utf-8")
+    keys = {key for part in (schema, *schema["$defs"].values()) for key in part["properties"]}
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_another_version_is_refused(tmp_path):
+    path = write_result(tmp_path)
+    contents = read_record(path) | {"format_version": 2}
+    path.write_text(json.dumps(contents))
+    with pytest.raises(CorruptFileError, match=r"result of version 2, this edpipe reads 1; make it again"):
+        read_result(path)
+
+
+def test_another_file_is_refused(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text("{}")
+    with pytest.raises(
+        CorruptFileError, match=r"other\.json: not a result \(format None, not 'edpipe-result'\); name a"
+    ):
+        read_result(path)
