@@ -206,6 +206,17 @@ def _schema() -> None:
     print(json_schema(), end="")
 
 
+def _add_knobs(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_knobs)
+
+
+def _knobs() -> None:
+    """Every knob, in Markdown; docs/params.md holds it."""
+    from edpipe.params.knob_list import knob_list
+
+    print(knob_list(), end="")
+
+
 def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json, two or more")
     command.set_defaults(run=_compare)
@@ -247,6 +258,7 @@ def _dvc_record() -> None:
 TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "check": (_add_check, "check params.yaml"),
     "schema": (_add_schema, "print the JSON schema of params.yaml"),
+    "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
     "compare": (_add_compare, "print a table of results"),
     "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
     "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),

@@ -4,17 +4,34 @@ import os
 
 import torch
 
+from edpipe.errors import EdpipeError
 from edpipe.threads import num_threads
 
 
 def prepare_device() -> torch.device:
-    """Where to compute: EDPIPE_DEVICE, else the GPU with most memory free, else the CPU; sets torch's threads."""
+    """Where to compute: EDPIPE_DEVICE, else the GPU with most memory free, else the CPU; sets torch's threads.
+
+    Raises:
+        EdpipeError: EDPIPE_DEVICE names no device, or a GPU where there is none.
+    """
     torch.set_num_threads(num_threads())
     named = os.environ.get("EDPIPE_DEVICE")
     if named:
-        return torch.device(named)
+        return _device(named)
     if not torch.cuda.is_available():
         return torch.device("cpu")
     # Snakemake counts GPUs but does not hand them out, so of several the emptiest is taken.
     free_bytes = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
     return torch.device("cuda", free_bytes.index(max(free_bytes)))
+
+
+def _device(named: str) -> torch.device:
+    try:
+        device = torch.device(named)
+    except RuntimeError as error:
+        raise EdpipeError(
+            f"EDPIPE_DEVICE={named!r}: no device of torch; use cpu, cuda or cuda:1, or leave it unset"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EdpipeError(f"EDPIPE_DEVICE={named!r}: torch sees no GPU here; use cpu, or leave it unset")
+    return device

@@ -70,7 +70,7 @@ def _open_repo(is_patient: bool) -> Iterator[Any]:
     chatter.setLevel(logging.CRITICAL)
     try:
         if not is_patient and _is_running_a_step():
-            raise LockError
+            raise LockError("a step is running")
         with Repo(".", _wait_for_lock=is_patient) as repo, lock_repo(repo):
             yield repo
     except LockError as error:
@@ -126,7 +126,7 @@ def _paths(entries: list[Any]) -> list[str]:
 
 
 def reconcile(params: Params, is_dry_run: bool) -> None:
-    """Before the graph is built: what dvc.lock vouches for becomes up to date for Snakemake, what DVC knows stale, stale.
+    """Before the graph is built: what dvc.lock vouches for is made to look fresh to Snakemake, and stale what is stale.
 
     A real run first brings workflow/tracked_jobs.yaml in step with params.yaml; a dry run leaves out jobs that differ.
 
@@ -179,6 +179,8 @@ def _reconcile(repo: Any, changed: set[str]) -> None:
     for stage in _upstream_first(repo):
         if stage.addressing not in stale and good.issuperset(repo.index.graph.successors(stage)):
             good.add(stage)
+        if not all(records.is_intact(path) for path in _paths(stage.outs)):
+            _forget_benchmark(stage)
         for output in filter(os.path.lexists, _paths(stage.outs)):
             if stage in good:
                 _vouch_for(output)
@@ -197,12 +199,25 @@ def _settle_times(repo: Any, good: set[Any]) -> bool:
         times = [newest_ns[before] for before in repo.index.graph.successors(stage)]
         newest = max([*times, *map(records.input_time_ns, _paths(stage.deps))], default=0)
         outputs = [path for path in _paths(stage.outs) if os.path.lexists(path)]
-        for output in outputs if stage in good else ():
+        for output in [*outputs, *_benchmarks(stage)] if stage in good else ():
             if records.output_time_ns(output) < newest:
                 is_changed = True
                 _make_newer(output, newest)
         newest_ns[stage] = max([newest, *map(records.input_time_ns, outputs)])
     return is_changed
+
+
+def _benchmarks(stage: Any) -> list[str]:
+    """Snakemake's benchmark of a stage's job, if there is one; it counts its time among the outputs'."""
+    paths = [Path(path) for path in _paths(stage.outs)[:1]]
+    benchmarks = [layout.benchmark_path(stage.name.split("@")[0], path) for path in paths]
+    return [str(path) for path in benchmarks if path.exists()]
+
+
+def _forget_benchmark(stage: Any) -> None:
+    """DVC has made the files, so that the benchmark tells of others."""
+    for path in _benchmarks(stage):
+        os.unlink(path)
 
 
 def _is_only_absent(changes: list[Any], outputs: set[str]) -> bool:

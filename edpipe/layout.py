@@ -56,3 +56,13 @@ def curve_path(experiment: str) -> Path:
 def report_path(experiment: str) -> Path:
     """The page that a person reads."""
     return RESULTS / f"{experiment}.html"
+
+
+def benchmark_path(step: str, output: Path) -> Path:
+    """Where Snakemake's rule `step` writes what the making of `output` took; logs/ has the same names.
+
+    >>> str(benchmark_path("evaluate", evaluation_path("digits_ed", 0)))
+    'benchmarks/evaluate/digits_ed-seed0.tsv'
+    """
+    root = ARTIFACTS / "any" if output.is_relative_to(ARTIFACTS) else RESULTS
+    return Path("benchmarks") / step / ("-".join(output.with_suffix("").parts[len(root.parts) :]) + ".tsv")

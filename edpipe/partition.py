@@ -61,7 +61,7 @@ class Partition:
         unknown = [name for name in names if name not in self.class_ids]
         if unknown:
             raise ValueError(f"no subset named {unknown[0]!r}; there are {list(self.subsets)}")
-        return tuple(sorted(class_id for name in names for class_id in self.class_ids[name]))
+        return tuple(sorted({class_id for name in names for class_id in self.class_ids[name]}))
 
 
 def make_partition(knobs: PartitionKnobs, class_names: Sequence[str], dataset_digest: str) -> Partition:

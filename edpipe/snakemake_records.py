@@ -58,7 +58,7 @@ def _read(output: str) -> dict[str, Any]:
 
 
 def input_time_ns(path: str) -> int:
-    """How new Snakemake finds an input: of a link the newer of link and target, of a folder its newest file; 0 = absent."""
+    """How new Snakemake finds an input: the newer of a link and its target, the newest file of a folder; 0 = absent."""
     if os.path.isdir(path):
         return max((input_time_ns(os.path.join(path, name)) for name in os.listdir(path)), default=0)
     try:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent
 def source_files(step: str) -> tuple[str, ...]:
     """Files of the package that `edpipe.steps.<step>` imports, directly or not, as paths from the project folder.
 
-    Imports inside functions count as well. Sorted; package `__init__` files are left out, they hold only docstrings.
+    Imports inside functions count as well, and so does a template beside the step. Sorted; package `__init__` files are left out, they hold only docstrings.
 
     Raises:
         ValueError: no such step.
@@ -34,7 +34,9 @@ def source_files(step: str) -> tuple[str, ...]:
             continue
         found.add(module)
         waiting.extend(_imports(module))
-    files = [f"{PACKAGE}/{path.relative_to(ROOT).as_posix()}" for m in found if (path := _file_of(m))]
+    paths = [path for module in found if (path := _file_of(module))]
+    paths += [path for path in (ROOT / "steps").glob(f"{step}.*.jinja") if path.is_file()]
+    files = [f"{PACKAGE}/{path.relative_to(ROOT).as_posix()}" for path in paths]
     return tuple(sorted(f for f in files if not f.endswith("__init__.py")))
 
 

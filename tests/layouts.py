@@ -1,7 +1,8 @@
 """Makes small raw data sets in the layouts in which the real ones are published.
 
 Each function writes below `root` (made if missing) and gives `root`, at which the reader is to be pointed. Images of
-one class look alike and those of two classes differ, so that a network can learn them; equal arguments give equal images.
+one class look alike and those of two classes differ, so that a network can learn them; equal arguments give equal
+images.
 """
 
 import gzip

@@ -30,13 +30,18 @@ class Ran:
     err: str
 
     @property
+    def text(self):
+        """All that was said; a dry run speaks on standard output, a real one on standard error."""
+        return self.out + self.err
+
+    @property
     def said(self):
         """Lines that are the package's own words."""
-        return [line for line in (self.out + self.err).splitlines() if line.startswith("edpipe: ")]
+        return [line for line in self.text.splitlines() if line.startswith("edpipe: ")]
 
     @property
     def last_line(self):
-        return (self.out + self.err).rstrip().splitlines()[-1]
+        return self.text.rstrip().splitlines()[-1]
 
 
 @dataclass(frozen=True)

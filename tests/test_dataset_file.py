@@ -154,7 +154,7 @@ def test_many_and_long_class_names_fit(tmp_path):
 @pytest.mark.parametrize("number", [8, 10])
 def test_writer_refuses_another_number_of_images_and_leaves_no_file(tmp_path, encoding, number):
     images = list(images_of(encoding, labels=[*LABELS, 0]))[:number]
-    with pytest.raises(ValueError, match="8 images for 9 labels|more images than the 9 labels"):
+    with pytest.raises(ValueError, match=r"8 images for 9 labels|more images than the 9 labels"):
         write_dataset(tmp_path / "tiny.h5", header_of(encoding), LABELS, PARTS, SOURCES, images)
     assert list(tmp_path.iterdir()) == []
 
@@ -203,7 +203,7 @@ def altered(tiny_paths, tmp_path, change, encoding="raw"):
 
 def test_other_version_is_refused(tiny_paths, tmp_path):
     path = altered(tiny_paths, tmp_path, lambda file: file.attrs.modify("format_version", 2))
-    assert "has format version 2, readable is 1" in refused(path)
+    assert "has format version 2, this edpipe reads 1" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_altered_jpeg_is_refused_naming_the_sample(tiny_paths, tmp_path):
     def change(file):
         file["jpeg"][file["jpeg_offset"][3]] = 0
 
-    assert "sample 3 is no JPEG any more" in refused(altered(tiny_paths, tmp_path, change, "jpeg"))
+    assert "sample 3 is altered since written" in refused(altered(tiny_paths, tmp_path, change, "jpeg"))
 
 
 @settings(max_examples=60)
@@ -285,10 +285,9 @@ def test_flipped_bit_is_refused_or_changes_nothing(tiny_paths, place, bit, encod
     path.write_bytes(data)
     try:
         dataset = open_dataset(path)
-    except CorruptFileError as error:
-        assert "\n" not in str(error)
-    else:
-        assert_equal_datasets(dataset, open_dataset(tiny_paths[encoding]))
+    except CorruptFileError:
+        return
+    assert_equal_datasets(dataset, open_dataset(tiny_paths[encoding]))
 
 
 def assert_equal_datasets(one, other):

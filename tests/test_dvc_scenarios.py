@@ -1,10 +1,11 @@
 """Snakemake and DVC side by side in one folder: what one of them has made, the other must not make again.
 
-Each test works in a git repository of its own that holds a copy of the package, the workflow and a small params.yaml. In
-all but the last, steps are played by stand_in_command_line.py, so that what is counted is exactly what ran.
+Each test works in a git repository of its own that holds a copy of the package, the workflow and a small params.yaml.
+In all but the last, steps are played by stand_in_command_line.py, so that what is counted is exactly what ran.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,9 +92,18 @@ tracked: [ce, kd, ed, ed_longer]
 """
 
 
+def said(output):
+    """Lines that are the package's own words."""
+    return [line for line in output.splitlines() if line.startswith("edpipe:")]
+
+
 def end_of(experiment):
     """The steps after the last stage."""
-    return [f"evaluate --experiment {experiment} --seed 0", f"result --experiment {experiment}", f"report --experiment {experiment}"]
+    return [
+        f"evaluate --experiment {experiment} --seed 0",
+        f"result --experiment {experiment}",
+        f"report --experiment {experiment}",
+    ]
 
 
 def stages_of(experiment, *stages):
@@ -131,9 +141,14 @@ class Folder:
     @property
     def environment(self):
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        names = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+        names = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDPIPE", "DVC", "GIT"))}
-        own = {"PYTHONPATH": str(self.root), "PATH": programs, "EDPIPE_TEST_RUNS": str(self.runs), "EDPIPE_THREADS": "1"}
+        own = {
+            "PYTHONPATH": str(self.root),
+            "PATH": programs,
+            "EDPIPE_TEST_RUNS": str(self.runs),
+            "EDPIPE_THREADS": "1",
+        }
         return kept | names | own | {"DVC_SITE_CACHE_DIR": f"{self.root}.site", "XDG_CACHE_HOME": f"{self.root}.cache"}
 
     @property
@@ -302,12 +317,16 @@ def test_snakemake_stops_with_one_line_while_dvc_is_busy(finished):
     slow = finished.root / "edpipe/__main__.py"
     slow.write_text(slow.read_text().replace("def make_outputs(job: Job) -> None:", SLOW_STEP))
     dvc = subprocess.Popen(
-        ["dvc", "repro"], cwd=finished.root, env=finished.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["dvc", "repro"],
+        cwd=finished.root,
+        env=finished.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         wait_for(finished.root / "started")
         output = finished.call("snakemake", "--cores", "1", is_refused=True)
-        assert [line for line in output.splitlines() if line.startswith("edpipe:")] == [
+        assert said(output) == [
             "edpipe: DVC is at work in this folder; wait for it or, if you know better, leave it out with EDPIPE_DVC=0"
         ]
         assert "Traceback" not in output
@@ -338,8 +357,9 @@ def wait_for(path):
 def test_lists_that_do_not_fit_stop_dvc_with_one_line(finished):
     finished.edit("tracked: [ce, kd, ed]\n", SECOND_ED)
     output = finished.call("dvc", "repro", is_refused=True)
-    assert [line for line in output.splitlines() if line.startswith("edpipe:")] == [
-        "edpipe: workflow/tracked_jobs.yaml: does not fit params.yaml any more; run `edpipe tracked_jobs`, then call dvc again"
+    assert said(output) == [
+        "edpipe: workflow/tracked_jobs.yaml: does not fit params.yaml any more; "
+        "run `edpipe tracked_jobs`, then call dvc again"
     ]
     finished.call("edpipe", "tracked_jobs")
     assert len(finished.dvc_repro()) == 6
@@ -390,3 +410,32 @@ def test_steps_finished_before_a_failure_are_handed_over(tmp_path):
     (folder.root / "results/ed.html").rmdir()
     assert folder.dvc_repro() == ["report --experiment ed"]
     assert folder.snakemake() == []
+
+
+def rules_of(output):
+    """The rules and stages that a tool says it has run."""
+    return sorted(re.findall(r"(?:Finished jobid: \d+ \(Rule: |Running stage ')(?!all|check_params)(\w+)", output))
+
+
+def test_real_steps_agree_as_well(tmp_path):
+    folder = start(tmp_path / "project", "copy", has_stand_in=False)
+    folder.edit("tracked: [ce, kd, ed]", "tracked: [ed]")
+    from_middle = ["evaluate", "report", "result", "run_stage", "run_stage"]
+
+    made = rules_of(folder.call("snakemake", "--cores", "2"))
+    assert len(made) == 14, made
+    assert rules_of(folder.call("dvc", "repro")) == []
+    assert "Nothing to be done" in folder.call("snakemake", "--cores", "2")
+
+    folder.edit(MIDDLE, MIDDLE.replace("0.1", "5e-2"))
+    assert rules_of(folder.call("dvc", "repro")) == from_middle
+    assert "Nothing to be done" in folder.call("snakemake", "--cores", "2")
+    metrics = (folder.root / "results/ed.json").read_bytes()
+
+    folder.edit(MIDDLE.replace("0.1", "5e-2"), MIDDLE)
+    assert rules_of(folder.call("dvc", "repro")) == []
+    assert (folder.root / "results/ed.json").read_bytes() != metrics
+    folder.edit(MIDDLE, MIDDLE.replace("0.1", "5e-2"))
+    folder.call("snakemake", "--cores", "2")
+    assert (folder.root / "results/ed.json").read_bytes() == metrics, "made again by the other tool: the same bytes"
+    assert rules_of(folder.call("dvc", "repro")) == []

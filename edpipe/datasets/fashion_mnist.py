@@ -6,6 +6,7 @@ import os
 import tempfile
 import zlib
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def _fetch(root: Path, is_allowed: bool) -> Path:
         raise DataError(f"{root}: Fashion-MNIST is not here and download is false; {remedy}, or set download: true")
     try:
         download(root)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{root}: Fashion-MNIST is not here and could not be fetched ({reason}); {remedy}") from error
     return root / TORCHVISION_FOLDER / "raw"

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import zlib
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 from edpipe.datasets.images import open_image
@@ -61,7 +62,7 @@ def _unpack_or_fetch(root: Path, is_download_allowed: bool) -> Path:
     if not archive.is_file():
         try:
             download(root)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{root}: Food-101 is not here and could not be fetched ({reason}); {remedy}") from error
     return _unpack(archive)

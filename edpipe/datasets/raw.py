@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-RawImage = Image.Image | UInt8[np.ndarray, "height width"] | UInt8[np.ndarray, "height width channel"]
+RawImage = (
+    Image.Image | UInt8[np.ndarray, "raw_height raw_width"] | UInt8[np.ndarray, "raw_height raw_width raw_channel"]
+)
 """An image as a reader finds it: any mode and size."""
 
 

@@ -43,8 +43,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = str(loader.construct_object(key_node))
-        if key in seen and key != "<<":
+        if key in seen:
             raise ParamsError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice; keep one")
         seen.add(key)
     loader.flatten_mapping(node)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from edpipe.datasets.images import to_jpeg, to_square
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.datasets.readers import read_raw
@@ -46,6 +48,8 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
         )
     # Read back through the reader: what was written is what every later step will be given.
     dataset = open_dataset(out_path)
+    if knobs.encoding == "raw":  # decoding every JPEG again would take as long as packing did
+        dataset.check_pixels(np.arange(dataset.num_samples))
     counts = _counts(dataset)
     write_record(record_path(out_path), _record(dataset, knobs, counts))
     totals = ", ".join(f"{sum(of_class.values())} {split}" for split, of_class in counts.items())

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edpipe.errors import OverwriteError
@@ -26,10 +26,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
         _sync(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise OverwriteError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise
 
 
@@ -37,6 +37,11 @@ def write_text_atomically(path: Path, text: str) -> None:
     """The file `path` with exactly this text, whole or not at all."""
     with write_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _discard(partial: Path) -> None:
+    with suppress(OSError):  # absent, or in a folder that is none or allows nothing: the first error says so
+        partial.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from edpipe.storage.atomic import write_atomically
 from edpipe.storage.dataset_file import (
     FORMAT,
     FORMAT_VERSION,
@@ -23,11 +22,10 @@ from edpipe.storage.dataset_file import (
     header_digest,
     sample_key,
 )
+from edpipe.storage.hdf5 import write_hdf5_atomically
 
 WRITE_BATCH = 256
 COPY_BYTES = 16 * 2**20
-HDF5_VERSIONS = ("v108", "v108")
-"""Object headers with checksums and without time stamps or a limit on attributes; read by HDF5 1.8 (2008) and later."""
 LARGEST = 255
 
 
@@ -55,7 +53,7 @@ def write_dataset(
     """
     if not len(labels) == len(splits) == len(sources) > 0:
         raise ValueError(f"{len(labels)} labels, {len(splits)} splits, {len(sources)} sources: must be equal and not 0")
-    with write_atomically(path) as partial, h5py.File(partial, "w", libver=HDF5_VERSIONS) as file:
+    with write_hdf5_atomically(path) as file:
         split_ids = np.array([SPLITS.index(split) for split in splits], np.uint8)
         if header.encoding == "raw":
             gathered = _write_raw(file, header, split_ids, images)

@@ -17,7 +17,8 @@ def write_weights(path: Path, weights: dict[str, Tensor], record: dict[str, Any]
     record_path(path).unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with write_atomically(path) as partial:
-        safetensors.torch.save_file(tensors, partial, metadata={"format": "edpipe-weights"})
+        # Not save_file: it raises an error of its own when the disk is full.
+        partial.write_bytes(safetensors.torch.save(tensors, metadata={"format": "edpipe-weights"}))
     write_record(record_path(path), {**record, "weights_digest": digest_file(path)})
 
 

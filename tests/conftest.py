@@ -1,0 +1,3 @@
+"""What pytest must not take for tests."""
+
+collect_ignore = ["stand_in_command_line.py"]

@@ -1,0 +1,180 @@
+"""workflow/Snakefile and dvc.yaml describe one pipeline: same files, same commands, same knobs, same code."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edpipe import layout
+from edpipe.jobs import jobs_of
+from edpipe.params.load import load_params, load_raw
+from edpipe.sources import source_files
+from edpipe.tracked_jobs import STEPS, tracked_jobs_text
+
+pytest.importorskip("dvc")
+pytest.importorskip("snakemake")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BOTH_GRAPHS = """
+import contextlib, io, json, os
+from pathlib import Path
+os.environ["EDPIPE_DVC"] = "0"
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, ResourceSettings
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
+
+with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api, contextlib.redirect_stdout(io.StringIO()):
+    workflow = api.workflow(ResourceSettings(cores=1), snakefile=Path("workflow/Snakefile"))
+    workflow.dag(DAGSettings(forceall=True)).printrulegraph()
+    jobs = [job for job in workflow._workflow.dag.jobs if job.output]
+snakemake = [
+    {
+        "step": job.rule.name,
+        "outputs": [str(path) for path in job.output],
+        "inputs": [str(path) for path in job.input],
+        "code": [str(path) for path in job.input.code],
+        "command": job.shellcmd,
+        "knobs": job.params.knobs,
+        "log": [str(path) for path in job.log],
+        "benchmark": str(job.benchmark),
+    }
+    for job in jobs
+]
+dvc = [
+    {
+        "name": stage.addressing,
+        "outputs": [os.path.relpath(out.fs_path) for out in stage.outs],
+        "inputs": [os.path.relpath(d.fs_path) for d in stage.deps if not isinstance(d, ParamsDependency)],
+        "keys": [key for d in stage.deps if isinstance(d, ParamsDependency) for key in d.params],
+        "command": stage.cmd,
+    }
+    for stage in Repo(".").index.stages
+]
+print(json.dumps({"snakemake": snakemake, "dvc": dvc}))
+"""
+
+
+def variant(raw):
+    """The shipped params and what their experiments leave out: a fetched teacher, a carried rate, no replay."""
+    raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
+    carried = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
+    carried["method"] |= {"teacher": "digits_teacher", "learning_rate": "carried", "replay": False}
+    raw["experiments"]["carried_ed"] = carried
+    raw["tracked"].append("carried_ed")
+    return raw
+
+
+@pytest.fixture(scope="module", params=["shipped", "variant"])
+def graphs(request, tmp_path_factory):
+    """Both graphs, and the jobs that they stand for."""
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    shutil.copytree(ROOT / "edpipe", folder / "edpipe", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    raw = load_raw(ROOT / "params.yaml")
+    raw = raw if request.param == "shipped" else variant(raw)
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    params = load_params(folder / "params.yaml")
+    if request.param == "variant":
+        (folder / layout.TRACKED_JOBS).write_text(tracked_jobs_text(params))
+    answer = subprocess.run(
+        [sys.executable, "-c", BOTH_GRAPHS], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout.splitlines()[-1])
+    jobs = {frozenset(map(str, job.outputs)): job for job in jobs_of(params, params.tracked)}
+    return (
+        jobs,
+        {frozenset(job["outputs"]): job for job in found["snakemake"]},
+        {frozenset(stage["outputs"]): stage for stage in found["dvc"] if stage["outputs"]},
+        [stage for stage in found["dvc"] if not stage["outputs"]],
+    )
+
+
+def test_both_graphs_make_the_same_files(graphs):
+    jobs, snakemake, dvc, without_files = graphs
+    assert snakemake.keys() == jobs.keys()
+    assert dvc.keys() == jobs.keys()
+    assert [stage["name"] for stage in without_files] == ["check_params"]
+
+
+def test_both_graphs_run_the_same_commands(graphs):
+    jobs, snakemake, dvc, _ = graphs
+    for outputs, job in jobs.items():
+        assert re.sub(r" > \S+ 2>&1$", "", snakemake[outputs]["command"]) == job.command
+        assert dvc[outputs]["command"] == job.command
+
+
+def test_both_graphs_watch_the_same_knobs(graphs):
+    jobs, snakemake, dvc, _ = graphs
+    for outputs, job in jobs.items():
+        assert snakemake[outputs]["knobs"] == job.knobs_text
+        assert sorted(dvc[outputs]["keys"]) == sorted(job.keys)
+
+
+def test_check_params_watches_every_section(graphs):
+    (check,) = graphs[3]
+    assert check["command"] == "edpipe tracked_jobs --check"
+    assert set(check["keys"]) == set(load_raw(ROOT / "params.yaml"))
+    assert check["inputs"] == [str(layout.TRACKED_JOBS)]
+
+
+def test_dvc_depends_on_nothing_that_snakemake_does_not_know(graphs):
+    _, snakemake, dvc, _ = graphs
+    for outputs, stage in dvc.items():
+        known = set(snakemake[outputs]["inputs"])
+        folders = {path for path in stage["inputs"] if any(other.startswith(f"{path}/") for other in known)}
+        assert set(stage["inputs"]) - folders <= known
+        assert folders <= {f"{layout.ARTIFACTS}/evaluations/{Path(path).name}" for path in folders}
+
+
+def test_every_input_of_snakemake_is_vouched_for_by_dvc(graphs):
+    """A change of any input changes a dependency of the stage, or re-runs a stage that it depends on."""
+    _, snakemake, dvc, _ = graphs
+    stage_of = {path: stage for stage in dvc.values() for path in stage["outputs"]}
+
+    def vouched_for(stage):
+        found = set()
+        for path in stage["inputs"]:
+            inside = [p for p in stage_of if p.startswith(f"{path}/")]
+            found |= {path, *inside}
+            for upstream in [stage_of[p] for p in [path, *inside] if p in stage_of]:
+                found |= set(upstream["outputs"]) | vouched_for(upstream)
+        return found
+
+    for outputs, stage in dvc.items():
+        assert set(snakemake[outputs]["inputs"]) <= vouched_for(stage), stage["name"]
+
+
+def test_rules_name_the_sources_logs_and_benchmarks_that_belong_to_them(graphs):
+    for job in graphs[1].values():
+        benchmark = layout.benchmark_path(job["step"], Path(job["outputs"][0]))
+        assert job["code"] == list(source_files(job["step"]))
+        assert job["benchmark"] == str(benchmark)
+        assert job["log"] == [str(Path("logs", *benchmark.parts[1:]).with_suffix(".log"))]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_dvc_yaml_lists_the_sources_of_each_step(step):
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][step]["do"]
+    listed = [path for path in stage["deps"] if path.startswith("edpipe/")]
+    wanted = "\n".join(f"        - {path}" for path in source_files(step))
+    assert listed == list(source_files(step)), f"in dvc.yaml, stages.{step}.do.deps, put below '# code':\n{wanted}"
+
+
+def test_the_shipped_lists_fit_the_shipped_params():
+    params = load_params(ROOT / "params.yaml")
+    assert (ROOT / layout.TRACKED_JOBS).read_text() == tracked_jobs_text(params), "run `edpipe tracked_jobs`"
+
+
+def test_every_step_of_the_pipeline_has_a_stage():
+    assert set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == {"check_params", *STEPS}

@@ -1,0 +1,159 @@
+"""A run that is killed without warning leaves no half of a file, and the same command goes on from there.
+
+Snakemake and its steps are killed by SIGKILL at seeded moments and while files are being written; nothing can tidy up
+then.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from project import make_project, tiny_params
+
+from edpipe.storage.dataset_file import open_dataset
+from edpipe.storage.partition_file import read_partition
+from edpipe.storage.records import read_record, record_path
+from edpipe.storage.soft_label_file import open_soft_labels
+from edpipe.storage.weights import read_weights
+
+pytestmark = pytest.mark.slow
+
+COMMAND = ("--cores", "2", "--", "results/ed.json")
+MOMENTS = 5
+LONGEST_S = 4.0
+"""About what a step takes; so long after the first step has begun the last of the random kills comes."""
+WRITING = ("datasets/.digits.h5", "soft_labels/digits/specialists/.primary.h5")
+TIMEOUT_S = 120
+
+
+def start(project):
+    return project.start("snakemake", *COMMAND)
+
+
+def wait_until(process, has_come):
+    """False if the process ends first."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        if has_come():
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.0005)
+    raise AssertionError("the moment did not come")
+
+
+def kill(project, process):
+    """Kills the process and all that it started; the files that Snakemake called finished by then."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while running_in(project.root) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running_in(project.root) == []
+    return finished_files(project)
+
+
+def running_in(folder):
+    """Processes whose working folder this is."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cwd").readlink() == folder and (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def finished_files(project):
+    """Outputs of the steps that Snakemake called finished before it was killed."""
+    text = (project.root / "snakemake.out").read_text(encoding="utf-8")
+    finished = set(re.findall(r"^Finished jobid: (\d+) ", text, re.MULTILINE))
+    files = []
+    for outputs, number in re.findall(r"^ +output: (.+)\n(?: .+\n)*? +jobid: (\d+)$", text, re.MULTILINE):
+        files += outputs.split(", ") if number in finished else []
+    return files
+
+
+def identity(path):
+    """Changes when a file is written again."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def check_complete(project):
+    """Every file that has its name opens through the package's own reader."""
+    for name in visible_files(project):
+        path = project.root / name
+        if path.suffix == ".h5":
+            open_dataset(path) if "/datasets/" in name else open_soft_labels(path)
+        elif path.suffix == ".safetensors":
+            read_weights(path) if record_path(path).exists() else safetensors.torch.load_file(path)
+        elif "/partitions/" in name:
+            read_partition(path, open_dataset(project.root / "artifacts/datasets/digits.h5"))
+        elif path.suffix == ".json":
+            read_record(path)
+
+
+def visible_files(project):
+    return [name for name in project.files("artifacts", "results") if not Path(name).name.startswith(".")]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """Content of every file of a run that nothing disturbed."""
+    project = make_project(tmp_path_factory.mktemp("undisturbed") / "project", tiny_params())
+    process = start(project)
+    assert process.wait(TIMEOUT_S) == 0, (project.root / "snakemake.out").read_text(encoding="utf-8")
+    assert len(finished_files(project)) == 17
+    return {name: (project.root / name).read_bytes() for name in visible_files(project)}
+
+
+def test_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, expected):
+    project = make_project(tmp_path / "project", tiny_params())
+    moments = random.Random(20)
+    kept, kills = {}, 0
+    plan = [WRITING[0], *(moments.uniform(0, LONGEST_S) for _ in range(MOMENTS - 2)), WRITING[1]]
+    plan += [moments.uniform(0, LONGEST_S) for _ in range(2)]
+    for moment in plan:
+        process = start(project)
+        reached = reach(project, process, moment)
+        if not reached:
+            break
+        finished = kill(project, process)
+        kills += 1
+        check_complete(project)
+        assert {name: identity(project.root / name) for name in kept} == kept
+        kept |= {name: identity(project.root / name) for name in finished}
+        locked = project.snakemake("--", "results/ed.json")
+        assert locked.rc != 0
+        assert "--unlock" in locked.text
+        assert project.snakemake("--unlock").rc == 0
+    assert kills >= MOMENTS
+    ended = project.snakemake("--", "results/ed.json")
+    assert ended.rc == 0, ended.text
+    assert {name: identity(project.root / name) for name in kept} == kept
+    assert {name: (project.root / name).read_bytes() for name in visible_files(project)} == expected
+
+
+def reach(project, process, moment):
+    """Waits for the moment: so many seconds after a step has begun, or until a file is being written."""
+    if isinstance(moment, str):
+        folder, _, start_of_name = f"artifacts/{moment}".rpartition("/")
+        parent = project.root / folder
+        is_writing = lambda: parent.is_dir() and any(n.startswith(start_of_name) for n in os.listdir(parent))  # noqa: E731
+        return wait_until(process, is_writing)
+    out = project.root / "snakemake.out"
+    if not wait_until(process, lambda: b"rule " in out.read_bytes().partition(b"Select jobs")[2]):
+        return False
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        return True
+    return False

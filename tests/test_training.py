@@ -1,0 +1,197 @@
+"""The one training loop, on a toy."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from edpipe.device import prepare_device
+from edpipe.errors import EdpipeError, TrainingError
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.schedule import rate_factor
+from edpipe.training import Budget, fit, forward, make_optimizer
+
+torch.set_num_threads(1)
+IMAGES = torch.randn(256, 3, generator=torch.Generator().manual_seed(0))
+TARGETS = IMAGES @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.25
+
+
+def toy(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Linear(3, 1)
+
+
+def squares(network):
+    def batch_loss(start, stop):
+        rows = torch.arange(start, stop) % len(IMAGES)
+        return ((network(IMAGES[rows]) - TARGETS[rows]) ** 2).mean()
+
+    return batch_loss
+
+
+def train(recipe, budget, network=None):
+    network = network or toy()
+    return network, list(fit(network, recipe, budget, squares(network)))
+
+
+def test_the_loss_falls():
+    network, steps = train(RecipeKnobs(batch_size=16, weight_decay=0.0), Budget(2048, 0.05))
+    assert steps[0].loss > 1
+    assert steps[-1].loss < 1e-3
+    assert network.weight.detach().flatten().tolist() == pytest.approx([1.0, -2.0, 0.5], abs=0.02)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_one_seed_gives_the_same_bytes(optimizer):
+    recipe = RecipeKnobs(optimizer=optimizer, batch_size=16)
+    (first, _), (second, _) = (train(recipe, Budget(500, 0.01)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_progress_counts_every_image_once():
+    _, steps = train(RecipeKnobs(batch_size=16), Budget(100, 0.01))
+    assert [step.iteration for step in steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert [step.images for step in steps] == [16, 32, 48, 64, 80, 96, 100]
+    assert {step.num_iterations for step in steps} == {7}
+
+
+def test_the_positions_are_those_of_the_stream():
+    asked = []
+    network = toy()
+
+    def batch_loss(start, stop):
+        asked.append((start, stop))
+        return network(IMAGES[start:stop]).mean()
+
+    list(fit(network, RecipeKnobs(batch_size=4), Budget(13, 0.01), batch_loss))
+    # A single image left over joins the batch before it.
+    assert asked == [(0, 4), (4, 8), (8, 13)]
+
+
+def rates(recipe, budget):
+    """The learning rate of every iteration, seen through a gradient of exactly 1 and plain descent."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    weights = [0.0]
+    steps = fit(network, recipe, budget, lambda start, stop: network.weight.sum())
+    for _ in steps:
+        weights.append(float(network.weight))
+    return [before - after for before, after in zip(weights, weights[1:], strict=False)]
+
+
+SCHEDULES = st.builds(
+    RecipeKnobs,
+    schedule=st.sampled_from(["constant", "cosine", "step"]),
+    warmup=st.sampled_from([0.0, 0.25]),
+    momentum=st.just(0.0),
+    weight_decay=st.just(0.0),
+    batch_size=st.just(2),
+)
+
+
+@given(SCHEDULES, st.integers(1, 12), st.sampled_from([(0.0, 1.0), (0.25, 0.5), (0.5, 1.0)]))
+def test_the_rate_is_the_schedule_at_that_place_of_the_window(recipe, iterations, window):
+    first, last = window
+    places = [first + i / iterations * (last - first) for i in range(iterations)]
+    expected = [0.5 * rate_factor(recipe, place) for place in places]
+    assert rates(recipe, Budget(2 * iterations, 0.5, window)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_two_windows_after_one_another_are_the_whole_schedule():
+    recipe = RecipeKnobs(batch_size=2, momentum=0.0, weight_decay=0.0, warmup=0.1)
+    parts = rates(recipe, Budget(20, 0.1, (0.0, 0.5))) + rates(recipe, Budget(20, 0.1, (0.5, 1.0)))
+    assert parts == pytest.approx(rates(recipe, Budget(40, 0.1)), abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_ends_training():
+    network = toy()
+
+    def batch_loss(start, stop):
+        return network(IMAGES[start:stop]).mean() * (math.nan if start == 32 else 1)
+
+    steps = fit(network, RecipeKnobs(batch_size=16, schedule="constant"), Budget(64, 0.05), batch_loss)
+    assert [next(steps).iteration, next(steps).iteration] == [1, 2]
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(TrainingError) as caught:
+        next(steps)
+    assert str(caught.value) == (
+        "loss became nan at iteration 3 of 4 (learning rate 0.05); lower learning_rate, raise the recipe's warmup, or use "
+        "precision: float32"
+    )
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_an_infinite_loss_ends_training():
+    network = toy()
+    steps = fit(network, RecipeKnobs(), Budget(64, 0.05), lambda a, b: network.weight.sum() * math.inf)
+    with pytest.raises(TrainingError, match=r"loss became (inf|-inf) at iteration 1 of 1"):
+        next(steps)
+
+
+def test_the_optimizer_is_the_recipes():
+    network = toy()
+    sgd = make_optimizer(network, RecipeKnobs(momentum=0.8, nesterov=True, weight_decay=1e-3))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (0.8, True, 1e-3)
+    plain = make_optimizer(network, RecipeKnobs(nesterov=False))
+    assert plain.defaults["nesterov"] is False
+    # Without momentum nesterov means nothing, and torch refuses it.
+    assert make_optimizer(network, RecipeKnobs(momentum=0.0)).defaults["nesterov"] is False
+    adamw = make_optimizer(network, RecipeKnobs(optimizer="adamw", weight_decay=0.05))
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["weight_decay"] == 0.05
+
+
+def test_frozen_parameters_are_left_alone():
+    network = toy()
+    network.bias.requires_grad_(False)
+    optimizer = make_optimizer(network, RecipeKnobs())
+    assert [p.shape for group in optimizer.param_groups for p in group["params"]] == [network.weight.shape]
+
+
+def test_training_runs_in_training_mode():
+    network = nn.Sequential(nn.BatchNorm1d(3), toy()).eval()
+    list(fit(network, RecipeKnobs(batch_size=16), Budget(32, 0.01), squares(network)))
+    assert network[0].num_batches_tracked == 2
+
+
+def test_logits_are_float32_in_either_precision():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    images = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    exact = forward(network, images, RecipeKnobs())
+    rounded = forward(network, images, RecipeKnobs(precision="bfloat16"))
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert torch.equal(exact, network(images))
+    assert not torch.equal(exact, rounded)
+    assert torch.allclose(exact, rounded, atol=0.05)
+
+
+def test_the_device_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("EDPIPE_THREADS", "1")
+    monkeypatch.setenv("EDPIPE_DEVICE", "cpu")
+    assert prepare_device() == torch.device("cpu")
+    assert torch.get_num_threads() == 1
+    monkeypatch.delenv("EDPIPE_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert prepare_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: ([5, 9, 7][i], 10))
+    assert prepare_device() == torch.device("cuda", 1)
+
+
+def test_a_device_that_is_none_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("EDPIPE_THREADS", "1")
+    monkeypatch.setenv("EDPIPE_DEVICE", "gpu")
+    with pytest.raises(EdpipeError) as caught:
+        prepare_device()
+    assert str(caught.value) == "EDPIPE_DEVICE='gpu': no device of torch; use cpu, cuda or cuda:1, or leave it unset"
+    monkeypatch.setenv("EDPIPE_DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EdpipeError) as caught:
+        prepare_device()
+    assert str(caught.value) == "EDPIPE_DEVICE='cuda': torch sees no GPU here; use cpu, or leave it unset"
