@@ -95,9 +95,7 @@ def _make_teacher(step: str) -> Callable[[str, str, str], None]:
 
 def _run_teacher(job: Job) -> None:
     from edpipe.models.names import check_model_name
-    from edpipe.steps.fetch_teacher import fetch_teacher
     from edpipe.steps.teaching import open_course
-    from edpipe.steps.train_teacher import train_teacher
 
     network = job.knobs["network"]
     check_model_name(network.model)  # type: ignore[attr-defined]
@@ -111,8 +109,14 @@ def _run_teacher(job: Job) -> None:
         job.knobs["fitting"],  # type: ignore[arg-type]
         job.knobs["recipe"],  # type: ignore[arg-type]
     )
-    make = train_teacher if job.step == "train_teacher" else fetch_teacher
-    make(course, network, job.outputs[0])  # type: ignore[arg-type]
+    if job.step == "train_teacher":
+        from edpipe.steps.train_teacher import train_teacher
+
+        train_teacher(course, network, job.outputs[0])  # type: ignore[arg-type]
+    else:
+        from edpipe.steps.fetch_teacher import fetch_teacher
+
+        fetch_teacher(course, network, job.outputs[0])  # type: ignore[arg-type]
 
 
 def _dump_soft_labels(dataset: str, teacher: str, subset: str) -> None:

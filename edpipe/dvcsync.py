@@ -22,7 +22,7 @@ import yaml
 
 from edpipe import layout
 from edpipe import snakemake_records as records
-from edpipe.errors import BusyError, CorruptFileError, EdpipeError, MismatchError
+from edpipe.errors import BusyError, CorruptFileError, EdpipeError, MismatchError, OverwriteError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.sources import source_files
@@ -60,6 +60,7 @@ def _open_repo(is_patient: bool) -> Iterator[Any]:
     Raises:
         BusyError: DVC is at work here.
         CorruptFileError: DVC cannot read its own files.
+        OverwriteError: the disk is full, or a file belongs to somebody else.
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -82,6 +83,8 @@ def _open_repo(is_patient: bool) -> Iterator[Any]:
         raise CorruptFileError(
             f"DVC cannot go on here: {line}; mend that, or leave DVC out with EDPIPE_DVC=0"
         ) from error
+    except OSError as error:
+        raise OverwriteError(f"DVC cannot go on here: {error}; mend that, then call `edpipe dvc-record`") from error
     finally:
         chatter.setLevel(level)
 
@@ -112,6 +115,15 @@ def _upstream_first(repo: Any) -> list[Any]:
     import networkx
 
     return list(networkx.dfs_postorder_nodes(repo.index.graph))
+
+
+def _step_of(stage: Any) -> str:
+    return stage.addressing.split("@")[0]
+
+
+def _is_ours(stage: Any) -> bool:
+    """Whether Snakemake makes the same files; a user may have added stages, or data of `dvc add`."""
+    return _step_of(stage) in STEPS
 
 
 def _paths(entries: list[Any]) -> list[str]:
@@ -174,17 +186,19 @@ def _reconcile(repo: Any, changed: set[str]) -> None:
     outputs = {path for stage in repo.index.stages for path in _paths(stage.outs)}
     status = repo.status()
     stale = {name for name, changes in status.items() if not _is_only_absent(changes, outputs)} | changed
-    misled = {name for name, changes in status.items() if _has_old_looking_input(changes, outputs)}
     good: set[Any] = set()
     for stage in _upstream_first(repo):
         if stage.addressing not in stale and good.issuperset(repo.index.graph.successors(stage)):
             good.add(stage)
+        if not _is_ours(stage):
+            continue
+        is_misled = _is_misled(stage, status.get(stage.addressing, []), outputs)
         if not all(records.is_intact(path) for path in _paths(stage.outs)):
             _forget_benchmark(stage)
         for output in filter(os.path.lexists, _paths(stage.outs)):
             if stage in good:
                 _vouch_for(output)
-            elif stage.addressing in misled or not records.is_intact(output):
+            elif is_misled or not records.is_intact(output):
                 _condemn(output)
     while _settle_times(repo, good):  # again, where equal files are one file in the cache and share their time
         pass
@@ -199,7 +213,7 @@ def _settle_times(repo: Any, good: set[Any]) -> bool:
         times = [newest_ns[before] for before in repo.index.graph.successors(stage)]
         newest = max([*times, *map(records.input_time_ns, _paths(stage.deps))], default=0)
         outputs = [path for path in _paths(stage.outs) if os.path.lexists(path)]
-        for output in [*outputs, *_benchmarks(stage)] if stage in good else ():
+        for output in [*outputs, *_benchmarks(stage)] if stage in good and _is_ours(stage) else ():
             if records.output_time_ns(output) < newest:
                 is_changed = True
                 _make_newer(output, newest)
@@ -210,7 +224,7 @@ def _settle_times(repo: Any, good: set[Any]) -> bool:
 def _benchmarks(stage: Any) -> list[str]:
     """Snakemake's benchmark of a stage's job, if there is one; it counts its time among the outputs'."""
     paths = [Path(path) for path in _paths(stage.outs)[:1]]
-    benchmarks = [layout.benchmark_path(stage.name.split("@")[0], path) for path in paths]
+    benchmarks = [layout.benchmark_path(_step_of(stage), path) for path in paths]
     return [str(path) for path in benchmarks if path.exists()]
 
 
@@ -233,16 +247,12 @@ def _is_only_absent(changes: list[Any], outputs: set[str]) -> bool:
     )
 
 
-def _has_old_looking_input(changes: list[Any], outputs: set[str]) -> bool:
-    """Whether DVC has put another input in place; as a link into its cache that bears the time of its making."""
-    dependencies = [
-        change["changed deps"] for change in changes if isinstance(change, dict) and "changed deps" in change
-    ]
-    return any(
-        state == "modified" and path in outputs and not records.is_intact(path)
-        for files in dependencies
-        for path, state in files.items()
-    )
+def _is_misled(stage: Any, changes: list[Any], outputs: set[str]) -> bool:
+    """Whether DVC has put another input in place since; a link into its cache looks as old as what it points to."""
+    states = [change.get("changed deps", {}) for change in changes if isinstance(change, dict)]
+    modified = {path for files in states for path, state in files.items() if state == "modified"}
+    locked = {path for dep in stage.deps if dep.hash_info for path in _paths([dep])}
+    return any(not records.is_intact(path) for path in modified & locked & outputs)
 
 
 def _vouch_for(output: str) -> None:
@@ -275,6 +285,7 @@ def record(dag: Any) -> None:
     Raises:
         BusyError: DVC is running a step here.
         CorruptFileError: DVC refuses.
+        OverwriteError: the disk is full, or a file belongs to somebody else.
         MismatchError: params.yaml or the code was edited meanwhile, so that DVC would store values that were not used.
     """
     if _digest_at_start != [_digest_of_sources(load_params())]:
@@ -310,7 +321,7 @@ def _is_vouched_for(stage: Any, done: set[str]) -> bool:
     if stage.addressing == CHECK_STAGE:
         return True  # the lists were written from params.yaml when the run began
     outputs = _paths(stage.outs)
-    return bool(outputs) and all(path in done and records.is_intact(path) for path in outputs)
+    return _is_ours(stage) and all(path in done and records.is_intact(path) for path in outputs)
 
 
 def record_made() -> None:

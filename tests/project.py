@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 NOWHERE = "http://127.0.0.1:9"
 """A proxy where nothing listens: a download fails at once and reaches nobody."""
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Project:
             "PYTHONPATH": str(self.root),
             "XDG_CACHE_HOME": str(self.root / ".cache"),
         }
-        kept |= {name: NOWHERE for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+        kept |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE)
         kept |= more
         return {name: str(value) for name, value in kept.items() if value is not None}
 
@@ -156,3 +156,9 @@ def tiny_params():
         },
         "tracked": ["ed"],
     }
+
+
+def copy_of(project, root):
+    """The same folder at another place, with modification times kept."""
+    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("__pycache__"))
+    return Project(root)

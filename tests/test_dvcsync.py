@@ -114,6 +114,15 @@ def test_a_merge_conflict_is_one_line(folder):
         dvcsync.reconcile(load_params(), is_dry_run=False)
 
 
+def test_a_full_disk_is_one_line(folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dvcsync, "_reconcile", refuse)
+    with pytest.raises(OverwriteError, match=r"^DVC cannot go on here: .*No space left.*; mend that, then call"):
+        dvcsync.reconcile(load_params(), is_dry_run=False)
+
+
 def test_values_edited_during_a_run_are_not_recorded(folder):
     dvcsync.reconcile(load_params(), is_dry_run=False)
     text = (folder / "params.yaml").read_text()
@@ -152,6 +161,29 @@ def test_absent_files_are_not_stale():
     assert not dvcsync._is_only_absent([{"changed deps": {"edpipe/losses.py": "deleted"}}], outputs)
     assert not dvcsync._is_only_absent([{"changed deps": {"params.yaml": {"recipes.a": "deleted"}}}], outputs)
     assert not dvcsync._is_only_absent(["changed command"], outputs)
+
+
+def a_dependency(path, is_locked=True):
+    return types.SimpleNamespace(protocol="local", fs_path=os.path.abspath(path), hash_info=is_locked)
+
+
+def test_an_input_that_dvc_replaced_misleads_but_one_of_a_new_stage_does_not(folder):
+    changes = [{"changed deps": {"artifacts/a.h5": "modified", "edpipe/losses.py": "modified"}}, "changed command"]
+    stage = types.SimpleNamespace(deps=[a_dependency("artifacts/a.h5"), a_dependency("edpipe/losses.py")])
+    assert dvcsync._is_misled(stage, changes, {"artifacts/a.h5"})
+    assert not dvcsync._is_misled(stage, changes, {"artifacts/b.h5"})
+    assert not dvcsync._is_misled(stage, [], {"artifacts/a.h5"})
+    stage.deps[0].hash_info = False
+    assert not dvcsync._is_misled(stage, changes, {"artifacts/a.h5"})
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of pygtrie, which DVC uses
+def test_stages_and_data_that_a_user_added_are_left_alone(folder):
+    (folder / "own.txt").write_text("own")
+    (folder / "dvc.yaml").write_text("stages:\n  own:\n    cmd: a\n    outs: [own.txt]\n")
+    before_ns = os.stat("own.txt").st_mtime_ns
+    dvcsync.reconcile(load_params(), is_dry_run=False)
+    assert os.stat("own.txt").st_mtime_ns == before_ns
 
 
 # snakemake_records

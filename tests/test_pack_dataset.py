@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from http.client import IncompleteRead
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from layouts import make_fashion_mnist, make_image_folder
+from layouts import make_fashion_mnist, make_food101, make_image_folder
 from PIL import Image
 
 from edpipe.datasets.images import open_image, to_square
@@ -108,6 +109,26 @@ def test_unreadable_image_is_named_and_leaves_nothing(root, tmp_path):
         pack(root, tmp_path / "out/pets.h5")
     assert "\n" not in str(error.value)
     assert names(tmp_path / "out") == ["pets.h5"]  # the old file without a record is not taken for complete
+
+
+def test_connection_that_breaks_off_is_one_line_for_either_download(tmp_path, monkeypatch):
+    def break_off(*_args, **_kwargs):
+        raise IncompleteRead(b"half")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", break_off)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", break_off)
+    for reader in ("fashion_mnist", "food101"):
+        with pytest.raises(DataError, match=r"is not here and could not be fetched \(IncompleteRead.*; put ") as error:
+            pack(tmp_path / reader, tmp_path / "out/a.h5", reader=reader, download=True)
+        assert "\n" not in str(error.value)
+        assert names(tmp_path / reader) == []
+
+
+def test_unreadable_list_of_food101_classes_is_named(tmp_path):
+    root = make_food101(tmp_path, num_train=1, num_test=1, size=(6, 5))
+    (root / "food-101/meta/classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"classes.txt: cannot be read \(.*put Food-101's own file here"):
+        pack(root, tmp_path / "a.h5", reader="food101")
 
 
 def test_image_without_a_range_is_named(root, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -399,6 +399,7 @@ def _places(value, prefix=()):
             yield from _places(inner, (*prefix, key))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(sorted(_places(SHIPPED))), JUNK)
 def test_whatever_stands_in_the_file_is_read_or_refused_with_its_place(place, junk):
     raw = copy.deepcopy(SHIPPED)

@@ -195,9 +195,7 @@ def test_threads_of_the_rule_reach_the_step(tmp_path):
 
 
 def test_threads_of_the_environment_reach_torch():
-    program = (
-        "from edpipe.device import prepare_device; prepare_device(); import torch; print(torch.get_num_threads())"
-    )
+    program = "from edpipe.device import prepare_device; prepare_device(); import torch; print(torch.get_num_threads())"
     environment = {name: value for name, value in os.environ.items() if name != "EDPIPE_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -34,8 +34,9 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
     class_names = tuple(sorted(named["train"]))
     _check_classes(folder / "meta" / "test.json", class_names, sorted(named["test"]))
     if (folder / "meta" / "classes.txt").is_file():
-        listed = (folder / "meta" / "classes.txt").read_text(encoding="utf-8").split()
-        _check_classes(folder / "meta" / "classes.txt", class_names, listed)
+        _check_classes(
+            folder / "meta" / "classes.txt", class_names, _read_text(folder / "meta" / "classes.txt").split()
+        )
     labels = {class_name: label for label, class_name in enumerate(class_names)}
     samples = [
         RawSample(labels[class_name], split, f"{name}.jpg", partial(open_image, folder / "images" / f"{name}.jpg"))
@@ -102,10 +103,17 @@ def _unpack(archive: Path) -> Path:
     return folder
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); put Food-101's own file here") from error
+
+
 def _read_meta(path: Path) -> dict[str, list[str]]:
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        named = json.loads(_read_text(path))
+    except ValueError as error:
         raise DataError(f"{path}: cannot be read ({error}); put Food-101's own file here") from error
     is_meta = isinstance(named, dict) and all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in named.values()

@@ -75,6 +75,7 @@ def dump_soft_labels(files: TeacherFiles, knobs: SoftLabelKnobs, min_top1: float
     )
     columns = (sample_ids, dataset.sample_keys[sample_ids], dataset.labels[sample_ids])
     class_ids = np.array(teacher.class_ids, dtype=np.int32)
+    record_path(out_path).unlink(missing_ok=True)
     with create_soft_labels(out_path, provenance, *columns, class_ids, batches.spec.num_views, knobs.max_kl) as writer:
         _ask(teacher, batches, sample_ids, writer, f"soft labels {files.teacher}/{files.subset}")
     _record(out_path, knobs, min_top1, teacher)

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int32, Int64, UInt64
 
 from edpipe.certify import dequantise, kl_bound, quantise_uint8
 from edpipe.errors import CorruptFileError, MismatchError, TeacherError
-from edpipe.storage.atomic import write_atomically
+from edpipe.storage.hdf5 import write_hdf5_atomically
 from edpipe.storage.records import digest_bytes
 
 FORMAT = "edpipe-soft-labels"
@@ -81,7 +81,8 @@ class SoftLabels:
         Raises:
             MismatchError: a sample is not in the file.
         """
-        rows = self._row_of[sample_ids]
+        inside = (sample_ids >= 0) & (sample_ids < len(self._row_of))
+        rows = np.where(inside, self._row_of[np.where(inside, sample_ids, 0)], -1)
         if (rows < 0).any():
             missing = int(sample_ids[rows < 0][0])
             raise MismatchError(f"{self.path}: holds no soft labels of sample {missing}; {_mend(self.path)}")
@@ -159,7 +160,7 @@ def create_soft_labels(
     Raises:
         TeacherError: the certified error at temperature 4 is larger than `max_kl` nats.
     """
-    with write_atomically(path) as partial, h5py.File(partial, "w") as file:
+    with write_hdf5_atomically(path) as file:
         _allocate(file, provenance, sample_ids, sample_keys, labels, class_ids, num_views)
         writer = SoftLabelWriter(file, provenance, labels)
         yield writer
@@ -261,6 +262,7 @@ def open_soft_labels(
 
 
 def _labels(path: Path, file: Any, provenance: Provenance) -> SoftLabels:
+    _check_shapes(path, file, provenance)
     arrays = {name: _mapped(path, file, name) for name in ("logits", "scale", "zero") if name in file}
     _check_blocks(path, file, arrays)
     sample_ids = file["sample_id"][:]
@@ -289,7 +291,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise CorruptFileError(f"{path}: no such file; {_mend(path)}") from error
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path}: not a whole soft-label file ({error}); {_mend(path)}") from error
 
 
@@ -324,8 +326,21 @@ def _check_keys(path: Path, labels: SoftLabels, sample_keys: UInt64[np.ndarray, 
         return
     with _opened(path) as file:
         stored = file["sample_key"][:]
-    if labels.sample_ids[-1] >= len(sample_keys) or (stored != sample_keys[labels.sample_ids]).any():
+    if labels.sample_ids.max() >= len(sample_keys) or (stored != sample_keys[labels.sample_ids]).any():
         raise MismatchError(f"{path}: its images are not those of the dataset (content keys differ); {_mend(path)}")
+
+
+def _check_shapes(path: Path, file: Any, provenance: Provenance) -> None:
+    """Digests cover bytes; what the bytes mean is checked here."""
+    views, samples, classes = len(file["block_digest"]), len(file["sample_id"]), len(file["class_id"])
+    wanted = {"logits": ((views, samples, classes), np.dtype(PRECISIONS[provenance.precision]))}
+    if provenance.precision == "uint8":
+        wanted |= dict.fromkeys(("scale", "zero"), ((views, samples), np.dtype(np.float16)))
+    for name, kind in wanted.items():
+        if (file[name].shape, file[name].dtype) != kind:
+            raise CorruptFileError(
+                f"{path}: '{name}' does not have the shape and type it was written with; {_mend(path)}"
+            )
 
 
 def _mapped(path: Path, file: Any, name: str) -> np.ndarray:

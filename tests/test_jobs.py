@@ -1,0 +1,325 @@
+"""The jobs that follow from params.yaml: their curricula, knobs, files and commands."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edpipe import jobs
+from edpipe.checks import check_model, check_params
+from edpipe.errors import ParamsError
+from edpipe.params.load import load_raw, parse_params
+from edpipe.tracked_jobs import check_tracked_jobs, check_when_under_dvc, tracked_jobs_text, write_tracked_jobs
+
+RAW = load_raw(Path(__file__).resolve().parent.parent / "params.yaml")
+LEVELS = ("primary", "middle", "university")
+ED, KD, CE = "experiments.digits_ed", "experiments.digits_kd", "experiments.digits_ce"
+
+
+def changed(changes=None):
+    raw = copy.deepcopy(RAW)
+    for path, value in (changes or {}).items():
+        place = raw
+        *parents, last = path.split(".")
+        for key in parents:
+            place = place[key]
+        place[last] = value
+    return raw
+
+
+def params(changes=None):
+    return parse_params(changed(changes))
+
+
+def facts(experiment, changes=None):
+    plans = jobs.curriculum(params(changes), experiment)
+    return [(p.name, p.number, p.num_stages, p.taught, p.known, tuple(u.subset for u in p.teachers)) for p in plans]
+
+
+def test_ce_is_one_stage_without_teacher():
+    (plan,) = jobs.curriculum(params({f"{CE}.method.label_smoothing": 0.1}), "digits_ce")
+    assert facts("digits_ce") == [("only", 1, 1, ("all",), ("all",), ())]
+    assert (plan.task_weight, plan.label_smoothing, plan.window, plan.budget.images) == (1.0, 0.1, (0.0, 1.0), 24000)
+
+
+def test_kd_is_one_stage_with_one_teacher():
+    (plan,) = jobs.curriculum(params({f"{KD}.method.temperature": 2.0}), "digits_kd")
+    assert facts("digits_kd") == [("only", 1, 1, ("all",), ("all",), ("all",))]
+    assert (plan.teachers[0].teacher, plan.temperature, plan.task_weight) == ("digits_teacher", 2.0, 0.3)
+    assert plan.window == (0.0, 1.0)
+
+
+def test_ed_introduces_a_subset_a_stage():
+    assert facts("digits_ed") == [
+        (level, k, 3, LEVELS[:k], LEVELS[:k], LEVELS[:k]) for k, level in enumerate(LEVELS, start=1)
+    ]
+    plan = jobs.curriculum(params(), "digits_ed")[0]
+    assert (plan.normalisation, plan.mixing, plan.window, plan.temperature) == ("slice", "mixed", (0.0, 1.0), 4.0)
+
+
+def test_ed_without_replay_teaches_the_new_subset_alone():
+    assert facts("digits_ed", {f"{ED}.method.replay": False}) == [
+        (level, k, 3, (level,), LEVELS[:k], (level,)) for k, level in enumerate(LEVELS, start=1)
+    ]
+
+
+def test_ed_with_a_full_teacher_asks_it_for_everything():
+    found = facts("digits_ed", {f"{ED}.method.teacher": "digits_teacher"})
+    assert [teachers for *_, teachers in found] == [("all",)] * 3
+
+
+def test_the_order_of_stages_is_that_of_the_subsets():
+    reversed_budgets = dict(reversed(RAW["experiments"]["digits_ed"]["stages"].items()))
+    assert facts("digits_ed", {f"{ED}.stages": reversed_budgets}) == facts("digits_ed")
+    other = ["middle", "university", "primary"]
+    assert [f[0] for f in facts("digits_ed", {"partitions.thirds.subsets": other})] == other
+
+
+def windows(stages):
+    changes = {f"{ED}.method.learning_rate": "carried", f"{ED}.stages": stages}
+    return [plan.window for plan in jobs.curriculum(params(changes), "digits_ed")]
+
+
+@pytest.mark.parametrize("unit", ["images", "epochs"])
+def test_a_carried_rate_cuts_one_schedule_by_budget(unit):
+    stages = {level: {unit: budget} for level, budget in zip(LEVELS, (2, 4, 2), strict=True)}
+    assert windows(stages) == [(0.0, 0.25), (0.25, 0.75), (0.75, 1.0)]
+
+
+def test_a_carried_rate_needs_one_unit():
+    stages = {"primary": {"images": 100}, "middle": {"epochs": 1}, "university": {"images": 100}}
+    with pytest.raises(ParamsError) as caught:
+        windows(stages)
+    assert str(caught.value) == (
+        "experiments.digits_ed.method.learning_rate: 'carried' needs all stages in epochs or all in images, got both"
+    )
+
+
+def everything(changes=None):
+    checked = params(changes)
+    return {job.command: job for job in jobs.jobs_of(checked, ("digits_ce", "digits_kd", "digits_ed"))}
+
+
+def test_every_job_once_and_in_order():
+    made, found = set(), list(everything().values())
+    for job in found:
+        assert set(job.all_inputs) <= made, job.command
+        assert made.isdisjoint(job.outputs), job.command
+        assert len(set(job.outputs)) == len(job.outputs)
+        made |= set(job.outputs)
+    assert len(found) == 1 + 1 + 4 + 4 + 3 * (1 + 1 + 3) + 3 * 3 + 3 + 3
+
+
+def test_all_experiments_together_write_no_file_twice():
+    outputs = [path for job in jobs.jobs_of(params(), RAW["experiments"]) for path in job.outputs]
+    assert len(outputs) == len(set(outputs))
+
+
+def test_teachers_and_soft_labels_belong_to_no_experiment():
+    for job in jobs.jobs_of(params(), RAW["experiments"]):
+        if job.step in ("pack_dataset", "partition_dataset", "train_teacher", "fetch_teacher", "dump_soft_labels"):
+            assert not any(name in str(path) for path in job.outputs for name in RAW["experiments"])
+
+
+@pytest.mark.parametrize("experiment", RAW["experiments"])
+def test_the_keys_of_a_job_stand_in_the_file(experiment):
+    for job in jobs.jobs_of(params(), [experiment]):
+        for key in job.keys:
+            place = RAW
+            for part in key.split("."):
+                assert part in place, f"{job.command}: {key}"
+                place = place[part]
+        assert bool(job.keys) == bool(job.knobs)
+
+
+def test_commands():
+    commands = list(everything())
+    assert commands[:2] == [
+        "edpipe pack_dataset --dataset digits",
+        "edpipe partition_dataset --dataset digits --partition thirds",
+    ]
+    assert "edpipe train_teacher --dataset digits --teacher digits_specialists --subset middle" in commands
+    assert "edpipe dump_soft_labels --dataset digits --teacher digits_teacher --subset all" in commands
+    assert "edpipe run_stage --experiment digits_ed --seed 2 --stage university" in commands
+    assert "edpipe evaluate --experiment digits_kd --seed 0" in commands
+    assert commands[-1] == "edpipe report --experiment digits_ed"
+
+
+def test_a_fetched_teacher_has_its_own_step():
+    found = jobs.make_teacher(params(), "food101", "food101_teacher", "all")
+    assert found.step == "fetch_teacher"
+
+
+def test_a_stage_reads_what_it_grows_from_and_its_soft_labels():
+    found = everything()
+    first = found["edpipe run_stage --experiment digits_ed --seed 1 --stage primary"].inputs
+    second = found["edpipe run_stage --experiment digits_ed --seed 1 --stage middle"].inputs
+    assert first["previous"] == ()
+    students = "artifacts/students/digits_ed/seed1"
+    assert [str(p) for p in second["previous"]] == [f"{students}/1_primary.safetensors", f"{students}/1_primary.json"]
+    specialists = "digits/digits_specialists"
+    assert [str(p) for p in second["soft_labels"]] == [
+        f"artifacts/soft_labels/{specialists}/primary.h5",
+        f"artifacts/soft_labels/{specialists}/middle.h5",
+    ]
+    assert [str(p) for p in second["teachers"]] == [
+        f"artifacts/teachers/{specialists}/primary.json",
+        f"artifacts/teachers/{specialists}/middle.json",
+    ]
+
+
+def kinds(commands):
+    """Commands in short: step and the values that name the job, seed 0 alone."""
+    short = [c.removeprefix("edpipe ").split(" ") for c in commands if "--seed 1" not in c and "--seed 2" not in c]
+    return {" ".join([words[0], *(w for w in words[1:] if not w.startswith("--"))]) for words in short}
+
+
+STAGES = {f"run_stage digits_ed 0 {level}" for level in LEVELS}
+ALL_STAGES = STAGES | {"run_stage digits_ce 0 only", "run_stage digits_kd 0 only"}
+SPECIALISTS = {f"train_teacher digits digits_specialists {level}" for level in LEVELS}
+TEACHERS = SPECIALISTS | {"train_teacher digits digits_teacher all"}
+SPECIAL_DUMPS = {f"dump_soft_labels digits digits_specialists {level}" for level in LEVELS}
+DUMPS = SPECIAL_DUMPS | {"dump_soft_labels digits digits_teacher all"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "touched"),
+    [
+        ("datasets.digits.val_fraction", 0.2, {"pack_dataset digits"}),
+        ("datasets.fashion_mnist.val_fraction", 0.2, set()),
+        ("partitions.thirds.class_order_seed", 1, {"partition_dataset digits thirds"}),
+        ("recipes.tiny_images.warmup", 0.2, TEACHERS | ALL_STAGES),
+        ("recipes.small_images.warmup", 0.2, set()),
+        ("teachers.digits_specialists.network.model", "resnet20", SPECIALISTS),
+        ("teachers.digits_teacher.fitting.seed", 1, {"train_teacher digits digits_teacher all"}),
+        ("teachers.digits_specialists.min_top1", 0.5, SPECIAL_DUMPS),
+        ("teachers.fashion_teacher.min_top1", 0.5, set()),
+        ("students.resnet8.reference", "linear", ALL_STAGES),
+        ("students.resnet18.reference", "linear", set()),
+        ("soft_labels.digits.precision", "float16", DUMPS),
+        ("soft_labels.digits.max_kl", 1.0, DUMPS),
+        # Views are seen by all; how many there are, only by those who need a stored teacher.
+        ("soft_labels.digits.views.augment.padding", 2, TEACHERS | DUMPS | ALL_STAGES),
+        ("soft_labels.digits.views.views", 3, DUMPS | STAGES | {"run_stage digits_kd 0 only"}),
+        ("soft_labels.digits.views.seed", 3, DUMPS | STAGES | {"run_stage digits_kd 0 only"}),
+        (f"{ED}.method.temperature", 2.0, STAGES),
+        (f"{ED}.method.mixing", "sequential", STAGES),
+        (f"{ED}.method.normalisation", "full", STAGES),
+        (f"{ED}.method.task_weight", 0.5, STAGES),
+        (f"{ED}.stages.middle.images", 9000, {"run_stage digits_ed 0 middle"}),
+        (f"{ED}.stages.primary.learning_rate", 0.2, {"run_stage digits_ed 0 primary"}),
+        # A carried schedule is cut by the budgets of all stages, so that every stage changes.
+        (f"{ED}.method.learning_rate", "carried", STAGES),
+        (f"{ED}.method.replay", False, {"run_stage digits_ed 0 middle", "run_stage digits_ed 0 university"}),
+        (f"{KD}.method.temperature", 2.0, {"run_stage digits_kd 0 only"}),
+        (f"{CE}.method.label_smoothing", 0.1, {"run_stage digits_ce 0 only"}),
+        (f"{KD}.seeds", [0, 1, 2, 3], {"result digits_kd"}),
+        ("tracked", [], set()),
+    ],
+)
+def test_a_changed_knob_changes_the_jobs_that_depend_on_it_and_no_others(path, value, touched):
+    before, after = everything(), everything({path: value})
+    different = {c for c, job in after.items() if c in before and job.knobs_text != before[c].knobs_text}
+    assert kinds(different) == touched
+
+
+@pytest.mark.parametrize(
+    "path", ["soft_labels.digits.views.seed", f"{ED}.stages.middle.images", f"{KD}.method.temperature"]
+)
+def test_a_job_whose_knobs_change_names_the_key_that_changed(path):
+    before, after = everything(), everything({path: 7})
+    for command, job in after.items():
+        if job.knobs_text != before[command].knobs_text:
+            assert any(path == key or path.startswith(f"{key}.") for key in job.keys), command
+
+
+def test_a_carried_rate_makes_every_stage_depend_on_all_budgets():
+    carried = {f"{ED}.method.learning_rate": "carried"}
+    before, after = everything(carried), everything(carried | {f"{ED}.stages.middle.images": 9000})
+    assert kinds(c for c in after if after[c].knobs_text != before[c].knobs_text) == STAGES
+    stage = after["edpipe run_stage --experiment digits_ed --seed 0 --stage primary"]
+    assert "experiments.digits_ed.stages" in stage.keys
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda p: jobs.pack_dataset(p, "digit"),
+            "datasets: no entry named 'digit'; did you mean 'digits'?",
+        ),
+        (
+            lambda p: jobs.make_teacher(p, "digits", "digits_teacher", "primary"),
+            "subset of teacher 'digits_teacher': 'primary' is not one of them; allowed: all",
+        ),
+        (
+            lambda p: jobs.dump_soft_labels(p, "digits", "digits_specialists", "all"),
+            "subset of teacher 'digits_specialists': 'all' is not one of them; allowed: primary, middle, university",
+        ),
+        (
+            lambda p: jobs.run_stage(p, "digits_ed", 9, "primary"),
+            "seeds of experiment 'digits_ed': 9 is not one of them; allowed: 0, 1, 2",
+        ),
+        (
+            lambda p: jobs.run_stage(p, "digits_ed", 0, "only"),
+            "stages of experiment 'digits_ed': 'only' is not one of them; allowed: primary, middle, university",
+        ),
+        (
+            lambda p: jobs.evaluate(p, "digits_ed", 9),
+            "seeds of experiment 'digits_ed': 9 is not one of them; allowed: 0, 1, 2",
+        ),
+        (lambda p: jobs.report(p, "digits_et"), "experiments: no entry named 'digits_et'; did you mean 'digits_ed'?"),
+    ],
+)
+def test_a_job_that_is_none_is_refused(ask, message):
+    with pytest.raises(ParamsError) as caught:
+        ask(params())
+    assert str(caught.value) == message
+
+
+def test_model_names_are_checked_with_their_place():
+    check_params(params(), ("digits_ce", "digits_kd", "digits_ed"))
+    with pytest.raises(ParamsError, match=r"^students\.resnet8\.model: .*'resnet9'"):
+        check_params(params({"students.resnet8.model": "resnet9"}), ("digits_ce",))
+    with pytest.raises(ParamsError, match=r"^teachers\.digits_teacher\.network\.model: .*'resnt14'"):
+        check_params(params({"teachers.digits_teacher.network.model": "resnt14"}), ("digits_kd",))
+    with pytest.raises(ParamsError, match=r"^here: "):
+        check_model("here", "nonsense")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    return tmp_path
+
+
+def test_the_lists_for_dvc_are_written_once_and_checked(folder, monkeypatch):
+    with pytest.raises(
+        ParamsError, match=r"does not fit params.yaml any more; run `edpipe tracked_jobs`, then call dvc again"
+    ):
+        check_tracked_jobs(params())
+    assert write_tracked_jobs(params())
+    assert not write_tracked_jobs(params())
+    check_tracked_jobs(params())
+    other = params({"tracked": ["digits_ce"]})
+    check_when_under_dvc(other)
+    monkeypatch.setenv("DVC_STAGE", "run_stage@x")
+    check_when_under_dvc(params())
+    with pytest.raises(ParamsError, match=r"^workflow/tracked_jobs\.yaml: does not fit"):
+        check_when_under_dvc(other)
+
+
+def test_the_lists_for_dvc_hold_every_tracked_job_and_no_other():
+    lists = yaml.safe_load(tracked_jobs_text(params()))["jobs"]
+    found = jobs.jobs_of(params(), RAW["tracked"])
+    assert sum(len(entries) for entries in lists.values()) == len(found)
+    assert set(lists["run_stage"]) >= {"digits_ed-0-primary", "digits_ce-2-only"}
+    stage = lists["run_stage"]["digits_ed-0-middle"]
+    assert stage["before"] == "artifacts/students/digits_ed/seed0/1_primary.safetensors"
+    assert stage["soft_labels"] == "artifacts/soft_labels/digits/digits_specialists/middle.h5"
+    assert stage["stage_key"] == "experiments.digits_ed.stages.middle"
+    # Every entry of a list has the same keys: DVC fills one template with each.
+    assert all(len({tuple(sorted(e)) for e in entries.values()}) <= 1 for entries in lists.values())
+    assert tracked_jobs_text(params({"tracked": []})).startswith("# Written by `edpipe tracked_jobs`")

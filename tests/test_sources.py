@@ -1,0 +1,118 @@
+"""Which source files a step depends on: what its text imports, held against what it loads when it runs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from project import make_project, tiny_params
+
+from edpipe.sources import ROOT, source_files
+
+STEPS = (
+    "pack_dataset",
+    "partition_dataset",
+    "train_teacher",
+    "fetch_teacher",
+    "dump_soft_labels",
+    "run_stage",
+    "evaluate",
+    "result",
+    "report",
+)
+DISPATCH = ("__main__", "__init__", "jobs", "layout", "checks", "tracked_jobs", "workflow_hooks")
+"""What turns a command into a job; an edit of it changes the job's knobs or nothing."""
+
+
+def closure(step):
+    return {name.removeprefix("edpipe/").removesuffix(".py") for name in source_files(step)}
+
+
+def test_there_is_a_step_for_each_module():
+    shared = {"__init__", "teaching"}
+    assert {path.stem for path in (ROOT / "steps").glob("*.py")} - shared == set(STEPS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_command_line_and_the_checks_of_params_are_in_no_closure(step):
+    found = closure(step)
+    assert f"steps/{step}" in found
+    assert found.isdisjoint({"params/schema", "params/load", "jobs", "__main__", "checks", "tracked_jobs", "layout"})
+    assert not any(name.endswith("__init__") for name in found)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_files_are_sorted_and_exist(step):
+    files = source_files(step)
+    assert list(files) == sorted(set(files))
+    assert all((ROOT.parent / name).is_file() for name in files)
+
+
+def test_an_edit_of_the_students_losses_trains_no_teacher_again():
+    assert "losses" in closure("run_stage")
+    assert "methods/curriculum" in closure("run_stage")
+    for step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "evaluate"):
+        assert closure(step).isdisjoint({"losses", "methods/ed", "methods/kd", "methods/curriculum", "steps/run_stage"})
+
+
+def test_a_step_depends_on_what_it_uses():
+    assert {"training", "views", "pixels", "schedule", "models/zoo", "storage/weights"} <= closure("train_teacher")
+    assert {"certify", "storage/soft_label_file", "batches"} <= closure("dump_soft_labels")
+    assert {"models/fetch", "steps/teaching"} <= closure("fetch_teacher")
+    assert "models/fetch" not in closure("train_teacher")
+    assert {"metrics", "forgetting"} <= closure("evaluate")
+    assert {"datasets/digits", "datasets/food101"} <= closure("pack_dataset")
+    assert not {name for name in closure("run_stage") if name.startswith("datasets/")}
+
+
+def test_other_steps_are_refused():
+    with pytest.raises(ValueError, match=r"^no step named 'nonsense'$"):
+        source_files("nonsense")
+
+
+RUN = """
+import json, sys
+loaded = {}
+for arguments in json.loads(sys.argv[1]):
+    for name in [n for n in sys.modules if n.split(".")[0] == "edpipe"]:
+        del sys.modules[name]
+    from edpipe.__main__ import main
+    assert main(arguments) == 0, arguments
+    names = [n.removeprefix("edpipe.").replace(".", "/") for n in sys.modules if n.startswith("edpipe.")]
+    files = {n: getattr(sys.modules["edpipe." + n.replace("/", ".")], "__file__", "") for n in names}
+    loaded[arguments[0]] = [n for n, file in files.items() if not file.endswith("__init__.py")]
+print(json.dumps(loaded))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_step_loads_when_it_runs_is_in_its_closure(tmp_path):
+    params = tiny_params()
+    params["partitions"]["halves"] = {"subsets": ["primary"]}
+    del params["experiments"]["ce"], params["experiments"]["kd"]
+    params["experiments"]["ed"]["stages"] = {"primary": {"images": 64}}
+    project = make_project(tmp_path, params)
+    teacher = ["--dataset", "digits", "--teacher", "specialists", "--subset", "primary"]
+    commands = [
+        ["pack_dataset", "--dataset", "digits"],
+        ["partition_dataset", "--dataset", "digits", "--partition", "halves"],
+        ["train_teacher", *teacher],
+        ["dump_soft_labels", *teacher],
+        ["run_stage", "--experiment", "ed", "--seed", "0", "--stage", "primary"],
+        ["evaluate", "--experiment", "ed", "--seed", "0"],
+        ["result", "--experiment", "ed"],
+        ["report", "--experiment", "ed"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(commands)],
+        cwd=tmp_path,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for step, names in json.loads(done.stdout.splitlines()[-1]).items():
+        names = {n for n in names if n not in DISPATCH and not n.startswith(("params/", "methods/"))}
+        # The dispatch computes digests and checks model names for every step.
+        assert names <= closure(step) | {"storage/records", "storage/atomic", "sources", "models/names"}, step

@@ -1,0 +1,364 @@
+"""The steps, one after the other, on a few digits: teachers, soft labels, three stages, evaluation."""
+
+import copy
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from project import tiny_params
+
+from edpipe import jobs
+from edpipe.__main__ import main
+from edpipe.errors import EdpipeError, MismatchError, TeacherError
+from edpipe.losses import combine, kd_loss, task_loss
+from edpipe.models.student import Student
+from edpipe.models.zoo import build_network
+from edpipe.params.load import load_params
+from edpipe.pixels import normalise
+from edpipe.steps import run_stage as stage_step
+from edpipe.steps.dump_soft_labels import TeacherFiles, dump_soft_labels, load_teacher
+from edpipe.steps.evaluate import evaluate
+from edpipe.steps.run_stage import StageFiles, StageKnobsOfJob, run_stage
+from edpipe.storage.dataset_file import Dataset, open_dataset
+from edpipe.storage.records import read_record, record_path, write_record
+from edpipe.storage.soft_label_file import open_soft_labels
+from edpipe.storage.weights import read_weights
+from edpipe.training import forward
+from edpipe.views import view_of
+
+pytestmark = pytest.mark.slow
+LEVELS = ("primary", "middle", "university")
+EXPERIMENTS = ("ed", "kd", "one_level")
+
+
+def params():
+    """Three school levels, a full teacher, all nine views in float32; and ED with a single level."""
+    tiny = copy.deepcopy(tiny_params())
+    tiny["datasets"]["digits"]["max_per_class"] = 8
+    tiny["partitions"] = {"thirds": {"subsets": list(LEVELS)}, "whole": {"subsets": ["everything"]}}
+    tiny["teachers"]["specialists"]["partition"] = "thirds"
+    tiny["soft_labels"]["digits"]["views"]["views"] = "all"
+    tiny["soft_labels"]["digits"]["precision"] = "float32"
+    common = {**tiny["experiments"]["kd"], "partition": "thirds"}
+    budget = {"images": 64, "learning_rate": 0.05}
+    tiny["experiments"] = {
+        "ed": {**common, "method": {"name": "ed", "teacher": "specialists"}, "stages": dict.fromkeys(LEVELS, budget)},
+        "kd": {**common, "method": {"name": "kd", "teacher": "general"}, "stages": {"only": budget}},
+        "one_level": {
+            **common,
+            "partition": "whole",
+            "method": {"name": "ed", "teacher": "general"},
+            "stages": {"everything": budget},
+        },
+    }
+    tiny["tracked"] = []
+    return tiny
+
+
+def run_all(folder):
+    """Every step but the report, in `folder`."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(params()), encoding="utf-8")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for job in jobs.jobs_of(load_params(), EXPERIMENTS):
+            if job.step != "report":
+                assert main(job.command.split()[1:]) == 0, job.command
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which everything has run once."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDPIPE_THREADS", "1")
+        patch.setenv("EDPIPE_DEVICE", "cpu")
+        patch.delenv("DVC_STAGE", raising=False)
+        yield run_all(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def folder(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def stage_job(experiment, stage):
+    job = jobs.run_stage(load_params(), experiment, 0, stage)
+    previous = job.inputs["previous"]
+    paths = (job.inputs[role] for role in ("soft_labels", "teachers"))
+    files = StageFiles(
+        job.inputs["dataset"][0], job.inputs["partition"][0], previous[0] if previous else None, *paths, job.outputs[0]
+    )
+    return StageKnobsOfJob(**job.knobs), files
+
+
+def dump_job(teacher, subset):
+    job = jobs.dump_soft_labels(load_params(), "digits", teacher, subset)
+    partition = (*job.inputs["partition"], None)[0]
+    files = TeacherFiles(teacher, subset, job.inputs["dataset"][0], partition, job.inputs["teacher"][0])
+    return job, files
+
+
+def student_weights(experiment, name):
+    return read_weights(Path(f"artifacts/students/{experiment}/seed0/{name}.safetensors"))
+
+
+def test_a_student_starts_from_the_bytes_of_the_stage_before(folder):
+    for before, stage in (("1_primary", "middle"), ("2_middle", "university")):
+        knobs, files = stage_job("ed", stage)
+        classroom = stage_step._open(0, knobs, files)
+        student, digest = stage_step._student(0, knobs, files, classroom)
+        weights, record = student_weights("ed", before)
+        body = {name: value for name, value in weights.items() if not name.startswith("reference.")}
+        own = student.weights()
+        assert body
+        assert all(own[name].numpy().tobytes() == value.numpy().tobytes() for name, value in body.items())
+        assert digest == record["weights_digest"]
+
+
+def test_the_last_student_is_exactly_the_named_network(folder):
+    network = build_network("resnet8", 10, 1, 0)
+    for experiment, name in (("ed", "3_university"), ("kd", "1_only"), ("one_level", "1_everything")):
+        weights, _ = student_weights(experiment, name)
+        assert weights.keys() == network.state_dict().keys()
+        network.load_state_dict(weights)
+
+
+def test_earlier_students_have_a_reference_and_outputs_for_what_they_know(folder):
+    for name, level, known in (("1_primary", 1, 3), ("2_middle", 2, 6)):
+        weights, record = student_weights("ed", name)
+        student = Student(build_network("resnet8", 10, 1, 0), level, 3, known, "adapter", 8, 1, 0)
+        student.load(weights)
+        assert record["known_class_ids"] == list(range(known))
+
+
+def test_records_say_what_went_in(folder):
+    dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
+    before = ""
+    for number, level in enumerate(LEVELS, start=1):
+        _, record = student_weights("ed", f"{number}_{level}")
+        assert record["step"] == "run_stage"
+        assert record["seed"] == 0
+        assert record["images_seen"] == 64
+        assert record["inputs"]["dataset"] == dataset.digest
+        assert record["inputs"]["previous"] == before
+        assert [use["subset"] for use in record["inputs"]["soft_labels"]] == list(LEVELS[:number])
+        for use in record["inputs"]["soft_labels"]:
+            teacher = read_record(Path(f"artifacts/teachers/digits/specialists/{use['subset']}.json"))
+            assert use["teacher_digest"] == teacher["weights_digest"]
+        assert record["knobs"]["plan"]["name"] == level
+        assert record["knobs"]["recipe"]["batch_size"] == 32
+        taught = dataset.sample_ids("train", record["known_class_ids"])
+        assert record["taught_samples"] == len(taught)
+        before = record["weights_digest"]
+
+
+def test_no_record_names_this_machine(folder):
+    for path in (folder / "artifacts").rglob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert str(folder) not in text
+        assert "/" not in "".join(read_record(path)), path
+
+
+def test_a_school_of_one_level_with_a_full_teacher_is_kd(folder):
+    ed, ed_record = student_weights("one_level", "1_everything")
+    kd, kd_record = student_weights("kd", "1_only")
+    assert ed_record["weights_digest"] == kd_record["weights_digest"]
+    assert all(torch.equal(ed[name], kd[name]) for name in kd)
+    assert ed_record["final_loss"] == kd_record["final_loss"]
+
+
+def test_two_equal_runs_write_equal_bytes(folder, tmp_path):
+    again = run_all(tmp_path)
+    files = [
+        p.relative_to(folder) for top in ("artifacts", "results") for p in (folder / top).rglob("*") if p.is_file()
+    ]
+    assert len(files) > 25
+    for name in files:
+        assert (folder / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def live_logits(batches, sample_ids):
+    """The teacher asked anew, view by view, with the samples together as the dump had them."""
+    _, files = dump_job("general", "all")
+    teacher = load_teacher(files, batches.dataset, 0.0)
+    teacher.network.to(memory_format=torch.channels_last).eval()
+    with torch.inference_mode():
+        for view in range(batches.spec.num_views):
+            images = normalise(batches.views(sample_ids, np.full(len(sample_ids), view)), teacher.mean, teacher.std)
+            yield forward(teacher.network, images, teacher.recipe).numpy()
+
+
+def test_the_stored_teacher_is_the_live_teacher(folder):
+    knobs, files = stage_job("kd", "only")
+    classroom = stage_step._open(0, knobs, files)
+    student, _ = stage_step._student(0, knobs, files, classroom)
+    sample_ids = classroom.dataset.sample_ids("train")
+    live = np.stack(list(live_logits(classroom.batches, sample_ids)))
+    labels = open_soft_labels(files.soft_labels[0])
+    for view in range(9):
+        assert np.array_equal(labels.logits(sample_ids, np.full(len(sample_ids), view)), live[view])
+    for start in (0, 32, 200):
+        epochs, ids = classroom.stream.slice(start, start + 32)
+        views = view_of(classroom.seed, epochs, ids, 9)
+        images = normalise(classroom.batches.views(ids, views), classroom.dataset.mean, classroom.dataset.std)
+        outputs = forward(student.eval(), images, knobs.recipe)
+        targets = torch.from_numpy(live[views, np.searchsorted(sample_ids, ids)])
+        truth = torch.from_numpy(classroom.dataset.labels[ids].astype(np.int64))
+        online = combine(task_loss(outputs, truth), kd_loss(outputs, targets, 4.0), 0.3)
+        assert classroom.loss(student, start, start + 32).item() == online.item()
+
+
+def test_a_teacher_under_its_gate_is_refused(folder, tmp_path):
+    job, files = dump_job("general", "all")
+    record = read_record(record_path(files.weights_path))
+    with pytest.raises(TeacherError) as caught:
+        dump_soft_labels(files, job.knobs["soft_labels"], 1.5, tmp_path / "a.h5")
+    assert str(caught.value) == (
+        f"{files.weights_path}: top1 {record['top1']:.4f} on its {record['top1_split']} images is under "
+        "teachers.general.min_top1 1.5; train it longer, or lower min_top1"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_of_other_classes_is_refused(folder, tmp_path):
+    _, files = dump_job("general", "all")
+    job, special = dump_job("specialists", "primary")
+    with pytest.raises(MismatchError, match="this teacher was made from partition '', at hand is '"):
+        dump_soft_labels(
+            replace(special, weights_path=files.weights_path), job.knobs["soft_labels"], 0.0, tmp_path / "a.h5"
+        )
+
+
+def refused(knobs, files, out):
+    with pytest.raises(EdpipeError) as caught:
+        run_stage("t", 0, knobs, replace(files, out=out / "student.safetensors"))
+    assert not list(out.glob("student*"))
+    return str(caught.value)
+
+
+def test_soft_labels_of_another_teacher_are_refused(folder, tmp_path):
+    knobs, files = stage_job("ed", "primary")
+    other_weights = tmp_path / "teacher.json"
+    write_record(other_weights, {"weights_digest": "f" * 16})
+    said = refused(knobs, replace(files, teachers=(other_weights,)), tmp_path)
+    assert said.startswith(f"{files.soft_labels[0]}: was made with teacher digest '")
+    assert "asked for is 'ffffffffffffffff'" in said
+    middle = Path("artifacts/soft_labels/digits/specialists/middle.h5")
+    said = refused(knobs, replace(files, soft_labels=(middle,)), tmp_path)
+    assert said.startswith(f"{middle}: was made with subset 'middle', asked for is 'primary'")
+    general = Path("artifacts/soft_labels/digits/general/all.h5")
+    said = refused(knobs, replace(files, soft_labels=(general,)), tmp_path)
+    assert said.startswith(f"{general}: was made with teacher 'general', asked for is 'specialists'")
+
+
+def test_soft_labels_of_other_views_are_refused(folder, tmp_path):
+    knobs, files = stage_job("ed", "primary")
+    drawn = knobs.views.model_copy(update={"views": 9})
+    said = refused(replace(knobs, views=drawn), files, tmp_path)
+    assert said.startswith(f"{files.soft_labels[0]}: was made with view spec ")
+
+
+def test_a_stage_grown_from_another_dataset_is_refused(folder, tmp_path):
+    knobs, files = stage_job("ed", "middle")
+    for name in ("dataset", "partition"):
+        before = tmp_path / name / "before.safetensors"
+        before.parent.mkdir()
+        shutil.copy(files.previous, before)
+        record = read_record(record_path(files.previous))
+        record["inputs"][name] = "f" * 16
+        write_record(record_path(before), record)
+        said = refused(knobs, replace(files, previous=before), tmp_path)
+        assert said == f"{before}: was taught from another dataset or partition; run the stages again"
+
+
+def test_evaluation_wants_an_unbroken_chain(folder, tmp_path):
+    job = jobs.evaluate(load_params(), "ed", 0)
+    students = tuple(p for p in job.inputs["students"] if p.suffix != ".json")
+    paths = (job.inputs["dataset"][0], job.inputs["partition"][0])
+    with pytest.raises(
+        MismatchError, match="did not grow from the stage before it that is at hand; run the stages again"
+    ):
+        evaluate(0, *paths, students[1:], tmp_path / "a.json")
+    kd = Path("artifacts/students/one_level/seed0/1_everything.safetensors")
+    with pytest.raises(
+        MismatchError, match=r"was taught from another dataset or partition \(.*\); run its stages again"
+    ):
+        evaluate(0, *paths, (kd,), tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_tells_all_that_a_result_needs(folder):
+    contents = json.loads(Path("artifacts/evaluations/ed/seed0.json").read_text(encoding="utf-8"))
+    matrix = [stage["top1_by_subset"] for stage in contents["stages"]]
+    assert [[row[level] is not None for level in LEVELS] for row in matrix] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
+    dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
+    assert contents["metrics"]["test_samples"] == len(dataset.sample_ids("test"))
+    assert [stage["images_with_teacher"] for stage in contents["stages"]] == [64, 64, 64]
+    parameters = sum(p.numel() for p in build_network("resnet8", 10, 1, 0).parameters())
+    assert contents["stages"][-1]["parameters"] == parameters
+
+
+class Spy:
+    """Which samples were looked at."""
+
+    def __init__(self, monkeypatch):
+        self.splits, self.seen = set(), set()
+        sample_ids, images = Dataset.sample_ids, Dataset.images
+
+        def spied_ids(dataset, split, *classes):
+            self.splits.add(split)
+            return sample_ids(dataset, split, *classes)
+
+        def spied_images(dataset, ids):
+            self.seen.update(ids.tolist())
+            return images(dataset, ids)
+
+        monkeypatch.setattr(Dataset, "sample_ids", spied_ids)
+        monkeypatch.setattr(Dataset, "images", spied_images)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train_teacher --dataset digits --teacher specialists --subset primary",
+        "dump_soft_labels --dataset digits --teacher specialists --subset primary",
+        "run_stage --experiment ed --seed 0 --stage primary",
+    ],
+)
+def test_only_evaluation_looks_at_test_images(folder, monkeypatch, command):
+    test_ids = set(open_dataset(Path("artifacts/datasets/digits.h5")).sample_ids("test").tolist())
+    spy = Spy(monkeypatch)
+    assert main(command.split()) == 0
+    assert spy.seen
+    assert spy.seen.isdisjoint(test_ids)
+    assert "test" not in spy.splits
+
+
+def test_evaluation_looks_at_nothing_but_test_images(folder, monkeypatch):
+    test_ids = set(open_dataset(Path("artifacts/datasets/digits.h5")).sample_ids("test").tolist())
+    spy = Spy(monkeypatch)
+    assert main(["evaluate", "--experiment", "ed", "--seed", "0"]) == 0
+    assert spy.seen == test_ids
+    assert spy.splits == {"test"}
+
+
+def test_the_wrong_step_for_a_teacher_is_refused_in_one_line(folder, capsys):
+    assert main(["fetch_teacher", "--dataset", "digits", "--teacher", "general", "--subset", "all"]) == 2
+    assert capsys.readouterr().err == (
+        "edpipe: teachers.general.network.source: this teacher is made by `edpipe train_teacher`, not fetch_teacher\n"
+    )
