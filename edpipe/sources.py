@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent
 def source_files(step: str) -> tuple[str, ...]:
     """Files of the package that `edpipe.steps.<step>` imports, directly or not, as paths from the project folder.
 
-    Imports inside functions count as well, and so does a template beside the step. Sorted; package `__init__` files are left out, they hold only docstrings.
+    Imports inside functions count as well, and so does a template beside the step. Sorted; package `__init__` files are
+    left out, they hold only docstrings.
 
     Raises:
         ValueError: no such step.

@@ -2,6 +2,8 @@
 
 import os
 
+from edpipe.errors import EdpipeError
+
 THREAD_VARIABLES = ("EDPIPE_THREADS", "OMP_NUM_THREADS")
 
 
@@ -9,12 +11,12 @@ def num_threads() -> int:
     """Threads this process may use: EDPIPE_THREADS, else OMP_NUM_THREADS (Snakemake sets it), else all cores.
 
     Raises:
-        ValueError: the variable is not a whole number of at least 1.
+        EdpipeError: the variable is not a whole number of at least 1.
     """
     for variable in THREAD_VARIABLES:
         text = os.environ.get(variable)
         if text:
             if not text.isdigit() or int(text) < 1:
-                raise ValueError(f"{variable}={text!r}: must be a whole number of at least 1")
+                raise EdpipeError(f"{variable}={text!r}: must be a whole number of at least 1; mend or unset it")
             return int(text)
     return len(os.sched_getaffinity(0))

@@ -238,22 +238,21 @@ def test_damaged_archive_is_named(project, tmp_path):
 # Found by steps that have inputs
 
 
-def test_partition_that_does_not_fit_is_found_before_training(finished):
+def test_partition_that_does_not_fit_is_found_before_training(project):
     names = [f"level{k}" for k in range(12)]
     stages = {name: {"images": 64} for name in names}
-    finished.write_params(
-        changed_params(("partitions.halves", {"subsets": names, "ratio": [1] * 12}), ("experiments.ed.stages", stages))
-    )
-    words = ("partition_dataset", "--dataset", "digits", "--partition", "halves")
-    line = r"partition.*10 classes.*12.*|partition.*12.*10 classes.*"
-    shutil.rmtree(finished.root / "logs")
-    check_one_line(finished.edpipe(*words), line)
-    ran = finished.snakemake("--", "results/ed.json")
+    partition = {"subsets": names, "ratio": [1] * 12}
+    project.write_params(changed_params(("partitions.halves", partition), ("experiments.ed.stages", stages)))
+    line = r"partition: ratio \[1, .*\] leaves a subset without a class: 10 classes .*; use fewer subsets, or .*"
+    ran = project.snakemake("--", "results/ed.json")
     assert ran.rc != 0
     assert len(ran.said) == 1, ran.text
-    assert finished.files("logs") == ["logs/partition_dataset/digits-halves.log"]
-    log = finished.root / "logs/partition_dataset/digits-halves.log"
+    assert re.fullmatch(f"edpipe: {line}", ran.said[0])
+    assert project.files("logs") == ["logs/pack_dataset/digits.log", "logs/partition_dataset/digits-halves.log"]
+    log = project.root / "logs/partition_dataset/digits-halves.log"
     assert log.read_text(encoding="utf-8").splitlines() == ran.said
+    check_one_line(project.edpipe("partition_dataset", "--dataset", "digits", "--partition", "halves"), line)
+    assert project.files("artifacts") == ["artifacts/datasets/digits.h5", "artifacts/datasets/digits.json"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def evaluate(
     dataset = open_dataset(dataset_path)
     partition = read_partition(partition_path, dataset)
     stages = [_load(path, dataset, partition) for path in student_paths]
-    _check_chain(student_paths, stages)
+    _check_chain(student_paths, stages, seed)
     outcomes = [_test(stage, dataset, partition) for stage in stages]
     matrix = np.array([[o["top1_by_subset"][s] for s in partition.subsets] for o in outcomes], dtype=np.float64)
     metrics = outcomes[-1]["overall"] | _forgetting(partition, matrix)
@@ -91,9 +91,11 @@ def _load(path: Path, dataset: Dataset, partition: Partition) -> StageStudent:
     return StageStudent(student, record)
 
 
-def _check_chain(paths: tuple[Path, ...], stages: list[StageStudent]) -> None:
+def _check_chain(paths: tuple[Path, ...], stages: list[StageStudent], seed: int) -> None:
     before = ""
     for path, stage in zip(paths, stages, strict=True):
+        if stage.record["seed"] != seed:
+            raise MismatchError(f"{path}: was trained with seed {stage.record['seed']}, not {seed}; run its stages again")
         if stage.record["inputs"]["previous"] != before:
             raise MismatchError(f"{path}: did not grow from the stage before it that is at hand; run the stages again")
         before = stage.record["weights_digest"]

@@ -11,7 +11,7 @@ from edpipe.datasets.images import to_jpeg, to_square
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.datasets.readers import read_raw
 from edpipe.datasets.splits import assign_splits
-from edpipe.errors import DataError
+from edpipe.errors import DataError, OverwriteError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.progress import Tick, announce, show_progress
 from edpipe.storage.dataset_file import SPLITS, Dataset, DatasetHeader, decode_jpeg, open_dataset
@@ -33,7 +33,7 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
         OverwriteError: the file cannot be written.
     """
     raw = assign_splits(read_raw(root, knobs), knobs)
-    record_path(out_path).unlink(missing_ok=True)
+    _remove_record(out_path)
     header = DatasetHeader(
         name, raw.class_names, knobs.encoding, knobs.image_size, knobs.channels, knobs.stored_side or knobs.image_size
     )
@@ -54,6 +54,15 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
     write_record(record_path(out_path), _record(dataset, knobs, counts))
     totals = ", ".join(f"{sum(of_class.values())} {split}" for split, of_class in counts.items())
     announce(f"{out_path}: {dataset.num_classes} classes, {totals}")
+
+
+def _remove_record(out_path: Path) -> None:
+    """An old record must not vouch for a new file, should this run end between the two."""
+    path = record_path(out_path)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OverwriteError(f"{path}: cannot be written: {error.strerror}; nothing was changed") from error
 
 
 def _ticking(images: Iterable[StoredImage], show: Callable[[Tick], None]) -> Iterator[StoredImage]:

@@ -206,7 +206,7 @@ def open_dataset(path: Path) -> Dataset:
 
 
 def _open(path: Path, file: Any) -> Dataset:
-    attributes = dict(file.attrs)
+    attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()}
     if attributes.get("format") != FORMAT:
         raise CorruptFileError(f"{path}: an HDF5 file, but not of format {FORMAT}; {_mend(path)}")
     if attributes.get("format_version") != FORMAT_VERSION:

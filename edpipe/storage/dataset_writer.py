@@ -163,6 +163,15 @@ def _texts(texts: Sequence[str]) -> np.ndarray:
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(text) for text in encoded)))
 
 
+def fixed_text(text: str) -> np.ndarray:
+    """An attribute's text as UTF-8 of fixed length.
+
+    h5py's own texts have any length and lie in a heap without a checksum; one flipped bit there, and HDF5 reads for ever.
+    """
+    encoded = text.encode()
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
+
+
 def _write_columns(file: h5py.File, columns: dict[str, np.ndarray]) -> None:
     for name, values in columns.items():
         file.create_dataset(name, data=values, dtype=values.dtype)
@@ -180,4 +189,4 @@ def _write_header(file: h5py.File, header: DatasetHeader, columns: dict[str, np.
         "digest": content_digest(header, columns),
     }
     for name, value in (attributes | {"header_digest": header_digest(attributes, columns)}).items():
-        file.attrs[name] = value
+        file.attrs[name] = fixed_text(value) if isinstance(value, str) else value
