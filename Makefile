@@ -18,7 +18,7 @@ install: .venv/installed ## a virtual environment in .venv with the pinned packa
 	touch $@
 
 demo: install ## ED, KD and CE on real handwritten digits: about two minutes on two cores
-	$(BIN)/snakemake --cores $(CORES) --quiet rules progress -- $(DEMO:%=results/%.html)
+	$(BIN)/snakemake --cores $(CORES) --quiet rules -- $(DEMO:%=results/%.html)
 	$(BIN)/edpipe compare $(DEMO:%=results/%.json)
 
 test: install ## every test

@@ -25,7 +25,7 @@ def load(workflow: Any, config: dict[str, Any]) -> Params:
             )
         params = load_params()
         if dvcsync.is_enabled(workflow):
-            dvcsync.reconcile(params, is_dry_run=bool(workflow.dryrun))
+            dvcsync.reconcile(params, is_dry_run=bool(workflow.output_settings.dryrun))
         return params
     except EdpipeError as error:
         _end(error)

@@ -19,6 +19,9 @@ from edpipe.tracked_jobs import STEPS, check_when_under_dvc
 RUNS = "EDPIPE_TEST_RUNS"
 """Names the file to which every step that ran is appended."""
 
+FAILING = Path("failing")
+"""Where it exists, the command that it holds fails."""
+
 
 def main() -> int:
     """Runs the command of this process."""
@@ -45,6 +48,8 @@ def job_of(step: str, words: list[str]) -> Job:
 
 def make_outputs(job: Job) -> None:
     """Equal knobs, inputs and code give equal files, also in another experiment."""
+    if FAILING.exists() and FAILING.read_text(encoding="utf-8") in job.command:
+        raise EdpipeError("this step is told to fail")
     arguments = {name: value for name, value in job.arguments.items() if name != "experiment"}
     contents = [digest_file(path) for path in job.all_inputs]
     digest = digest_json([job.step, arguments, job.knobs, contents, code_digest(job.step)])

@@ -3,7 +3,11 @@
 import errno
 import json
 import os
+import re
 import resource
+import socket
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import h5py
@@ -354,3 +358,20 @@ def test_full_disk_is_one_line_for_weights(tmp_path):
 def test_record_holds_plain_json(tmp_path):
     path = write_some_weights(tmp_path / "a.safetensors", {"hits": [1, 2], "note": "ä"})
     assert json.loads(record_path(path).read_text(encoding="utf-8"))["note"] == "ä"
+
+
+def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    target = tmp_path / "a.json"
+    host = re.sub(r"\W", "_", socket.gethostname())
+    dead, living, foreign = (
+        tmp_path / f".a.json.{name}.partial" for name in (f"{host}-{killed.pid}", f"{host}-{os.getppid()}", "other-1")
+    )
+    for path in (dead, living, foreign):
+        path.write_text("half")
+    write_text_atomically(target, "whole")
+    assert target.read_text() == "whole"
+    assert not dead.exists()
+    assert living.exists()
+    assert foreign.exists()

@@ -138,21 +138,25 @@ def test_dvc_depends_on_nothing_that_snakemake_does_not_know(graphs):
 
 
 def test_every_input_of_snakemake_is_vouched_for_by_dvc(graphs):
-    """A change of any input changes a dependency of the stage, or re-runs a stage that it depends on."""
+    """Each is a dependency of the stage, or was read or made before; files made just before are named one by one."""
     _, snakemake, dvc, _ = graphs
     stage_of = {path: stage for stage in dvc.values() for path in stage["outputs"]}
 
+    def read_by(stage):
+        return {p for p in stage_of for path in stage["inputs"] if p.startswith(f"{path}/")} | set(stage["inputs"])
+
+    def before(stage):
+        return [stage_of[path] for path in read_by(stage) if path in stage_of]
+
     def vouched_for(stage):
-        found = set()
-        for path in stage["inputs"]:
-            inside = [p for p in stage_of if p.startswith(f"{path}/")]
-            found |= {path, *inside}
-            for upstream in [stage_of[p] for p in [path, *inside] if p in stage_of]:
-                found |= set(upstream["outputs"]) | vouched_for(upstream)
-        return found
+        return read_by(stage).union(*({*upstream["outputs"], *vouched_for(upstream)} for upstream in before(stage)))
 
     for outputs, stage in dvc.items():
-        assert set(snakemake[outputs]["inputs"]) <= vouched_for(stage), stage["name"]
+        inputs = set(snakemake[outputs]["inputs"])
+        made_just_before = {path for upstream in before(stage) for path in upstream["outputs"]}
+        further_up = set().union(*(vouched_for(upstream) for upstream in before(stage)))
+        assert inputs <= vouched_for(stage), stage["name"]
+        assert inputs & made_just_before - further_up <= read_by(stage), stage["name"]
 
 
 def test_rules_name_the_sources_logs_and_benchmarks_that_belong_to_them(graphs):

@@ -148,7 +148,7 @@ def test_another_program_reads_the_same_numbers(tmp_path, precision):
     logits = draw()
     path = write(tmp_path / "a.h5", logits, precision)
     with h5py.File(path) as file:
-        assert file.attrs["format"] == "edpipe-soft-labels"
+        assert file.attrs["format"].decode() == "edpipe-soft-labels"
         assert file.attrs["format_version"] == 1
         stored = file["logits"][:].astype(np.float32)
         if precision == "uint8":

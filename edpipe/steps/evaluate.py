@@ -95,7 +95,9 @@ def _check_chain(paths: tuple[Path, ...], stages: list[StageStudent], seed: int)
     before = ""
     for path, stage in zip(paths, stages, strict=True):
         if stage.record["seed"] != seed:
-            raise MismatchError(f"{path}: was trained with seed {stage.record['seed']}, not {seed}; run its stages again")
+            raise MismatchError(
+                f"{path}: was trained with seed {stage.record['seed']}, not {seed}; run its stages again"
+            )
         if stage.record["inputs"]["previous"] != before:
             raise MismatchError(f"{path}: did not grow from the stage before it that is at hand; run the stages again")
         before = stage.record["weights_digest"]

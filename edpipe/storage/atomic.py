@@ -1,9 +1,13 @@
 """Files appear whole or not at all."""
 
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from edpipe.errors import OverwriteError
 
@@ -18,9 +22,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OverwriteError: the folder cannot be made or written to, the disk is full, or `path` is a folder.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         yield partial
         _sync(partial)
         os.replace(partial, path)
@@ -37,6 +42,19 @@ def write_text_atomically(path: Path, text: str) -> None:
     """The file `path` with exactly this text, whole or not at all."""
     with write_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", socket.gethostname())
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what a killed process of this host left beside `path`; that of other hosts may be alive."""
+    pattern = re.compile(re.escape(f".{path.name}.{_host()}-") + r"(\d+)\.partial")
+    for leftover in path.parent.iterdir():
+        match = pattern.fullmatch(leftover.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            _discard(leftover)
 
 
 def _discard(partial: Path) -> None:

@@ -22,7 +22,7 @@ from edpipe.storage.dataset_file import (
     header_digest,
     sample_key,
 )
-from edpipe.storage.hdf5 import write_hdf5_atomically
+from edpipe.storage.hdf5 import fixed_text, write_hdf5_atomically
 
 WRITE_BATCH = 256
 COPY_BYTES = 16 * 2**20
@@ -161,15 +161,6 @@ def _copy(source: IO[bytes], stored: h5py.Dataset) -> None:
 def _texts(texts: Sequence[str]) -> np.ndarray:
     encoded = [text.encode() for text in texts]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(text) for text in encoded)))
-
-
-def fixed_text(text: str) -> np.ndarray:
-    """An attribute's text as UTF-8 of fixed length.
-
-    h5py's own texts have any length and lie in a heap without a checksum; one flipped bit there, and HDF5 reads for ever.
-    """
-    encoded = text.encode()
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
 
 
 def _write_columns(file: h5py.File, columns: dict[str, np.ndarray]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from edpipe.storage.atomic import write_atomically
 
@@ -53,3 +54,19 @@ def write_hdf5_atomically(path: Path) -> Iterator[h5py.File]:
         finally:
             if disk.failure is not None:
                 raise disk.failure
+
+
+def fixed_text(text: str) -> np.ndarray:
+    """An attribute's text as UTF-8 of fixed length.
+
+    h5py's own texts lie in a heap without a checksum; one flipped bit there can make HDF5 read for ever.
+    """
+    encoded = text.encode()
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
+
+
+def plain_attribute(value: Any) -> Any:
+    """An attribute as Python's own text or number."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.item() if hasattr(value, "item") else value

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int32, Int64, UInt64
 
 from edpipe.certify import dequantise, kl_bound, quantise_uint8
 from edpipe.errors import CorruptFileError, MismatchError, TeacherError
-from edpipe.storage.hdf5 import write_hdf5_atomically
+from edpipe.storage.hdf5 import fixed_text, plain_attribute, write_hdf5_atomically
 from edpipe.storage.records import digest_bytes
 
 FORMAT = "edpipe-soft-labels"
@@ -97,7 +97,7 @@ class SoftLabelWriter:
 
     def __init__(self, file: Any, provenance: Provenance, labels: Int32[np.ndarray, " sample"]) -> None:
         self._file = file
-        self._precision = provenance.precision
+        self._precision, self._teacher = provenance.precision, provenance.teacher
         self._local = np.searchsorted(file["class_id"][:], labels)
         self.max_abs_error = 0.0
         self.max_error_range = 0.0
@@ -111,14 +111,14 @@ class SoftLabelWriter:
         if not np.isfinite(logits).all():
             row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
             raise TeacherError(
-                f"{self._file.attrs['teacher']}: gives a logit that is not finite for sample "
+                f"{self._teacher}: gives a logit that is not finite for sample "
                 f"{int(self._file['sample_id'][start + row])}, view {view}; train or fetch the teacher again"
             )
         rows = slice(start, start + len(logits))
         stored, parts = self._encode(logits)
         if not np.isfinite(stored).all():
             raise TeacherError(
-                f"{self._file.attrs['teacher']}: a logit of {np.abs(logits).max():.3g} does not fit {self._precision}; "
+                f"{self._teacher}: a logit of {np.abs(logits).max():.3g} does not fit {self._precision}; "
                 "use precision: float32"
             )
         for name, values in parts.items():
@@ -136,7 +136,7 @@ class SoftLabelWriter:
         try:
             codes, scale, zero = quantise_uint8(logits)
         except ValueError as error:
-            raise TeacherError(f"{self._file.attrs['teacher']}: {error}; use precision: float32") from error
+            raise TeacherError(f"{self._teacher}: {error}; use precision: float32") from error
         return dequantise(codes, scale, zero), {"logits": codes, "scale": scale, "zero": zero}
 
     def _note_error(self, error: Float32[np.ndarray, "row class"]) -> None:
@@ -176,10 +176,10 @@ def _allocate(
     class_ids: np.ndarray,
     num_views: int,
 ) -> None:
-    file.attrs["format"] = FORMAT
+    file.attrs["format"] = fixed_text(FORMAT)
     file.attrs["format_version"] = FORMAT_VERSION
     for name, value in asdict(provenance).items():
-        file.attrs[name] = value
+        file.attrs[name] = fixed_text(value)
     columns = {"sample_id": sample_ids, "sample_key": sample_keys, "label": labels, "class_id": class_ids}
     for name, values in columns.items():
         file.create_dataset(name, data=values)
@@ -203,7 +203,7 @@ def _seal(file: Any, path: Path, writer: SoftLabelWriter, max_kl: float) -> None
     file.attrs["max_abs_error"] = writer.max_abs_error
     file.attrs["max_error_range"] = writer.max_error_range
     file.attrs["kl_bound"] = bound
-    file.attrs["header_digest"] = _header_digest(file)
+    file.attrs["header_digest"] = fixed_text(_header_digest(file))
 
 
 def _block_digest(parts: dict[str, np.ndarray]) -> np.uint64:
@@ -218,7 +218,7 @@ def _agreement(stored: np.ndarray, local_class_ids: Int64[np.ndarray, " row"]) -
 
 def _header_digest(file: Any) -> str:
     """Covers every attribute and every small dataset; the large ones have their block digests."""
-    attributes = {k: v.item() if hasattr(v, "item") else v for k, v in file.attrs.items() if k != "header_digest"}
+    attributes = {k: plain_attribute(v) for k, v in file.attrs.items() if k != "header_digest"}
     small = [
         file[n][:].tobytes() for n in ("sample_id", "sample_key", "label", "class_id", "block_digest", "agreement")
     ]
@@ -271,7 +271,7 @@ def _labels(path: Path, file: Any, provenance: Provenance) -> SoftLabels:
     return SoftLabels(
         path=path,
         provenance=provenance,
-        digest=str(file.attrs["header_digest"]),
+        digest=plain_attribute(file.attrs["header_digest"]),
         sample_ids=sample_ids,
         class_ids=file["class_id"][:],
         num_views=file["logits"].shape[0],
@@ -296,7 +296,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _check_header(path: Path, file: Any) -> None:
-    if file.attrs.get("format") != FORMAT:
+    if plain_attribute(file.attrs.get("format")) != FORMAT:
         raise CorruptFileError(
             f"{path}: an HDF5 file, but not one of soft labels (no format '{FORMAT}'); {_mend(path)}"
         )
@@ -305,12 +305,12 @@ def _check_header(path: Path, file: Any) -> None:
         raise CorruptFileError(
             f"{path}: has format version {version}, this edpipe reads {FORMAT_VERSION}; {_mend(path)}"
         )
-    if file.attrs.get("header_digest") != _header_digest(file):
+    if plain_attribute(file.attrs.get("header_digest")) != _header_digest(file):
         raise CorruptFileError(f"{path}: its header does not have the digest that was written; {_mend(path)}")
 
 
 def _provenance(file: Any) -> Provenance:
-    return Provenance(**{name: str(file.attrs[name]) for name in Provenance.__dataclass_fields__})
+    return Provenance(**{name: plain_attribute(file.attrs[name]) for name in Provenance.__dataclass_fields__})
 
 
 def _check_expected(path: Path, found: Provenance, expected: Provenance | None) -> None:
