@@ -22,10 +22,10 @@ demo: install ## ED, KD and CE on real handwritten digits: about two minutes on 
 	$(BIN)/edpipe compare $(DEMO:%=results/%.json)
 
 test: install ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-fast: install ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 check: install ## style, types, workflow lint
 	$(BIN)/ruff check .
