@@ -32,6 +32,10 @@ def _device(named: str) -> torch.device:
         raise EdpipeError(
             f"EDPIPE_DEVICE={named!r}: no device of torch; use cpu, cuda or cuda:1, or leave it unset"
         ) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise EdpipeError(
+            f"EDPIPE_DEVICE={named!r}: cannot compute there; use cpu, cuda, cuda:1 or mps, or leave it unset"
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EdpipeError(f"EDPIPE_DEVICE={named!r}: torch sees no GPU here; use cpu, or leave it unset")
     return device

@@ -2,14 +2,19 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edpipe import dvcsync
 from edpipe.errors import EdpipeError, ParamsError
+from edpipe.jobs import Job
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 
+_STARTED_S = time.time()
+"""Logs that are older are of an earlier run."""
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -36,6 +41,20 @@ def put_command_on_path() -> None:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
+def job_of(make: Callable[..., Job], params: Params, words: dict[str, str | int]) -> Job:
+    """The job that the words of a path name; ends the process with one line if there is no such job."""
+    number = words.pop("number", None)
+    try:
+        job = make(params, **words)
+        if number is not None and not job.outputs[0].name.startswith(f"{number}_"):
+            raise ParamsError(
+                f"{number}_{words['stage']}: stage '{words['stage']}' makes {job.outputs[0]}; ask for that"
+            )
+        return job
+    except EdpipeError as error:
+        _end(error)
+
+
 def check_before_first_job(workflow: Any) -> None:
     """Model names of the experiments that are about to run; ends the process with one line if one is unknown."""
     from edpipe.checks import check_params
@@ -45,6 +64,18 @@ def check_before_first_job(workflow: Any) -> None:
         check_params(load_params(), tuple(sorted(experiments)))
     except EdpipeError as error:
         _end(error)
+
+
+def explain_failures(workflow: Any) -> None:
+    """After a failed run: the one line of each failed step, last on the screen, whatever --quiet hides."""
+    for job in workflow.dag.jobs:
+        if not workflow.dag.needrun(job) or workflow.dag.finished(job):
+            continue
+        for log in map(Path, job.log):
+            is_new = log.is_file() and log.stat().st_mtime >= _STARTED_S
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if is_new else ():
+                if line.startswith("edpipe: "):
+                    print(f"{line}  ({log})", file=sys.stderr)
 
 
 def hand_over_to_dvc(workflow: Any) -> None:

@@ -138,11 +138,10 @@ def test_names_are_not_read_as_markup(tmp_path):
     assert "[bold]x" in rendered(entries_of(path))
 
 
-def test_a_missing_result_is_one_line(tmp_path):
-    with pytest.raises(
-        CorruptFileError, match=r"^\S*none\.json: not a readable record \(.*No such file.*\); make it again"
-    ):
-        compare([tmp_path / "none.json"])
+@pytest.mark.parametrize(("name", "what"), [("none.json", "no such file"), ("", "is a folder")])
+def test_a_missing_result_is_one_line(tmp_path, name, what):
+    with pytest.raises(CorruptFileError, match=rf"^\S+: {what}; name a results/<experiment>\.json$"):
+        compare([tmp_path / name])
 
 
 def test_a_foreign_file_is_refused(tmp_path):

@@ -13,7 +13,9 @@ class DatasetKnobs(Knobs):
     """Which images are read, how they are split, and how they are packed into one file."""
 
     reader: Reader = Field(description="Which layout the raw files have; 'folder' is any folder of class folders.")
-    root: str | None = Field(None, description="Folder of the raw files; by default data/raw/<dataset>.")
+    root: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Folder of the raw files; by default data/raw/<dataset>."
+    )
     download: bool = Field(
         True, description="Fetch missing raw files where the reader can; else say where to put them."
     )

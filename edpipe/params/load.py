@@ -73,7 +73,10 @@ def load_raw(path: Path = PARAMS_PATH) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ParamsError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ParamsError(f"{where}: not valid YAML: {what}") from error
+    except (ValueError, RecursionError) as error:
+        raise ParamsError(f"{path}: a value cannot be read: {' '.join(str(error).split())[:200]}") from error
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from error
     if not isinstance(raw, dict):

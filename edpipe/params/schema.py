@@ -41,6 +41,8 @@ def check_references(params: Params) -> None:
     Raises:
         ParamsError: with one line for the first thing that does not.
     """
+    if len(set(params.tracked)) != len(params.tracked):
+        raise ParamsError(f"tracked: names must differ, got {list(params.tracked)}")
     for name in params.tracked:
         _known("tracked", name, params.experiments, "experiments")
     for name in params.soft_labels:

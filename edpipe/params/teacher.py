@@ -28,6 +28,8 @@ class NetworkKnobs(Knobs):
     def _source_is_complete(self) -> "NetworkKnobs":
         if self.source in ("file", "url") and not (self.location and self.sha256):
             raise ValueError(f"source: {self.source} needs location and sha256")
+        if self.source in ("timm", "torchvision") and not self.model.startswith(f"{self.source}:"):
+            raise ValueError(f"source: {self.source} needs a model '{self.source}:<name>', got '{self.model}'")
         if self.source in ("train", "timm") and (self.location or self.sha256):
             raise ValueError(f"source: {self.source} takes neither location nor sha256")
         return self
@@ -37,7 +39,7 @@ class FittingKnobs(Knobs):
     """How a teacher is trained or, when fetched, fine-tuned."""
 
     recipe: Name = Field(description="One of recipes.")
-    epochs: Annotated[float, Field(ge=0)] = Field(
+    epochs: Annotated[float, Field(ge=0, le=100_000)] = Field(
         description="Passes over the subset; 0 keeps fetched weights as they are."
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="At the peak of the schedule.")

@@ -168,6 +168,9 @@ def read_result(path: Path) -> Result:
     Raises:
         CorruptFileError: it is missing, unreadable, no result, or of another version.
     """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise CorruptFileError(f"{path}: {what}; name a results/<experiment>.json")
     contents = read_record(path)
     if contents.get("format") != RESULT_FORMAT:
         raise CorruptFileError(

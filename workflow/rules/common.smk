@@ -12,6 +12,7 @@ workflow_hooks.put_command_on_path()
 PARAMS = workflow_hooks.load(workflow, config)
 check_before_first_job = workflow_hooks.check_before_first_job
 hand_over_to_dvc = workflow_hooks.hand_over_to_dvc
+explain_failures = workflow_hooks.explain_failures
 
 NAME = r"[a-z][a-z0-9_]*"
 TRAINED = [name for name, teacher in PARAMS.teachers.items() if teacher.network.source == "train"]
@@ -35,9 +36,9 @@ def one_of(names):
 
 
 def job_of(make, wildcards):
-    """The job that these wildcards name; `number` is in the path only."""
-    words = {name: value for name, value in wildcards.items() if name != "number"}
-    return make(PARAMS, **{name: int(value) if name == "seed" else value for name, value in words.items()})
+    """The job that these wildcards name; `number` is in the path only, and must be that of the stage."""
+    words = {name: int(value) if name in ("seed", "number") else value for name, value in wildcards.items()}
+    return workflow_hooks.job_of(make, PARAMS, words)
 
 
 def inputs_of(make):

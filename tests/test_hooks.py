@@ -1,0 +1,111 @@
+"""What Snakemake's hooks and the environment say when something is wrong: one line each."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from edpipe import device, threads, workflow_hooks
+from edpipe.errors import EdpipeError, ParamsError
+from edpipe.jobs import make_teacher, run_stage
+from edpipe.params.load import load_params, load_raw, parse_params
+
+
+@pytest.fixture(scope="module")
+def params():
+    return load_params()
+
+
+def one_line(capsys):
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert text.startswith("edpipe: ")
+    return text
+
+
+def test_the_number_of_a_stage_in_a_path_must_be_its_own(params, capsys):
+    words = {"experiment": "digits_ed", "seed": 0, "stage": "primary"}
+    assert workflow_hooks.job_of(run_stage, params, {**words, "number": 1}).outputs[0].name == "1_primary.safetensors"
+    with pytest.raises(SystemExit, match="2"):
+        workflow_hooks.job_of(run_stage, params, {**words, "number": 2})
+    assert "2_primary: stage 'primary' makes artifacts/students/digits_ed/seed0/1_primary" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "text"),
+    [
+        (run_stage, {"experiment": "digits_ed", "seed": 9, "stage": "primary"}, "seeds of experiment 'digits_ed': 9"),
+        (run_stage, {"experiment": "digits_ed", "seed": 0, "stage": "foo"}, "stages of experiment 'digits_ed': 'foo'"),
+        (make_teacher, {"dataset": "digits", "teacher": "digits_teacher", "subset": "foo"}, "'foo' is not one of them"),
+    ],
+)
+def test_a_path_that_names_no_job_is_one_line(params, capsys, make, words, text):
+    with pytest.raises(SystemExit, match="2"):
+        workflow_hooks.job_of(make, params, words)
+    assert text in one_line(capsys)
+
+
+def test_failures_are_explained_by_the_lines_of_their_new_logs(tmp_path, capsys, monkeypatch):
+    failed, done, old = (tmp_path / name for name in ("failed.log", "done.log", "old.log"))
+    for log in (failed, done, old):
+        log.write_text(f"some progress\nedpipe: {log.name} says why\n")
+    monkeypatch.setattr(workflow_hooks, "_STARTED_S", failed.stat().st_mtime - 1)
+    os.utime(old, (1, 1))
+    jobs = [SimpleNamespace(log=[str(log)]) for log in (failed, done, old)]
+    dag = SimpleNamespace(jobs=jobs, needrun=lambda job: True, finished=lambda job: job is jobs[1])
+    workflow_hooks.explain_failures(SimpleNamespace(dag=dag))
+    assert one_line(capsys) == f"edpipe: failed.log says why  ({failed})\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "²", "999999", "1.5"])
+def test_threads_must_be_a_sensible_number(monkeypatch, text):
+    monkeypatch.setenv("EDPIPE_THREADS", text)
+    with pytest.raises(EdpipeError, match=r"^EDPIPE_THREADS='.+': must be a whole number from 1 to 1024"):
+        threads.num_threads()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpu", "meta", pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here"))],
+)
+def test_a_device_that_cannot_compute_is_one_line(monkeypatch, name):
+    monkeypatch.setenv("EDPIPE_DEVICE", name)
+    monkeypatch.setenv("EDPIPE_THREADS", "1")
+    with pytest.raises(EdpipeError, match=f"^EDPIPE_DEVICE='{name}': .*or leave it unset$"):
+        device.prepare_device()
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 0x_", "a: 0b_", "a: ._", "a: " + "9" * 5000, "a: " + "[" * 5000, "a: \0"], ids=lambda t: t[:8]
+)
+def test_values_that_break_the_yaml_reader_are_one_line(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError) as caught:
+        parse_params(load_raw(path))
+    # One line for each thing that is wrong: a value that YAML takes for text leaves an unknown key and missing sections.
+    assert all(": " in line for line in str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        ("tracked", ["digits_ed", "digits_ed"], "tracked: names must differ"),
+        ("datasets.digits.root", "", "datasets.digits.root"),
+        ("experiments.digits_ed.stages.primary.images", 10**13, "experiments.digits_ed.stages.primary.images"),
+        ("teachers.digits_teacher.fitting.epochs", 1e300, "teachers.digits_teacher.fitting.epochs"),
+        ("teachers.digits_teacher.network.source", "timm", "source: timm needs a model 'timm:<name>', got 'resnet14'"),
+    ],
+)
+def test_values_beyond_reason_are_refused(path, value, text):
+    raw = load_raw()
+    *folders, name = path.split(".")
+    place = raw
+    for folder in folders:
+        place = place[folder]
+    place[name] = value
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert text in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
