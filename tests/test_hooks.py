@@ -84,7 +84,7 @@ def test_values_that_break_the_yaml_reader_are_one_line(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ParamsError) as caught:
         parse_params(load_raw(path))
-    # One line for each thing that is wrong: a value that YAML takes for text leaves an unknown key and missing sections.
+    # One line for each thing that is wrong: what YAML takes for text leaves an unknown key and missing sections.
     assert all(": " in line for line in str(caught.value).splitlines())
 
 
