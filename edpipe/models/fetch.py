@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edpipe.errors import TeacherError
-from edpipe.models.names import LIBRARIES, check_model_name, split_name
+from edpipe.models.names import check_model_name, split_name
 from edpipe.models.zoo import MODEL_ATTRIBUTE, build_network, drawing, first_convolution, one_line
 from edpipe.params.teacher import NetworkKnobs
 
@@ -50,11 +50,6 @@ def fetch_weights(knobs: NetworkKnobs, num_classes: int, channels: int, seed: in
     if knobs.source == "train":
         raise ValueError("source train: nothing to fetch; use build_network")
     check_model_name(knobs.model)
-    if knobs.source in LIBRARIES and split_name(knobs.model)[0] != knobs.source:
-        raise TeacherError(
-            f"model {knobs.model!r}: source {knobs.source} has no weights for it; "
-            f"name a model '{knobs.source}:<name>' or use source file, url or train"
-        )
     fetch = {"timm": _fetch_timm, "torchvision": _fetch_torchvision}.get(knobs.source, _fetch_bytes)
     network, is_fresh, normalisation = fetch(knobs, num_classes, channels, seed)
     info = {
