@@ -67,7 +67,9 @@ def check_before_first_job(workflow: Any) -> None:
 
 
 def explain_failures(workflow: Any) -> None:
-    """After a failed run: the one line of each failed step, last on the screen, whatever --quiet hides."""
+    """After a failed run: the one line of each failed step, where --quiet keeps Snakemake from showing its log."""
+    if not {str(quietness) for quietness in workflow.output_settings.quiet or ()} & {"rules", "all"}:
+        return
     for job in workflow.dag.jobs:
         if not workflow.dag.needrun(job) or workflow.dag.finished(job):
             continue

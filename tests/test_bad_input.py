@@ -300,3 +300,14 @@ def test_soft_labels_of_another_teacher_are_refused(finished):
 
 def contents(project):
     return {name: (project.root / name).read_bytes() for name in project.files("artifacts", "results")}
+
+
+def test_quiet_run_still_says_why_it_failed(finished):
+    weights = finished.root / "artifacts/teachers/digits/specialists/primary.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    target = "artifacts/soft_labels/digits/specialists/primary.h5"
+    ran = finished.snakemake("--force", "--quiet", "rules", "--", target)
+    assert ran.rc != 0
+    assert len(ran.said) == 1, ran.text
+    assert "do not belong together" in ran.said[0]

@@ -54,7 +54,9 @@ def test_failures_are_explained_by_the_lines_of_their_new_logs(tmp_path, capsys,
     os.utime(old, (1, 1))
     jobs = [SimpleNamespace(log=[str(log)]) for log in (failed, done, old)]
     dag = SimpleNamespace(jobs=jobs, needrun=lambda job: True, finished=lambda job: job is jobs[1])
-    workflow_hooks.explain_failures(SimpleNamespace(dag=dag))
+    workflow_hooks.explain_failures(SimpleNamespace(dag=dag, output_settings=SimpleNamespace(quiet=set())))
+    assert capsys.readouterr().err == ""  # Snakemake shows the logs itself
+    workflow_hooks.explain_failures(SimpleNamespace(dag=dag, output_settings=SimpleNamespace(quiet=["rules"])))
     assert one_line(capsys) == f"edpipe: failed.log says why  ({failed})\n"
 
 
