@@ -13,6 +13,9 @@ from edpipe.errors import EdpipeError
 from edpipe.jobs import Job
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
+from edpipe.plan_command import add_plan
+from edpipe.verify_command import add_verify
+from edpipe.views import ViewRange
 
 EXIT_MENDABLE = 2
 """A mistake that the user can mend; a bug ends with Python's 1, SIGTERM with 143."""
@@ -119,13 +122,25 @@ def _run_teacher(job: Job) -> None:
         fetch_teacher(course, network, job.outputs[0])  # type: ignore[arg-type]
 
 
-def _dump_soft_labels(dataset: str, teacher: str, subset: str) -> None:
-    job = jobs.dump_soft_labels(_begin(), dataset, teacher, subset)
-    from edpipe.steps.dump_soft_labels import TeacherFiles, dump_soft_labels
+def _dump_soft_labels(dataset: str, teacher: str, subset: str, views: str) -> None:
+    job = jobs.dump_soft_labels(_begin(), dataset, teacher, subset, views)
+    from edpipe.steps.asking import TeacherFiles
+    from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
 
     paths = job.inputs
     files = TeacherFiles(teacher, subset, paths["dataset"][0], _only(paths["partition"]), paths["teacher"][0])
-    dump_soft_labels(files, job.knobs["soft_labels"], job.knobs["min_top1"], job.outputs[0])  # type: ignore[arg-type]
+    dump_soft_labels(files, DumpKnobs(**job.knobs), ViewRange.parse(views), job.outputs[0])  # type: ignore[arg-type]
+
+
+def _verify_soft_labels(dataset: str, teacher: str, subset: str) -> None:
+    job = jobs.verify_soft_labels(_begin(), dataset, teacher, subset)
+    from edpipe.steps.asking import TeacherFiles
+    from edpipe.steps.verify_soft_labels import verify_soft_labels
+
+    paths = job.inputs
+    files = TeacherFiles(teacher, subset, paths["dataset"][0], _only(paths["partition"]), paths["teacher"][0])
+    labels = tuple(path for path in paths["soft_labels"] if path.suffix == ".h5")
+    verify_soft_labels(files, labels, job.knobs["views"], job.outputs[0])  # type: ignore[arg-type]
 
 
 def _run_stage(experiment: str, seed: int, stage: str) -> None:
@@ -140,6 +155,7 @@ def _run_stage(experiment: str, seed: int, stage: str) -> None:
         paths["dataset"][0],
         paths["partition"][0],
         _only(paths["previous"]),
+        paths["indexes"],
         paths["soft_labels"],
         paths["teachers"],
         job.outputs[0],
@@ -187,7 +203,16 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
         ("dataset", "teacher", "subset"),
         "fetch and fine-tune a teacher",
     ),
-    "dump_soft_labels": (_dump_soft_labels, ("dataset", "teacher", "subset"), "store a teacher's logits on every view"),
+    "dump_soft_labels": (
+        _dump_soft_labels,
+        ("dataset", "teacher", "subset", "views"),
+        "store a teacher's logits on some views, such as 0-31",
+    ),
+    "verify_soft_labels": (
+        _verify_soft_labels,
+        ("dataset", "teacher", "subset"),
+        "hold stored logits against the teacher",
+    ),
     "run_stage": (_run_stage, ("experiment", "seed", "stage"), "train a student through one stage"),
     "evaluate": (_evaluate, ("experiment", "seed"), "measure every stage's student on the test split"),
     "result": (_result, ("experiment",), "gather the seeds of an experiment"),
@@ -263,6 +288,8 @@ TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "check": (_add_check, "check params.yaml"),
     "schema": (_add_schema, "print the JSON schema of params.yaml"),
     "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
+    "plan": (add_plan, "say what snakemake would make, and why; or what storing soft labels costs"),
+    "verify": (add_verify, "say whether what was made fits params.yaml, the code and the teachers"),
     "compare": (_add_compare, "print a table of results"),
     "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
     "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Float64, UInt8
 
-_LARGEST_CODE = 255
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
@@ -24,12 +23,13 @@ def kl_bound(error_range: Float[np.ndarray, " row"], temperature: float) -> Floa
     return (error_range.astype(np.float64) / temperature) ** 2 / 8
 
 
-def quantise_uint8(
-    logits: Float32[np.ndarray, "row class"],
+def quantise(
+    logits: Float32[np.ndarray, "row class"], bits: int
 ) -> tuple[UInt8[np.ndarray, "row class"], Float16[np.ndarray, " row"], Float16[np.ndarray, " row"]]:
     """Codes, scale and zero of each row, such that logits ≈ codes · scale + zero, off by half a scale at most.
 
-    Zero is rounded down and scale up to float16 before codes are computed from them, so that no logit is clipped.
+    Codes are below 2**bits, and bits at most 8. Zero is rounded down and scale up to float16 before codes are computed
+    from them, so that no logit is clipped.
 
     Raises:
         ValueError: a logit is not finite, or a row's zero or scale does not fit float16.
@@ -39,9 +39,9 @@ def quantise_uint8(
     low, high = logits.min(axis=1).astype(np.float64), logits.max(axis=1).astype(np.float64)
     zero = _round_to_float16(low, -np.inf)
     _check_fits("smallest logit", low, zero)
-    steps = (high - zero) / _LARGEST_CODE
+    steps = (high - zero) / (2**bits - 1)
     scale = _round_to_float16(steps, np.inf)
-    _check_fits("range of a row's logits / 255", steps, scale)
+    _check_fits(f"range of a row's logits / {2**bits - 1}", steps, scale)
     # A row whose logits all equal zero has no step; any divisor gives it the code 0.
     divisor = np.where(scale == 0, np.float32(1), scale.astype(np.float32))
     codes = np.rint((logits - zero.astype(np.float32)[:, None]) / divisor[:, None])

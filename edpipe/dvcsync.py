@@ -140,7 +140,7 @@ def _paths(entries: list[Any]) -> list[str]:
 def reconcile(params: Params, is_dry_run: bool) -> None:
     """Before the graph is built: what dvc.lock vouches for is made to look fresh to Snakemake, and stale what is stale.
 
-    A real run first brings workflow/tracked_jobs.yaml in step with params.yaml; a dry run leaves out jobs that differ.
+    A real run first brings the lists of tracked jobs in step with params.yaml; a dry run leaves out jobs that differ.
 
     Raises:
         BusyError: DVC is at work here; a dry run then goes on without asking it.

@@ -6,7 +6,27 @@ EdpipeError
 ├── TeacherError       a teacher cannot be fetched, does not fit, or is too weak
 ├── NetworkError       an unknown model, or one that cannot be split into blocks
 ├── MismatchError      a sound file that was made from something else than what is asked for
+│   ├── OtherTeacherError     soft labels of another teacher, or of the same with other weights
+│   ├── OtherDatasetError     … of another dataset
+│   ├── OtherPartitionError   … of another partition, or subset
+│   ├── OtherClassesError     … whose columns are other classes, or in another order
+│   ├── OtherViewsError       … of other views: another augmentation, seed or image size
+│   ├── PixelDriftError       … whose pixels this machine's libraries make otherwise
+│   ├── OtherImagesError      … of images with other content keys
+│   ├── MissingRowsError      … that lack a sample or view that is asked for
+│   ├── IncompleteStoreError  a set of soft-label files with a view missing, twice, or of another set
+│   ├── OtherTemperatureError sampled soft labels, which serve one temperature, at another
+│   └── UnverifiedError       soft labels that are not those which were held against the teacher
 ├── CorruptFileError   a file that is truncated, altered, foreign or half-written
+│   ├── MissingFileError      there is no such file
+│   ├── ForeignFileError      a file of another kind
+│   ├── OtherVersionError     a format version that this edpipe does not read
+│   ├── TruncatedFileError    shorter or longer than it was written
+│   ├── AlteredHeaderError    attributes or small columns are not those that were written
+│   ├── AlteredRowsError      stored rows are not those that were written
+│   ├── LabelAgreementError   rows and labels do not belong together
+│   └── StaleJournalError     what is left of an interrupted dump belongs to another dump
+├── VerificationError  stored soft labels are not what their teacher says now
 ├── TrainingError      the loss is no longer a finite number
 ├── OverwriteError     a path is in the way or cannot be written
 └── BusyError          another tool is at work in this folder
@@ -39,8 +59,88 @@ class MismatchError(EdpipeError):
     """A sound file that was made from something else than what is asked for."""
 
 
+class OtherTeacherError(MismatchError):
+    """Soft labels of another teacher, or of the same with other weights."""
+
+
+class OtherDatasetError(MismatchError):
+    """Soft labels of another dataset."""
+
+
+class OtherPartitionError(MismatchError):
+    """Soft labels of another partition or subset."""
+
+
+class OtherClassesError(MismatchError):
+    """Soft labels whose columns are other classes, or in another order."""
+
+
+class OtherViewsError(MismatchError):
+    """Soft labels of other views: another augmentation, seed or image size."""
+
+
+class PixelDriftError(MismatchError):
+    """Soft labels of pixels that this machine's libraries make otherwise."""
+
+
+class OtherImagesError(MismatchError):
+    """Soft labels of images with other content keys."""
+
+
+class MissingRowsError(MismatchError):
+    """Soft labels that lack a sample or view that is asked for."""
+
+
+class IncompleteStoreError(MismatchError):
+    """A set of soft-label files in which a view is missing or there twice, or a file is of another set."""
+
+
+class OtherTemperatureError(MismatchError):
+    """Sampled soft labels, which serve one temperature, are asked for at another."""
+
+
+class UnverifiedError(MismatchError):
+    """Soft labels that are not those which were held against the teacher."""
+
+
 class CorruptFileError(EdpipeError):
     """A file that is truncated, altered, foreign or half-written."""
+
+
+class MissingFileError(CorruptFileError):
+    """There is no such file."""
+
+
+class ForeignFileError(CorruptFileError):
+    """A file of another kind."""
+
+
+class OtherVersionError(CorruptFileError):
+    """A format version that this edpipe does not read."""
+
+
+class TruncatedFileError(CorruptFileError):
+    """A file that is shorter or longer than it was written."""
+
+
+class AlteredHeaderError(CorruptFileError):
+    """Attributes or small columns are not those that were written."""
+
+
+class AlteredRowsError(CorruptFileError):
+    """Stored rows are not those that were written."""
+
+
+class LabelAgreementError(CorruptFileError):
+    """Rows and labels do not belong together."""
+
+
+class StaleJournalError(CorruptFileError):
+    """What is left of an interrupted dump belongs to another dump."""
+
+
+class VerificationError(EdpipeError):
+    """Stored soft labels are not what their teacher says now."""
 
 
 class TrainingError(EdpipeError):

@@ -15,8 +15,12 @@ from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, ExperimentKnobs, KdKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.schema import ONLY_STAGE, Params, nearest
-from edpipe.params.soft_labels import ViewKnobs, unlimited_views
+from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
 from edpipe.storage.records import record_path
+from edpipe.views import ViewRange, count_views, view_ranges
+
+MOST_SHOWN = 12
+"""Longer lists are abbreviated in error lines."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             "network": knobs.network,
             "fitting": knobs.fitting,
             "recipe": params.recipes[knobs.fitting.recipe],
-            "augment": entry(params, "soft_labels", dataset).views.augment,
+            "augment": entry(params, "soft_labels", dataset).space.augment,
         },
         inputs=_subset_inputs(params, dataset, teacher, subset),
         outputs=_with_record(layout.teacher_path(dataset, teacher, subset)),
@@ -108,24 +112,58 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             f"teachers.{teacher}.network",
             f"teachers.{teacher}.fitting",
             f"recipes.{knobs.fitting.recipe}",
-            f"soft_labels.{dataset}.views.augment",
+            f"soft_labels.{dataset}.space.augment",
         ),
     )
 
 
-def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job:
-    """Stores one teacher's logits on all views of its subset's training samples."""
+def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:
+    """The views of each of the files over which one teacher's soft labels are spread."""
+    knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    return view_ranges(count_views(knobs.student_views), knobs.views.per_file)
+
+
+def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, views: str) -> Job:
+    """Stores one teacher's logits on some views of its subset's training samples; `views` as in "0-7"."""
+    knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    _one_of(f"views of soft_labels.{dataset}", views, [str(part) for part in soft_label_files(params, dataset)])
     return Job(
         step="dump_soft_labels",
-        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset, "views": views},
+        # How many views there are is no knob: more of them leave this file as it is.
         knobs={
-            "soft_labels": entry(params, "soft_labels", dataset),
+            "space": knobs.space,
+            "storage": knobs.storage,
             "min_top1": entry(params, "teachers", teacher).min_top1,
         },
         inputs=_subset_inputs(params, dataset, teacher, subset)
         | {"teacher": _with_record(layout.teacher_path(dataset, teacher, subset))},
-        outputs=_with_record(layout.soft_labels_path(dataset, teacher, subset)),
-        keys=(f"soft_labels.{dataset}", f"teachers.{teacher}.min_top1"),
+        outputs=_with_record(layout.soft_labels_path(dataset, teacher, subset, views)),
+        keys=(f"soft_labels.{dataset}.space", f"soft_labels.{dataset}.storage", f"teachers.{teacher}.min_top1"),
+    )
+
+
+def verify_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Holds sampled rows of all files of one teacher's soft labels against the teacher; students wait for it."""
+    return Job(
+        step="verify_soft_labels",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={"views": entry(params, "soft_labels", dataset).views},
+        inputs=_subset_inputs(params, dataset, teacher, subset)
+        | {
+            "teacher": _with_record(layout.teacher_path(dataset, teacher, subset)),
+            "soft_labels": _soft_label_paths(params, dataset, teacher, subset),
+        },
+        outputs=(layout.soft_labels_index_path(dataset, teacher, subset),),
+        keys=(f"soft_labels.{dataset}.views",),
+    )
+
+
+def _soft_label_paths(params: Params, dataset: str, teacher: str, subset: str) -> tuple[Path, ...]:
+    """Every file of one teacher's soft labels, each followed by its record."""
+    parts = soft_label_files(params, dataset)
+    return tuple(
+        path for part in parts for path in _with_record(layout.soft_labels_path(dataset, teacher, subset, str(part)))
     )
 
 
@@ -170,7 +208,13 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
             "dataset": (layout.dataset_path(knobs.dataset),),
             "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
             "previous": tuple(f for p in before for f in _with_record(_student_path(experiment, seed, p))),
-            "soft_labels": tuple(_soft_labels_path(knobs.dataset, use) for use in plan.teachers),
+            # One index for each teacher, first, then the files that the indexes name.
+            "indexes": tuple(layout.soft_labels_index_path(knobs.dataset, u.teacher, u.subset) for u in plan.teachers),
+            "soft_labels": tuple(
+                path
+                for use in plan.teachers
+                for path in _soft_label_paths(params, knobs.dataset, use.teacher, use.subset)[::2]
+            ),
             # Which weights the teacher has now: soft labels of others are refused.
             "teachers": tuple(_teacher_record(knobs.dataset, use) for use in plan.teachers),
         },
@@ -179,18 +223,14 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
     )
 
 
-def _stage_views(params: Params, knobs: ExperimentKnobs) -> ViewKnobs:
+def _stage_views(params: Params, knobs: ExperimentKnobs) -> StudentViews:
     """Which views the student sees: those that its teachers saw; without teachers nothing limits them."""
-    views = params.soft_labels[knobs.dataset].views
-    return unlimited_views(views.augment) if isinstance(knobs.method, CeKnobs) else views
+    soft_labels = params.soft_labels[knobs.dataset]
+    return unlimited_views(soft_labels.space) if isinstance(knobs.method, CeKnobs) else soft_labels.student_views
 
 
 def _student_path(experiment: str, seed: int, plan: StagePlan) -> Path:
     return layout.student_path(experiment, seed, plan.number, plan.name)
-
-
-def _soft_labels_path(dataset: str, use: TeacherUse) -> Path:
-    return layout.soft_labels_path(dataset, use.teacher, use.subset)
 
 
 def _teacher_record(dataset: str, use: TeacherUse) -> Path:
@@ -205,7 +245,9 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
         f"experiments.{experiment}.stages" + ("" if carried else f".{stage}"),
         f"students.{knobs.student}",
         f"recipes.{knobs.recipe}",
-        f"soft_labels.{knobs.dataset}.views" + (".augment" if isinstance(knobs.method, CeKnobs) else ""),
+        f"soft_labels.{knobs.dataset}.space",
+        # Without teachers every view is seen; as many keys are wanted in each entry of DVC's lists.
+        f"soft_labels.{knobs.dataset}." + ("space" if isinstance(knobs.method, CeKnobs) else "views"),
     )
 
 
@@ -270,7 +312,12 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
         pack_dataset(params, knobs.dataset),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
         *(make_teacher(params, knobs.dataset, *use) for use in uses),
-        *(dump_soft_labels(params, knobs.dataset, *use) for use in uses),
+        *(
+            dump_soft_labels(params, knobs.dataset, *use, str(part))
+            for use in uses
+            for part in soft_label_files(params, knobs.dataset)
+        ),
+        *(verify_soft_labels(params, knobs.dataset, *use) for use in uses),
         *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),
         *(evaluate(params, experiment, seed) for seed in knobs.seeds),
         result(params, experiment),
@@ -292,4 +339,6 @@ def entry(params: Params, section: str, name: str):  # noqa: ANN201  (one of the
 
 def _one_of(what: str, value: object, allowed: Iterable[object]) -> None:
     if value not in allowed:
-        raise ParamsError(f"{what}: {value!r} is not one of them; allowed: {', '.join(map(str, allowed))}")
+        texts = [str(one) for one in allowed]
+        shown = texts if len(texts) <= MOST_SHOWN else [*texts[:3], "…", texts[-1]]
+        raise ParamsError(f"{what}: {value!r} is not one of them; allowed: {', '.join(shown)}")

@@ -6,6 +6,7 @@ RAW = Path("data/raw")
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
+DVC_IGNORE = Path(".dvcignore")
 
 
 def raw_path(dataset: str, root: str | None) -> Path:
@@ -28,9 +29,14 @@ def teacher_path(dataset: str, teacher: str, subset: str) -> Path:
     return ARTIFACTS / "teachers" / dataset / teacher / f"{subset}.safetensors"
 
 
-def soft_labels_path(dataset: str, teacher: str, subset: str) -> Path:
-    """One teacher's logits on one subset's training samples."""
-    return ARTIFACTS / "soft_labels" / dataset / teacher / f"{subset}.h5"
+def soft_labels_path(dataset: str, teacher: str, subset: str, views: str) -> Path:
+    """One teacher's logits on some views of one subset's training samples; `views` as in "0-7"."""
+    return soft_labels_index_path(dataset, teacher, subset).with_suffix("") / f"views_{views}.h5"
+
+
+def soft_labels_index_path(dataset: str, teacher: str, subset: str) -> Path:
+    """Which files hold one teacher's soft labels of one subset, each verified against the teacher."""
+    return ARTIFACTS / "soft_labels" / dataset / teacher / f"{subset}.json"
 
 
 def student_path(experiment: str, seed: int, number: int, stage: str) -> Path:

@@ -7,16 +7,16 @@ sample id, number): no order of visiting, batch size, device or library version 
 from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Int64, UInt32
+from jaxtyping import Float64, Int64, UInt32
 
 from edpipe.shapes import SampleIds
 
 # Multipliers and Weyl increments of Philox4x32: Salmon et al. 2011, and Random123's philox.h.
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
-_MASK = 0xFFFFFFFF
-_WORD_BITS = 32
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+MASK = 0xFFFFFFFF
+WORD_BITS = 32
 
 
 class Purpose(IntEnum):
@@ -27,6 +27,14 @@ class Purpose(IntEnum):
     PAD_CROP = 3
     RESIZED_CROP_SIDES = 4
     RESIZED_CROP_PLACE = 5
+    VIEW_CYCLE = 6
+    JITTER_FACTORS = 7
+    JITTER_ORDER = 8
+    RAND_AUGMENT = 9
+    RAND_AUGMENT_MORE = 10
+    MIX = 11
+    MIX_PLACE = 12
+    SAMPLED_CLASS = 20
 
 
 def philox4x32(
@@ -40,11 +48,11 @@ def philox4x32(
     # 64-bit lanes hold the 32×32-bit products; each array is one contiguous column.
     c0, c1, c2, c3 = np.moveaxis(counter, -1, 0).astype(np.uint64)
     k0, k1 = np.moveaxis(key, -1, 0).astype(np.uint64)
-    for _ in range(_ROUNDS):
-        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1 = (product1 >> _WORD_BITS) ^ c1 ^ k0, product1 & _MASK
-        c2, c3 = (product0 >> _WORD_BITS) ^ c3 ^ k1, product0 & _MASK
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    for _ in range(ROUNDS):
+        product0, product1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1 = (product1 >> WORD_BITS) ^ c1 ^ k0, product1 & MASK
+        c2, c3 = (product0 >> WORD_BITS) ^ c3 ^ k1, product0 & MASK
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
@@ -58,17 +66,27 @@ def random_words(
     Raises:
         ValueError: seed outside [0, 2**64), a negative sample id, or a number outside [0, 2**32).
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+    low, high = seed_words(seed)
     _check_range("sample id", sample_ids, 2**63)
     number = np.asarray(number, dtype=np.int64)
-    _check_range("epoch or view", number, 2**_WORD_BITS)
+    _check_range("epoch or view", number, 2**WORD_BITS)
     counter = np.empty((len(sample_ids), 4), dtype=np.uint32)
-    counter[:, 0] = sample_ids & _MASK
-    counter[:, 1] = sample_ids >> _WORD_BITS
+    counter[:, 0] = sample_ids & MASK
+    counter[:, 1] = sample_ids >> WORD_BITS
     counter[:, 2] = number
     counter[:, 3] = purpose
-    return philox4x32(counter, np.array([seed & _MASK, seed >> _WORD_BITS], dtype=np.uint32))
+    return philox4x32(counter, np.array([low, high], dtype=np.uint32))
+
+
+def seed_words(seed: int) -> tuple[int, int]:
+    """Low and high half of a seed: the key.
+
+    Raises:
+        ValueError: seed outside [0, 2**64).
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+    return seed & MASK, seed >> WORD_BITS
 
 
 def choose_below(
@@ -83,10 +101,15 @@ def choose_below(
         ValueError: a count outside [1, 2**32].
     """
     counts = np.asarray(count, dtype=np.int64)
-    if counts.size and not 1 <= counts.min() <= counts.max() <= 2**_WORD_BITS:
+    if counts.size and not 1 <= counts.min() <= counts.max() <= 2**WORD_BITS:
         bad = counts.min() if counts.min() < 1 else counts.max()
-        raise ValueError(f"count must be in [1, {2**_WORD_BITS}], got {bad}")
-    return ((words.astype(np.uint64) * counts.astype(np.uint64)) >> _WORD_BITS).astype(np.int64)
+        raise ValueError(f"count must be in [1, {2**WORD_BITS}], got {bad}")
+    return ((words.astype(np.uint64) * counts.astype(np.uint64)) >> WORD_BITS).astype(np.int64)
+
+
+def fractions(words: UInt32[np.ndarray, "*any"]) -> Float64[np.ndarray, "*any"]:
+    """Each word as a number in [0, 1), exactly word / 2**32."""
+    return words * 2.0**-32
 
 
 def _check_range(what: str, values: Int64[np.ndarray, "*any"], end: int) -> None:

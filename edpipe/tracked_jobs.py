@@ -1,4 +1,4 @@
-"""workflow/tracked_jobs.yaml: the lists that dvc.yaml runs over, written from params.yaml.
+"""workflow/tracked_jobs.yaml: the lists that dvc.yaml runs over, written from params.yaml; and the end of .dvcignore.
 
 DVC cannot compute which stages a curriculum has or which file a stage grows from, so these lists are written down.
 Lists that no longer fit params.yaml are never used in silence: every step that DVC runs, and DVC's own stage
@@ -6,17 +6,22 @@ check_params, stop with one line.
 
 An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
 before it, so a stage names its own soft labels and the student it grows from, and evaluate names the last student.
-Where a stage has no such input, the entry repeats the dataset, since DVC wants as many inputs in each.
+Soft labels are named by their index, which vouches for every file. Where a stage has no such input, the entry repeats
+the dataset, since DVC wants as many inputs in each.
+
+verify_soft_labels depends on a folder, since deps cannot hold lists of different lengths. Soft labels of an earlier
+setting may lie in it; the end of .dvcignore hides them, or a clone, which has none, would find the folder modified.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.jobs import Job, jobs_of
+from edpipe.jobs import Job, jobs_of, soft_label_files
 from edpipe.params.schema import Params
 from edpipe.storage.atomic import write_text_atomically
 
@@ -26,6 +31,7 @@ STEPS = (
     "train_teacher",
     "fetch_teacher",
     "dump_soft_labels",
+    "verify_soft_labels",
     "run_stage",
     "evaluate",
     "result",
@@ -33,6 +39,9 @@ STEPS = (
 )
 _HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"
 _REMEDY = "run `edpipe tracked_jobs`"
+_IGNORE_HEADER = """\
+# From here on written by `edpipe tracked_jobs`: of all files of soft labels, DVC sees those in use.
+"""
 
 
 def tracked_jobs_text(params: Params) -> str:
@@ -47,7 +56,7 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
     entry: dict[str, Any] = dict(job.arguments)
     if job.step in ("train_teacher", "fetch_teacher"):
         entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
-    if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels"):
+    if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels"):
         entry["classes"] = str((job.inputs["partition"] or job.inputs["dataset"])[0])
     if job.step in ("run_stage", "evaluate"):
         entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
@@ -61,22 +70,38 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
 def _stage_entry(job: Job) -> dict[str, str]:
     nothing = job.inputs["dataset"][0]
     before, before_record = job.inputs["previous"] or (nothing, nothing)
-    soft_labels = (job.inputs["soft_labels"] or (nothing,))[-1]
+    soft_labels = (job.inputs["indexes"] or (nothing,))[-1]
     teacher_record = (job.inputs["teachers"] or (nothing,))[-1]
     paths = {"out": job.outputs[0], "record": job.outputs[1]}
     paths |= {"before": before, "before_record": before_record}
     paths |= {"soft_labels": soft_labels, "teacher_record": teacher_record}
-    names = ("method_key", "stage_key", "student_key", "recipe_key", "views_key")
+    names = ("method_key", "stage_key", "student_key", "recipe_key", "space_key", "views_key")
     return {name: str(path) for name, path in paths.items()} | dict(zip(names, job.keys, strict=True))
+
+
+def _ignore_text(params: Params) -> str:
+    """What .dvcignore must hold: the user's own lines as they are, then those written here."""
+    own = _on_disk(layout.DVC_IGNORE).partition(_IGNORE_HEADER)[0]
+    lines = [
+        f"{sign}/{layout.soft_labels_path(dataset, '*', '*', views).with_suffix('.*')}"
+        for dataset in dict.fromkeys(params.experiments[name].dataset for name in params.tracked)
+        for sign, views in [("", "*"), *(("!", str(part)) for part in soft_label_files(params, dataset))]
+    ]
+    return own + _IGNORE_HEADER + "".join(f"{line}\n" for line in lines)
+
+
+def _stale_files(params: Params) -> dict[Path, str]:
+    """Files that do not fit params.yaml, and what they must hold."""
+    wanted = {layout.TRACKED_JOBS: tracked_jobs_text(params), layout.DVC_IGNORE: _ignore_text(params)}
+    return {path: text for path, text in wanted.items() if _on_disk(path) != text}
 
 
 def write_tracked_jobs(params: Params) -> bool:
     """Writes the lists if they differ from those on disk; says whether they did."""
-    text = tracked_jobs_text(params)
-    if _on_disk() == text:
-        return False
-    write_text_atomically(layout.TRACKED_JOBS, text)
-    return True
+    stale = _stale_files(params)
+    for path, text in stale.items():
+        write_text_atomically(path, text)
+    return bool(stale)
 
 
 def check_tracked_jobs(params: Params) -> None:
@@ -85,8 +110,8 @@ def check_tracked_jobs(params: Params) -> None:
     Raises:
         ParamsError: they do not.
     """
-    if _on_disk() != tracked_jobs_text(params):
-        raise ParamsError(f"{layout.TRACKED_JOBS}: does not fit params.yaml any more; {_REMEDY}, then call dvc again")
+    for path in _stale_files(params):
+        raise ParamsError(f"{path}: does not fit params.yaml any more; {_REMEDY}, then call dvc again")
 
 
 def check_when_under_dvc(params: Params) -> None:
@@ -95,8 +120,8 @@ def check_when_under_dvc(params: Params) -> None:
         check_tracked_jobs(params)
 
 
-def _on_disk() -> str:
+def _on_disk(path: Path) -> str:
     try:
-        return layout.TRACKED_JOBS.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""

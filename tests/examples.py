@@ -6,7 +6,7 @@ from edpipe.methods import ce, ed, kd
 from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, EdKnobs, KdKnobs
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import PadCrop, ViewKnobs
+from edpipe.params.soft_labels import PadCrop, StudentViews, ViewSpace
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
 from edpipe.steps.result import result
@@ -39,7 +39,7 @@ def _setup(experiment):
     knobs = {
         "student": StudentKnobs(model="resnet8"),
         "recipe": RecipeKnobs(batch_size=64, warmup=0.1),
-        "views": ViewKnobs(augment=augment, views="all"),
+        "views": StudentViews(space=ViewSpace(augment=augment, exhaustive=True), number=None, choice="random"),
         "stages": curriculum(experiment.rsplit("_", 1)[-1]),
     }
     return json.loads(canonical_json(knobs))
@@ -63,7 +63,7 @@ def _stage(seed, number, plan, top1_by_subset):
             {
                 "teacher": use["teacher"],
                 "subset": use["subset"],
-                "digest": digest_bytes(b"soft labels" + use["subset"].encode()),
+                "digests": [digest_bytes(b"soft labels" + use["subset"].encode())],
                 "teacher_digest": digest_bytes(b"teacher" + use["subset"].encode()),
                 "teacher_forwards": FORWARDS[use["subset"]],
                 "kl_bound": 1.25e-5,

@@ -143,7 +143,11 @@ def tiny_params():
         },
         "students": {"resnet8": {"model": "resnet8"}},
         "soft_labels": {
-            "digits": {"views": {"augment": {"kind": "pad_crop", "padding": 1, "flip": False}, "views": 2}}
+            "digits": {
+                "space": {"augment": {"kind": "pad_crop", "padding": 1, "flip": False}},
+                "views": {"number": 2, "per_file": 1},
+                "storage": {"precision": "uint8"},
+            }
         },
         "experiments": {
             "ce": {**common, "method": {"name": "ce"}, "stages": {"only": {"images": 96}}},

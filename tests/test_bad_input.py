@@ -13,10 +13,11 @@ from edpipe.models.zoo import build_network
 
 pytestmark = pytest.mark.slow
 
-DUMP = ("dump_soft_labels", "--dataset", "digits", "--teacher", "specialists", "--subset", "primary")
 PACK = ("pack_dataset", "--dataset", "pictures")
 STAGE = ("run_stage", "--experiment", "ed", "--seed", "0", "--stage", "primary")
 TEACHER = ("--dataset", "digits", "--teacher", "specialists", "--subset", "primary")
+DUMP = ("dump_soft_labels", *TEACHER, "--views", "0-0")
+LABELS = "artifacts/soft_labels/digits/specialists"
 
 
 def change(params, path, value):
@@ -163,11 +164,19 @@ def test_model_of_an_experiment_that_is_not_asked_for_is_not_looked_at(project):
             r"seeds of experiment 'ed': 9 is not one of .*",
         ),
         (
+            ("dump_soft_labels", *TEACHER, "--views", "0-1"),
+            r"views of soft_labels\.digits: '0-1' is not one of them; allowed: 0-0, 1-1",
+        ),
+        (
+            ("dump_soft_labels", *TEACHER, "--views", "first"),
+            r"views of soft_labels\.digits: 'first' is not one of .*",
+        ),
+        (
             ("fetch_teacher", *TEACHER),
             r"teachers\.specialists\.network\.source: this teacher is made by `edpipe train_teacher`, not .*",
         ),
     ],
-    ids=["dataset", "seed", "source"],
+    ids=["dataset", "seed", "views", "no range", "source"],
 )
 def test_step_refuses_names_that_params_do_not_have(project, words, line):
     check_one_line(project.edpipe(*words), line)
@@ -282,20 +291,27 @@ def test_weak_teacher_gives_no_soft_labels(finished):
     shutil.rmtree(finished.root / "logs")
     line = r"artifacts/teachers/digits/specialists/primary\.safetensors: top1 0\.\d+ on its \w+ images is under .*"
     check_one_line(finished.edpipe(*DUMP), line)
-    ran = finished.snakemake("--", "artifacts/soft_labels/digits/specialists/primary.h5")
+    ran = finished.snakemake("--", f"{LABELS}/primary/views_0-0.h5")
     assert ran.rc != 0
     assert len(ran.said) == 1, ran.text
-    log = finished.root / "logs/dump_soft_labels/digits-specialists-primary.log"
+    log = finished.root / "logs/dump_soft_labels/digits-specialists-primary-views_0-0.log"
     assert log.read_text(encoding="utf-8").splitlines() == ran.said
     assert finished.files("artifacts/soft_labels") == []
 
 
 def test_soft_labels_of_another_teacher_are_refused(finished):
-    folder = finished.root / "artifacts/soft_labels/digits/specialists"
-    shutil.copyfile(folder / "middle.h5", folder / "primary.h5")
-    before = contents(finished)
-    check_one_line(finished.edpipe(*STAGE), r"artifacts/soft_labels/digits/specialists/primary\.h5: .*subset.*")
-    assert contents(finished) == before
+    folder = finished.root / LABELS
+    for views, line in (
+        ("0-0", rf"{LABELS}/primary/views_1-1\.h5: .* than {LABELS}/primary/views_0-0\.h5; .*"),  # a part of a store
+        ("1-1", rf"{LABELS}/primary\.json: speaks of soft labels .*; verify them with .*"),  # and all of it
+    ):
+        shutil.copyfile(folder / f"middle/views_{views}.h5", folder / f"primary/views_{views}.h5")
+        before = contents(finished)
+        check_one_line(finished.edpipe(*STAGE), line)
+        assert contents(finished) == before
+    check_one_line(finished.edpipe("verify_soft_labels", *TEACHER), rf"{LABELS}/primary/views_0-0\.h5: .*subset.*")
+    del before[f"{LABELS}/primary.json"]
+    assert contents(finished) == before, "without an index no student is trained"
 
 
 def contents(project):
@@ -306,7 +322,7 @@ def test_quiet_run_still_says_why_it_failed(finished):
     weights = finished.root / "artifacts/teachers/digits/specialists/primary.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    target = "artifacts/soft_labels/digits/specialists/primary.h5"
+    target = f"{LABELS}/primary/views_0-0.h5"
     ran = finished.snakemake("--force", "--quiet", "rules", "--", target)
     assert ran.rc != 0
     assert len(ran.said) == 1, ran.text

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import logits
 
-from edpipe.certify import dequantise, kl_bound, quantise_uint8
+from edpipe.certify import dequantise, kl_bound, quantise
+
+BITS = st.sampled_from([8, 4])
 
 
 def log_softmax(scores):
@@ -44,52 +46,65 @@ def test_bound_by_hand():
     assert kl_bound(np.array([4.0, 0.0], np.float32), 4.0).tolist() == [0.125, 0.0]
 
 
-@given(logits(bound=60_000.0), st.floats(1, 20))
-@example(np.array([[65504.0, -65504.0]], np.float32), 1.0)
-@example(np.array([[1e6, 1e6]], np.float32), 1.0)
-@example(np.array([[100.0, 100.00001]], np.float32), 1.0)
-@example(np.array([[1e-8, 0.0]], np.float32), 1.0)
-@example(np.array([[-1e-8, -1e-8]], np.float32), 1.0)
-def test_stored_logits_are_off_by_half_a_scale_at_most(exact, temperature):
-    codes, scale, zero = quantise_uint8(exact)
+@given(logits(bound=60_000.0), st.floats(1, 20), BITS)
+@example(np.array([[65504.0, -65504.0]], np.float32), 1.0, 8)
+@example(np.array([[65504.0, -65504.0]], np.float32), 1.0, 4)
+@example(np.array([[5e5, 5e5]], np.float32), 1.0, 4)
+@example(np.array([[1e6, 1e6]], np.float32), 1.0, 8)
+@example(np.array([[100.0, 100.00001]], np.float32), 1.0, 8)
+@example(np.array([[1e-8, 0.0]], np.float32), 1.0, 8)
+@example(np.array([[-1e-8, -1e-8]], np.float32), 1.0, 4)
+def test_stored_logits_are_off_by_half_a_scale_at_most(exact, temperature, bits):
+    codes, scale, zero = quantise(exact, bits)
+    assert (codes < 2**bits).all()
     stored = dequantise(codes, scale, zero)
-    # Rounding: of the restored sum, and of a quotient of at most 255 in float32.
-    rounding = np.spacing(np.abs(stored)) + scale.astype(np.float64)[:, None] * 256 * 2.0**-23
+    # Rounding: of the restored sum, and in float32 of a quotient that is a code.
+    rounding = np.spacing(np.abs(stored)) + scale.astype(np.float64)[:, None] * 2.0 ** (bits - 23)
     off = np.abs(stored.astype(np.float64) - exact)
     assert (off <= scale.astype(np.float64)[:, None] / 2 + rounding).all()
     assert (kl_oracle(exact, stored, temperature) <= kl_bound(error_range(exact, stored), temperature) + 1e-12).all()
 
 
-@given(logits(bound=60_000.0))
-def test_scale_is_hardly_larger_than_it_must_be(exact):
-    _, scale, zero = quantise_uint8(exact)
+@given(logits(bound=60_000.0), BITS)
+def test_scale_is_hardly_larger_than_it_must_be(exact, bits):
+    _, scale, zero = quantise(exact, bits)
     low, high = exact.min(axis=1).astype(np.float64), exact.max(axis=1).astype(np.float64)
     spacing_of_zero = np.spacing(np.maximum(np.abs(zero), np.float16(2**-14))).astype(np.float64)
     assert (zero <= low).all()
-    assert (scale.astype(np.float64) <= (high - low + spacing_of_zero) / 255 * (1 + 2**-10) + 2**-24).all()
+    assert (scale.astype(np.float64) <= (high - low + spacing_of_zero) / (2**bits - 1) * (1 + 2**-10) + 2**-24).all()
 
 
-@given(logits(bound=1000.0))
-def test_codes_keep_the_argmax_of_rows_where_it_is_clear(exact):
-    codes, scale, _ = quantise_uint8(exact)
+@given(logits(bound=1000.0), BITS)
+def test_codes_keep_the_order_of_the_logits(exact, bits):
+    codes, _, _ = quantise(exact, bits)
+    order = np.argsort(exact, axis=1, kind="stable")
+    assert (np.diff(np.take_along_axis(codes, order, axis=1).astype(int), axis=1) >= 0).all()
+
+
+@given(logits(bound=1000.0), BITS)
+def test_codes_keep_the_argmax_of_rows_where_it_is_clear(exact, bits):
+    codes, scale, _ = quantise(exact, bits)
     ordered = np.sort(exact, axis=1)
     if exact.shape[1] > 1:
         is_clear = ordered[:, -1] - ordered[:, -2] > 1.01 * scale.astype(np.float32)
         assert (codes.argmax(axis=1) == exact.argmax(axis=1))[is_clear].all()
 
 
-@given(hnp.arrays(np.float16, 3, elements=st.floats(-60000, 60000, width=16)), st.integers(1, 4))
-def test_constant_rows_that_float16_can_hold_come_back_exactly(values, classes):
+@given(hnp.arrays(np.float16, 3, elements=st.floats(-60000, 60000, width=16)), st.integers(1, 4), BITS)
+def test_constant_rows_that_float16_can_hold_come_back_exactly(values, classes, bits):
     exact = np.repeat(values.astype(np.float32)[:, None], classes, axis=1)
-    codes, scale, zero = quantise_uint8(exact)
+    codes, scale, zero = quantise(exact, bits)
     assert (dequantise(codes, scale, zero) == exact).all()
     assert not codes.any()
     assert not scale.any()
 
 
 def test_largest_and_smallest_logit_use_all_codes():
-    codes, scale, zero = quantise_uint8(np.array([[0.0, 127.5, 255.0]], np.float32))
+    codes, scale, zero = quantise(np.array([[0.0, 127.5, 255.0]], np.float32), 8)
     assert codes.tolist() == [[0, 128, 255]]
+    assert (float(scale[0]), float(zero[0])) == (1.0, 0.0)
+    codes, scale, zero = quantise(np.array([[0.0, 7.5, 15.0]], np.float32), 4)
+    assert codes.tolist() == [[0, 8, 15]]
     assert (float(scale[0]), float(zero[0])) == (1.0, 0.0)
 
 
@@ -105,7 +120,15 @@ def test_largest_and_smallest_logit_use_all_codes():
 )
 def test_logits_that_cannot_be_stored_are_refused_with_their_value(row, text):
     with pytest.raises(ValueError, match=text):
-        quantise_uint8(np.array([[1.0, 2.0], row], np.float32))
+        quantise(np.array([[1.0, 2.0], row], np.float32), 8)
+
+
+def test_four_bits_have_less_room_than_eight():
+    row = np.array([[0.0, 1e6]], np.float32)
+    quantise(row, 8)
+    text = r"^range of a row's logits / 15 must be at most 65504 in size to fit float16, got 66666\.7$"
+    with pytest.raises(ValueError, match=text):
+        quantise(row, 4)
 
 
 def test_bounds_of_nonsense_are_refused():

@@ -45,7 +45,9 @@ students:
   small: { model: resnet8 }
 soft_labels:
   digits:
-    views: { augment: { kind: pad_crop, padding: 1, flip: false }, views: 2 }
+    space: { augment: { kind: pad_crop, padding: 1, flip: false } }
+    views: { number: 2, per_file: 1 }
+    storage: { precision: uint8 }
 experiments:
   ce:
     dataset: digits
@@ -107,6 +109,12 @@ def end_of(experiment):
     ]
 
 
+def teacher_steps(step, *views):
+    """A step of every teacher and subset; of a dump, for each range of views."""
+    jobs = [f"{step} --dataset digits --teacher {teacher} --subset {subset}" for teacher, subset in TEACHERS]
+    return [f"{job} --views {part}" for job in jobs for part in views] if views else jobs
+
+
 def stages_of(experiment, *stages):
     return [f"run_stage --experiment {experiment} --seed 0 --stage {stage}" for stage in stages]
 
@@ -124,7 +132,9 @@ ALL_STUDENT_STEPS = sorted(
     ]
 )
 STUDENT_RULES = {"run_stage", "evaluate", "result", "report"}
-NUM_STEPS = 24  # a dataset, a partition, 4 teachers, 4 dumps, 5 stages, and 3 times evaluate, result, report
+SHARED_GROUPS = ("pack_dataset", "partition_dataset", "train_teacher", "dump_soft_labels", "verify_soft_labels")
+TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
+NUM_STEPS = 32  # a dataset, a partition, 4 teachers, 8 dumps, 4 checks, 5 stages, 3 times evaluate, result, report
 
 
 @dataclass
@@ -179,7 +189,7 @@ class Folder:
 
     def git_commit(self):
         self.call("git", "add", "--all")
-        self.call("git", "commit", "--quiet", "--message", "state")
+        self.call("git", "commit", "--quiet", "--allow-empty", "--message", "state")
 
     def copy(self, root):
         subprocess.run(["cp", "--archive", str(self.root), str(root)], check=True)  # hard links stay hard links
@@ -277,11 +287,9 @@ def test_a_change_re_runs_exactly_what_depends_on_it(finished, tool):
     assert run() == ALL_OF_KD, "temperature: no teacher, no dump"
 
     finished.edit("learning_rate: 0.2 }\n    min_top1", "learning_rate: 0.3 }\n    min_top1")
-    specialists = [
-        f"{step} --dataset digits --teacher specialists --subset {subset}"
-        for step in ("train_teacher", "dump_soft_labels")
-        for subset in ("primary", "middle", "university")
-    ]
+    every = ["train_teacher", "verify_soft_labels"]
+    steps = [*(s for e in every for s in teacher_steps(e)), *teacher_steps("dump_soft_labels", "0-0", "1-1")]
+    specialists = [step for step in steps if "specialists" in step]
     below = [*stages_of("ed", "primary", "middle", "university"), *end_of("ed")]
     assert run() == sorted([*specialists, *below]), "a teacher's knob: exactly its descendants"
 
@@ -297,6 +305,63 @@ def test_a_change_re_runs_exactly_what_depends_on_it(finished, tool):
 
     other = finished.dvc_repro if tool == "snakemake" else finished.snakemake
     assert other() == [], "the other tool agrees with all of it"
+
+
+def soft_labels_of(folder):
+    """Which file is which, and when it was written."""
+    files = sorted((folder.root / "artifacts/soft_labels").rglob("views_*"))
+    return {path.relative_to(folder.root).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+TAUGHT_STEPS = sorted(set(ALL_STUDENT_STEPS) - {*stages_of("ce", "only"), *end_of("ce")})
+
+
+@pytest.mark.parametrize("tool", ["snakemake", "dvc_repro"])
+def test_more_views_add_files_and_leave_finished_ones_alone(finished, tool):
+    run = getattr(finished, tool)
+    other = finished.dvc_repro if tool == "snakemake" else finished.snakemake
+    before = soft_labels_of(finished)
+    assert len(before) == 16
+    finished.edit("number: 2", "number: 3")
+    if tool == "dvc_repro":
+        finished.call("edpipe", "tracked_jobs")
+    assert run() == sorted(
+        [*teacher_steps("dump_soft_labels", "2-2"), *teacher_steps("verify_soft_labels"), *TAUGHT_STEPS]
+    )
+    after = soft_labels_of(finished)
+    assert len(after) == 24
+    assert {path: after[path] for path in before} == before
+    assert other() == [], "the other tool agrees"
+    assert run() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "views"),
+    [("per_file: 1", "per_file: 2", ["0-1"]), ("precision: uint8", "precision: float16", ["0-0", "1-1"])],
+)
+def test_other_files_or_another_precision_are_dumped_again(finished, before, after, views):
+    finished.edit(before, after)
+    expected = [*teacher_steps("dump_soft_labels", *views), *teacher_steps("verify_soft_labels"), *TAUGHT_STEPS]
+    assert finished.snakemake() == sorted(expected)
+    assert finished.dvc_repro() == []
+    assert finished.snakemake() == []
+
+
+@pytest.mark.parametrize("tool", ["snakemake", "dvc_repro"])
+def test_soft_labels_of_an_earlier_setting_disturb_nobody(finished, tmp_path, tool):
+    """They lie in the folder that verify_soft_labels depends on, but not in a clone's."""
+    earlier = set(soft_labels_of(finished))
+    finished.edit("per_file: 1", "per_file: 2")
+    finished.snakemake()
+    assert earlier < set(soft_labels_of(finished)), "nothing is deleted"
+    assert finished.dvc_repro() == []
+    clone = clone_of(finished, tmp_path)
+    clone.call("dvc", "pull")
+    assert earlier.isdisjoint(soft_labels_of(clone))
+    assert getattr(clone, tool)() == []
+    for path in earlier:
+        (finished.root / path).unlink()
+    assert getattr(finished, tool)() == []
 
 
 def test_a_touched_module_re_runs_nothing(finished):
@@ -370,13 +435,17 @@ def test_lists_that_do_not_fit_stop_dvc_with_one_line(finished):
     assert finished.snakemake() == []
 
 
-@pytest.fixture
-def clone(_finished, tmp_path):
-    """A second person's clone of a finished and pushed folder; nothing pulled yet."""
-    shared = _finished.copy(tmp_path / "first")
-    shared.call("dvc", "push")
-    shared.call("git", "clone", "--quiet", str(shared.root), str(tmp_path / "second"))
+def clone_of(folder, tmp_path):
+    """A second person's clone of a folder, committed and pushed; nothing pulled yet."""
+    folder.git_commit()
+    folder.call("dvc", "push")
+    folder.call("git", "clone", "--quiet", str(folder.root), str(tmp_path / "second"))
     return Folder(tmp_path / "second")
+
+
+@pytest.fixture
+def clone(finished, tmp_path):
+    return clone_of(finished, tmp_path)
 
 
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)
@@ -391,13 +460,13 @@ def test_a_clone_that_pulls_everything_computes_nothing(clone, cache_type):
 
 
 def test_a_clone_that_pulls_soft_labels_runs_only_student_steps(clone):
-    clone.call("dvc", "pull", "pack_dataset", "partition_dataset", "train_teacher", "dump_soft_labels")
+    clone.call("dvc", "pull", *SHARED_GROUPS)
     assert clone.snakemake() == ALL_STUDENT_STEPS
     assert clone.dvc_repro() == []
 
 
 def test_steps_that_dvc_does_not_know_yet_are_not_made_again(clone):
-    clone.call("dvc", "pull", "pack_dataset", "partition_dataset", "train_teacher", "dump_soft_labels")
+    clone.call("dvc", "pull", *SHARED_GROUPS)
     clone.call("git", "rm", "--quiet", "--cached", "dvc.lock")
     lock = yaml.safe_load((clone.root / "dvc.lock").read_text())
     lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.split("@")[0] not in STUDENT_RULES}
@@ -414,7 +483,7 @@ def test_what_was_made_without_dvc_can_be_handed_over(tmp_path):
     assert "steps are out of date or missing" in folder.call("edpipe", "dvc-record", is_refused=True)
     folder.steps_of("env", "EDPIPE_DVC=0", "snakemake", "--cores", "2")
     assert not (folder.root / "dvc.lock").exists()
-    assert "25 steps handed over to DVC" in folder.call("edpipe", "dvc-record")
+    assert "33 steps handed over to DVC" in folder.call("edpipe", "dvc-record")
     assert folder.dvc_repro() == []
     assert folder.snakemake() == []
 
@@ -439,7 +508,7 @@ def test_real_steps_agree_as_well(tmp_path):
     from_middle = ["evaluate", "report", "result", "run_stage", "run_stage"]
 
     made = rules_of(folder.call("snakemake", "--cores", "2"))
-    assert len(made) == 14, made
+    assert len(made) == 20, made
     assert rules_of(folder.call("dvc", "repro")) == []
     assert "Nothing to be done" in folder.call("snakemake", "--cores", "2")
 

@@ -99,10 +99,11 @@ def test_an_entry_of_a_dead_process_stops_nobody(folder):
 
 def test_a_real_run_brings_the_lists_in_step_and_a_dry_run_does_not(folder):
     params = load_params()
+    written = (folder / layout.TRACKED_JOBS, folder / layout.DVC_IGNORE)
     dvcsync.reconcile(params, is_dry_run=True)
-    assert not (folder / layout.TRACKED_JOBS).exists()
+    assert not any(path.exists() for path in written)
     dvcsync.reconcile(params, is_dry_run=False)
-    assert (folder / layout.TRACKED_JOBS).exists()
+    assert all(path.exists() for path in written)
 
 
 def test_a_merge_conflict_is_one_line(folder):

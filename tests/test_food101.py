@@ -24,10 +24,11 @@ FULL_JOB = {
     "partition_dataset": 1,
     "fetch_teacher": 3,
     "dump_soft_labels": 3,
+    "verify_soft_labels": 3,
     "run_stage": 9,
     "evaluate": 3,
     "result": 1,
-    "total": 21,
+    "total": 24,
 }
 TRAIN_IMAGES, TEST_IMAGES, FOREIGN_CLASSES = 3, 2, 7
 
@@ -41,7 +42,7 @@ def shrunk_params(root, weights):
     network = {"model": "resnet8", "source": "file", "location": str(weights), "sha256": digest}
     fitting = {"recipe": "photographs", "epochs": 0.5, "learning_rate": 0.02}
     params["teachers"]["food101_specialists"] |= {"network": network, "fitting": fitting, "min_top1": 0.0}
-    params["soft_labels"]["food101"]["views"]["views"] = 2
+    params["soft_labels"]["food101"]["views"]["number"] = 2
     stages = {"primary": {"images": 64}, "middle": {"images": 64}, "university": {"images": 128}}
     params["experiments"]["food101_ed"] |= {"seeds": [0], "stages": stages}
     for recipe in params["recipes"].values():  # PyYAML reads 5e-4 as a text
@@ -59,7 +60,7 @@ def finished(tmp_path_factory):
     project = make_project(folder / "project", shrunk_params(raw, weights))
     ran = project.snakemake("--", "results/food101_ed.json")
     assert ran.rc == 0, ran.err
-    assert planned_jobs(ran) == FULL_JOB | {"run_stage": 3, "evaluate": 1, "total": 13}
+    assert planned_jobs(ran) == FULL_JOB | {"run_stage": 3, "evaluate": 1, "total": 16}
     return project
 
 
@@ -113,7 +114,7 @@ def test_teachers_are_fetched_and_get_a_fresh_classifier(finished):
 def test_soft_labels_cover_the_training_images_of_their_level(finished):
     dataset = open_dataset(finished.root / "artifacts/datasets/food101.h5")
     for subset in finished.read_json("results/food101_ed.json")["data"]["subsets"]:
-        path = finished.root / f"artifacts/soft_labels/food101/food101_specialists/{subset['name']}.h5"
+        path = finished.root / f"artifacts/soft_labels/food101/food101_specialists/{subset['name']}/views_0-1.h5"
         labels = open_soft_labels(path)
         assert labels.class_ids.tolist() == subset["class_ids"]
         assert labels.sample_ids.tolist() == dataset.sample_ids("train", subset["class_ids"]).tolist()

@@ -8,7 +8,7 @@ import torch
 
 from edpipe import device, threads, workflow_hooks
 from edpipe.errors import EdpipeError, ParamsError
-from edpipe.jobs import make_teacher, run_stage
+from edpipe.jobs import dump_soft_labels, make_teacher, run_stage
 from edpipe.params.load import load_params, load_raw, parse_params
 
 
@@ -38,6 +38,11 @@ def test_the_number_of_a_stage_in_a_path_must_be_its_own(params, capsys):
         (run_stage, {"experiment": "digits_ed", "seed": 9, "stage": "primary"}, "seeds of experiment 'digits_ed': 9"),
         (run_stage, {"experiment": "digits_ed", "seed": 0, "stage": "foo"}, "stages of experiment 'digits_ed': 'foo'"),
         (make_teacher, {"dataset": "digits", "teacher": "digits_teacher", "subset": "foo"}, "'foo' is not one of them"),
+        (
+            dump_soft_labels,
+            {"dataset": "food101", "teacher": "food101_teacher", "subset": "all", "views": "0-31"},
+            "views of soft_labels.food101: '0-31' is not one of them; allowed: 0-7",
+        ),
     ],
 )
 def test_a_path_that_names_no_job_is_one_line(params, capsys, make, words, text):

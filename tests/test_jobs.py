@@ -108,7 +108,7 @@ def test_every_job_once_and_in_order():
         assert made.isdisjoint(job.outputs), job.command
         assert len(set(job.outputs)) == len(job.outputs)
         made |= set(job.outputs)
-    assert len(found) == 1 + 1 + 4 + 4 + 3 * (1 + 1 + 3) + 3 * 3 + 3 + 3
+    assert len(found) == 1 + 1 + 4 + 4 + 4 + 3 * (1 + 1 + 3) + 3 * 3 + 3 + 3
 
 
 def test_all_experiments_together_write_no_file_twice():
@@ -117,8 +117,9 @@ def test_all_experiments_together_write_no_file_twice():
 
 
 def test_teachers_and_soft_labels_belong_to_no_experiment():
+    shared = {"pack_dataset", "partition_dataset", "train_teacher", "fetch_teacher"}
     for job in jobs.jobs_of(params(), RAW["experiments"]):
-        if job.step in ("pack_dataset", "partition_dataset", "train_teacher", "fetch_teacher", "dump_soft_labels"):
+        if job.step in shared | {"dump_soft_labels", "verify_soft_labels"}:
             assert not any(name in str(path) for path in job.outputs for name in RAW["experiments"])
 
 
@@ -140,7 +141,8 @@ def test_commands():
         "edpipe partition_dataset --dataset digits --partition thirds",
     ]
     assert "edpipe train_teacher --dataset digits --teacher digits_specialists --subset middle" in commands
-    assert "edpipe dump_soft_labels --dataset digits --teacher digits_teacher --subset all" in commands
+    assert "edpipe dump_soft_labels --dataset digits --teacher digits_teacher --subset all --views 0-8" in commands
+    assert "edpipe verify_soft_labels --dataset digits --teacher digits_teacher --subset all" in commands
     assert "edpipe run_stage --experiment digits_ed --seed 2 --stage university" in commands
     assert "edpipe evaluate --experiment digits_kd --seed 0" in commands
     assert commands[-1] == "edpipe report --experiment digits_ed"
@@ -159,14 +161,61 @@ def test_a_stage_reads_what_it_grows_from_and_its_soft_labels():
     students = "artifacts/students/digits_ed/seed1"
     assert [str(p) for p in second["previous"]] == [f"{students}/1_primary.safetensors", f"{students}/1_primary.json"]
     specialists = "digits/digits_specialists"
+    assert [str(p) for p in second["indexes"]] == [
+        f"artifacts/soft_labels/{specialists}/primary.json",
+        f"artifacts/soft_labels/{specialists}/middle.json",
+    ]
     assert [str(p) for p in second["soft_labels"]] == [
-        f"artifacts/soft_labels/{specialists}/primary.h5",
-        f"artifacts/soft_labels/{specialists}/middle.h5",
+        f"artifacts/soft_labels/{specialists}/primary/views_0-8.h5",
+        f"artifacts/soft_labels/{specialists}/middle/views_0-8.h5",
     ]
     assert [str(p) for p in second["teachers"]] == [
         f"artifacts/teachers/{specialists}/primary.json",
         f"artifacts/teachers/{specialists}/middle.json",
     ]
+
+
+def drawn(number, per_file):
+    """Changes by which digits has so many drawn views."""
+    return {
+        "soft_labels.digits.space.exhaustive": False,
+        "soft_labels.digits.views": {"number": number, "per_file": per_file},
+    }
+
+
+def files_of_a_stage(changes):
+    return [
+        path.name
+        for path in jobs.run_stage(params(changes), "digits_ed", 0, "primary").inputs["soft_labels"]
+        if path.parent.name == "primary"
+    ]
+
+
+def test_views_are_spread_over_files():
+    assert files_of_a_stage(drawn(20, 8)) == ["views_0-7.h5", "views_8-15.h5", "views_16-19.h5"]
+    assert files_of_a_stage(drawn(16, 8)) == ["views_0-7.h5", "views_8-15.h5"]
+    assert files_of_a_stage(drawn(1, 8)) == ["views_0-0.h5"]
+    assert files_of_a_stage({"soft_labels.digits.views.per_file": 7}) == ["views_0-6.h5", "views_7-8.h5"]
+
+
+def test_verifying_reads_every_file_of_its_teacher_and_subset_alone():
+    found = jobs.verify_soft_labels(params(drawn(3, 2)), "digits", "digits_specialists", "middle")
+    folder = "artifacts/soft_labels/digits/digits_specialists/middle"
+    names = [f"{folder}/views_{views}.{suffix}" for views in ("0-1", "2-2") for suffix in ("h5", "json")]
+    assert [str(path) for path in found.inputs["soft_labels"]] == names
+    assert [str(path) for path in found.outputs] == [f"{folder}.json"]
+
+
+def test_more_views_add_files_and_leave_full_ones_as_they_are():
+    before, after = everything(drawn(4, 2)), everything(drawn(7, 2))
+    dumps = {c: job for c, job in after.items() if job.step == "dump_soft_labels"}
+    assert {c.split("--views ")[1] for c in dumps.keys() - before.keys()} == {"4-5", "6-6"}
+    assert len(dumps.keys() - before.keys()) == 2 * len(DUMPS)
+    same = dumps.keys() & before.keys()
+    assert len(same) == 2 * len(DUMPS)
+    assert all(dumps[command].knobs_text == before[command].knobs_text for command in same)
+    changed_ones = {c for c in after.keys() & before.keys() if after[c].knobs_text != before[c].knobs_text}
+    assert kinds(changed_ones) == VERIFIED | TAUGHT_STAGES
 
 
 def kinds(commands):
@@ -179,8 +228,11 @@ STAGES = {f"run_stage digits_ed 0 {level}" for level in LEVELS}
 ALL_STAGES = STAGES | {"run_stage digits_ce 0 only", "run_stage digits_kd 0 only"}
 SPECIALISTS = {f"train_teacher digits digits_specialists {level}" for level in LEVELS}
 TEACHERS = SPECIALISTS | {"train_teacher digits digits_teacher all"}
-SPECIAL_DUMPS = {f"dump_soft_labels digits digits_specialists {level}" for level in LEVELS}
-DUMPS = SPECIAL_DUMPS | {"dump_soft_labels digits digits_teacher all"}
+SPECIAL_DUMPS = {f"dump_soft_labels digits digits_specialists {level} 0-8" for level in LEVELS}
+DUMPS = SPECIAL_DUMPS | {"dump_soft_labels digits digits_teacher all 0-8"}
+VERIFIED = {f"verify_soft_labels digits digits_specialists {level}" for level in LEVELS}
+VERIFIED |= {"verify_soft_labels digits digits_teacher all"}
+TAUGHT_STAGES = STAGES | {"run_stage digits_kd 0 only"}
 
 
 @pytest.mark.parametrize(
@@ -197,12 +249,17 @@ DUMPS = SPECIAL_DUMPS | {"dump_soft_labels digits digits_teacher all"}
         ("teachers.fashion_teacher.min_top1", 0.5, set()),
         ("students.resnet8.reference", "linear", ALL_STAGES),
         ("students.resnet18.reference", "linear", set()),
-        ("soft_labels.digits.precision", "float16", DUMPS),
-        ("soft_labels.digits.max_kl", 1.0, DUMPS),
-        # Views are seen by all; how many there are, only by those who need a stored teacher.
-        ("soft_labels.digits.views.augment.padding", 2, TEACHERS | DUMPS | ALL_STAGES),
-        ("soft_labels.digits.views.views", 3, DUMPS | STAGES | {"run_stage digits_kd 0 only"}),
-        ("soft_labels.digits.views.seed", 3, DUMPS | STAGES | {"run_stage digits_kd 0 only"}),
+        ("soft_labels.digits.storage.precision", "float16", DUMPS),
+        ("soft_labels.digits.storage.max_kl", 1.0, DUMPS),
+        ("soft_labels.digits.storage.max_kl", None, DUMPS),
+        ("soft_labels.digits.storage.attention", True, DUMPS),
+        # What a view is, is seen by all; how many there are, only by those who need a stored teacher.
+        ("soft_labels.digits.space.augment.flip", True, TEACHERS | ALL_STAGES),  # and every file has another name
+        ("soft_labels.digits.space.seed", 3, DUMPS | ALL_STAGES),
+        ("soft_labels.digits.views.choice", "cycle", VERIFIED | TAUGHT_STAGES),
+        ("soft_labels.digits.views.per_file", 18, VERIFIED),
+        ("soft_labels.fashion_mnist.views.number", 9, set()),
+        ("soft_labels.fashion_mnist.storage.precision", "float16", set()),
         (f"{ED}.method.temperature", 2.0, STAGES),
         (f"{ED}.method.mixing", "sequential", STAGES),
         (f"{ED}.method.normalisation", "full", STAGES),
@@ -225,12 +282,19 @@ def test_a_changed_knob_changes_the_jobs_that_depend_on_it_and_no_others(path, v
 
 
 @pytest.mark.parametrize(
-    "path", ["soft_labels.digits.views.seed", f"{ED}.stages.middle.images", f"{KD}.method.temperature"]
+    "path",
+    [
+        "soft_labels.digits.space.seed",
+        "soft_labels.digits.storage.max_kl",
+        "soft_labels.digits.views.per_file",
+        f"{ED}.stages.middle.images",
+        f"{KD}.method.temperature",
+    ],
 )
 def test_a_job_whose_knobs_change_names_the_key_that_changed(path):
     before, after = everything(), everything({path: 7})
     for command, job in after.items():
-        if job.knobs_text != before[command].knobs_text:
+        if command in before and job.knobs_text != before[command].knobs_text:
             assert any(path == key or path.startswith(f"{key}.") for key in job.keys), command
 
 
@@ -254,8 +318,16 @@ def test_a_carried_rate_makes_every_stage_depend_on_all_budgets():
             "subset of teacher 'digits_teacher': 'primary' is not one of them; allowed: all",
         ),
         (
-            lambda p: jobs.dump_soft_labels(p, "digits", "digits_specialists", "all"),
+            lambda p: jobs.dump_soft_labels(p, "digits", "digits_specialists", "all", "0-8"),
             "subset of teacher 'digits_specialists': 'all' is not one of them; allowed: primary, middle, university",
+        ),
+        (
+            lambda p: jobs.dump_soft_labels(p, "digits", "digits_specialists", "primary", "0-7"),
+            "views of soft_labels.digits: '0-7' is not one of them; allowed: 0-8",
+        ),
+        (
+            lambda p: jobs.verify_soft_labels(p, "digits", "digits_teacher", "primary"),
+            "subset of teacher 'digits_teacher': 'primary' is not one of them; allowed: all",
         ),
         (
             lambda p: jobs.run_stage(p, "digits_ed", 9, "primary"),
@@ -276,6 +348,11 @@ def test_a_job_that_is_none_is_refused(ask, message):
     with pytest.raises(ParamsError) as caught:
         ask(params())
     assert str(caught.value) == message
+
+
+def test_of_many_files_a_few_are_named():
+    with pytest.raises(ParamsError, match=r": '9-9' is not one of them; allowed: 0-4, 5-9, 10-14, …, 995-999$"):
+        jobs.dump_soft_labels(params(drawn(1000, 5)), "digits", "digits_teacher", "all", "9-9")
 
 
 def test_model_names_are_checked_with_their_place():
@@ -311,6 +388,25 @@ def test_the_lists_for_dvc_are_written_once_and_checked(folder, monkeypatch):
         check_when_under_dvc(other)
 
 
+def test_dvc_is_told_which_soft_labels_are_in_use(folder):
+    (folder / ".dvcignore").write_text("my_own_notes\n")
+    write_tracked_jobs(params(drawn(3, 2)))
+    lines = (folder / ".dvcignore").read_text().splitlines()
+    assert lines[0] == "my_own_notes"
+    assert lines[2:] == [
+        "/artifacts/soft_labels/digits/*/*/views_*.*",
+        "!/artifacts/soft_labels/digits/*/*/views_0-1.*",
+        "!/artifacts/soft_labels/digits/*/*/views_2-2.*",
+    ]
+    (folder / ".dvcignore").write_text("\n".join(["other_notes", *lines[1:]]) + "\n")
+    assert not write_tracked_jobs(params(drawn(3, 2)))
+    (folder / ".dvcignore").write_text("other_notes\n")
+    with pytest.raises(
+        ParamsError, match=r"^\.dvcignore: does not fit params.yaml any more; run `edpipe tracked_jobs`"
+    ):
+        check_tracked_jobs(params(drawn(3, 2)))
+
+
 def test_the_lists_for_dvc_hold_every_tracked_job_and_no_other():
     lists = yaml.safe_load(tracked_jobs_text(params()))["jobs"]
     found = jobs.jobs_of(params(), RAW["tracked"])
@@ -318,7 +414,7 @@ def test_the_lists_for_dvc_hold_every_tracked_job_and_no_other():
     assert set(lists["run_stage"]) >= {"digits_ed-0-primary", "digits_ce-2-only"}
     stage = lists["run_stage"]["digits_ed-0-middle"]
     assert stage["before"] == "artifacts/students/digits_ed/seed0/1_primary.safetensors"
-    assert stage["soft_labels"] == "artifacts/soft_labels/digits/digits_specialists/middle.h5"
+    assert stage["soft_labels"] == "artifacts/soft_labels/digits/digits_specialists/middle.json"
     assert stage["stage_key"] == "experiments.digits_ed.stages.middle"
     # Every entry of a list has the same keys: DVC fills one template with each.
     assert all(len({tuple(sorted(e)) for e in entries.values()}) <= 1 for entries in lists.values())

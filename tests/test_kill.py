@@ -28,7 +28,7 @@ COMMAND = ("--cores", "2", "--", "results/ed.json")
 MOMENTS = 5
 LONGEST_S = 4.0
 """About what a step takes; so long after the first step has begun the last of the random kills comes."""
-WRITING = ("datasets/.digits.h5", "soft_labels/digits/specialists/.primary.h5")
+WRITING = ("datasets/.digits.h5", "soft_labels/digits/specialists/.resume/primary-views_1-1")
 TIMEOUT_S = 600
 
 
@@ -105,7 +105,9 @@ def check_complete(project):
 
 
 def visible_files(project):
-    return [name for name in project.files("artifacts", "results") if not Path(name).name.startswith(".")]
+    """Without hidden files, and without those that wait in hidden folders."""
+    names = project.files("artifacts", "results")
+    return [name for name in names if not any(part.startswith(".") for part in Path(name).parts)]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
-    "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "forgetting"
+    "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "forgetting",
+    "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
 )  # fmt: skip
 LAYERS = (
     ("errors", "shapes", "threads", "layout", "progress", "sources", "__init__"),
@@ -16,10 +17,12 @@ LAYERS = (
     ("models.*", "methods.*"),
     ("training", "device"),
     ("storage.*",),
-    ("batches", "pictures", "jobs", "datasets.*"),
+    ("batches", "soft_targets", "pictures", "jobs", "datasets.*"),
+    ("freshness", "evidence"),
     ("checks", "tracked_jobs", "compare", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
+    ("soundness", "soft_label_commands", "verify_command", "plan_command"),
     ("__main__",),
 )
 """From the bottom: a module imports from its own layer and from those before it."""
@@ -81,8 +84,8 @@ def test_imports_go_one_way(name):
     assert not upward, f"{name} (layer {layer(name)}) imports {upward}"
 
 
-def test_no_step_imports_another_but_for_what_teachers_share():
-    shared = {"steps.teaching"}
+def test_no_step_imports_another_but_for_what_teachers_and_dumps_share():
+    shared = {"steps.teaching", "steps.asking"}
     for name in modules():
         if name.startswith("steps."):
             assert not {n for n in imported(name) if n.startswith("steps.")} - shared, name
@@ -108,7 +111,10 @@ def test_the_core_is_pure(name):
             raise AssertionError(f"{name} changes a global")
 
 
-@pytest.mark.parametrize("name", ["metrics", "forgetting", "certify", "partition", "views", "philox"])
+@pytest.mark.parametrize(
+    "name",
+    ["metrics", "forgetting", "certify", "partition", "views", "philox", "mixing", "colour", "precisions", "fidelity"],
+)
 def test_the_core_of_numbers_needs_no_torch(name):
     reached, waiting = set(), [name]
     while waiting:

@@ -157,7 +157,8 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 METHOD = "experiments.digits_kd.method"
-VIEWS = "soft_labels.digits.views"
+SOFT, PHOTOS = "soft_labels.digits", "soft_labels.food101"  # of an exhaustive and of a drawn space
+CROP = {"kind": "pad_crop", "padding": 1}
 THIRDS = "partitions.thirds"
 TEACHER = "teachers.digits_teacher"
 
@@ -173,13 +174,38 @@ TEACHER = "teachers.digits_teacher"
         (f"{TEACHER}.fitting.epoch", 1, f"{TEACHER}.fitting.epoch: unknown key; did you mean 'epochs'?"),
         (f"{METHOD}.temprature", 3, f"{METHOD}.temprature: unknown key; did you mean 'temperature'?"),
         (f"{METHOD}.replay", True, f"{METHOD}.replay: unknown key; known: name, task_weight, teacher, temperature"),
-        (f"{VIEWS}.vews", 3, f"{VIEWS}.vews: unknown key; did you mean 'views'?"),
-        (f"{VIEWS}.augment.paddin", 3, f"{VIEWS}.augment.paddin: unknown key; did you mean 'padding'?"),
+        (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
+        (f"{SOFT}.precision", "uint8", f"{SOFT}.precision: unknown key; known: space, storage, views"),
+        (f"{SOFT}.space.exaustive", True, f"{SOFT}.space.exaustive: unknown key; did you mean 'exhaustive'?"),
+        (f"{SOFT}.space.augment.paddin", 3, f"{SOFT}.space.augment.paddin: unknown key; did you mean 'padding'?"),
         (
-            "soft_labels.food101.views.augment.min_arae",
+            f"{PHOTOS}.space.augment.min_arae",
             3,
-            "soft_labels.food101.views.augment.min_arae: unknown key; did you mean 'min_area'?",
+            f"{PHOTOS}.space.augment.min_arae: unknown key; did you mean 'min_area'?",
         ),
+        (
+            f"{PHOTOS}.space.augment.padding",
+            3,
+            f"{PHOTOS}.space.augment.padding: unknown key; known: flip, jitter, kind, max_stretch, min_area, rand_augm",
+        ),
+        (
+            f"{PHOTOS}.space.augment.jitter",
+            {"brightnes": 0.1},
+            f"{PHOTOS}.space.augment.jitter.brightnes: unknown key; did you mean 'brightness'?",
+        ),
+        (
+            f"{PHOTOS}.space.augment.rand_augment",
+            {"magnitud": 1},
+            f"{PHOTOS}.space.augment.rand_augment.magnitud: unknown key; did you mean 'magnitude'?",
+        ),
+        (
+            f"{PHOTOS}.space.mixing",
+            {"cutmx": 1},
+            f"{PHOTOS}.space.mixing.cutmx: unknown key; did you mean 'cutmix'?",
+        ),
+        (f"{SOFT}.views.views", 8, f"{SOFT}.views.views: unknown key; known: choice, number, per_file"),
+        (f"{SOFT}.views.nmber", 8, f"{SOFT}.views.nmber: unknown key; did you mean 'number'?"),
+        (f"{SOFT}.storage.topk", 8, f"{SOFT}.storage.topk: unknown key; did you mean 'top_k'?"),
         (
             "experiments.digits_ed.stages.primary.imagse",
             2,
@@ -191,10 +217,15 @@ TEACHER = "teachers.digits_teacher"
         (f"{TEACHER}.network.model", MISSING, f"{TEACHER}.network.model: missing; it must be given"),
         (f"{METHOD}.name", MISSING, f"{METHOD}.name: missing; it must be given, one of 'ce', 'kd', 'ed'"),
         (
-            f"{VIEWS}.augment.kind",
+            f"{SOFT}.space.augment.kind",
             MISSING,
-            f"{VIEWS}.augment.kind: missing; it must be given, one of 'pad_crop', 'resized_crop'",
+            f"{SOFT}.space.augment.kind: missing; it must be given, one of 'pad_crop', 'resized_crop'",
         ),
+        *(
+            (f"{SOFT}.{group}", MISSING, f"{SOFT}.{group}: missing; it must be")
+            for group in ("space", "views", "storage")
+        ),
+        (f"{SOFT}.space.augment", MISSING, f"{SOFT}.space.augment: missing; it must be given"),
         (f"{METHOD}.teacher", MISSING, f"{METHOD}.teacher: missing; it must be given"),
         # one of a few words
         (f"{METHOD}.name", "kdd", f"{METHOD}.name: 'kdd' is not allowed; allowed: 'ce', 'kd', 'ed'"),
@@ -205,6 +236,21 @@ TEACHER = "teachers.digits_teacher"
             "recipes.tiny_images.optimizer",
             "adam",
             "recipes.tiny_images.optimizer: 'adam' is not allowed; allowed: 'sgd' or 'adamw'",
+        ),
+        (
+            f"{SOFT}.space.augment.kind",
+            "padcrop",
+            f"{SOFT}.space.augment.kind: 'padcrop' is not allowed; allowed: 'pad_crop', 'resized_crop'",
+        ),
+        (
+            f"{SOFT}.views.choice",
+            "every",
+            f"{SOFT}.views.choice: 'every' is not allowed; allowed: 'random' or 'cycle'",
+        ),
+        (
+            f"{SOFT}.storage.precision",
+            "int8",
+            f"{SOFT}.storage.precision: 'int8' is not allowed; allowed: 'float32', 'float16', 'uint8', 'uint4', ",
         ),
         # kinds
         ("datasets", "x", "datasets: got 'x'; input should be a mapping"),
@@ -222,6 +268,14 @@ TEACHER = "teachers.digits_teacher"
         ),
         ("tracked", "digits_ed", "tracked: got 'digits_ed'; input should be a list"),
         ("tracked", "d" * 99, f"tracked: got '{'d' * 56}…; input should be a list"),
+        (f"{SOFT}.space", None, f"{SOFT}.space: got None; input should be a mapping"),
+        (f"{SOFT}.space.exhaustive", "all", f"{SOFT}.space.exhaustive: got 'all'; input should be true or false"),
+        (f"{PHOTOS}.space.augment.jitter", 3, f"{PHOTOS}.space.augment.jitter: got 3; input should be a mapping"),
+        (f"{PHOTOS}.space.mixing", True, f"{PHOTOS}.space.mixing: got True; input should be a mapping"),
+        (f"{PHOTOS}.views.number", "all", f"{PHOTOS}.views.number: got 'all'; input should be a whole number"),
+        (f"{SOFT}.views.per_file", None, f"{SOFT}.views.per_file: got None; input should be a whole number"),
+        (f"{SOFT}.storage.max_kl", "none", f"{SOFT}.storage.max_kl: got 'none'; input should be a number"),
+        (f"{SOFT}.storage.attention", "yes", f"{SOFT}.storage.attention: got 'yes'; input should be true or false"),
         # ranges
         (
             "datasets.digits.image_size",
@@ -250,9 +304,71 @@ TEACHER = "teachers.digits_teacher"
             "abc",
             f"{TEACHER}.network.sha256: got 'abc'; input should be a text that matches '^[0-9a-f]{{64}}$'",
         ),
+        (
+            f"{PHOTOS}.space.augment.jitter",
+            {"brightness": 1},
+            f"{PHOTOS}.space.augment.jitter.brightness: got 1; input should be less than 1",
+        ),
+        (
+            f"{PHOTOS}.space.augment.jitter",
+            {"contrast": -0.1},
+            f"{PHOTOS}.space.augment.jitter.contrast: got -0.1; input should be greater than or equal to 0",
+        ),
+        (
+            f"{PHOTOS}.space.augment.jitter",
+            {"saturation": 1.5},
+            f"{PHOTOS}.space.augment.jitter.saturation: got 1.5; input should be less than 1",
+        ),
+        (
+            f"{PHOTOS}.space.augment.jitter",
+            {"hue": 0.6},
+            f"{PHOTOS}.space.augment.jitter.hue: got 0.6; input should be less than or equal to 0.5",
+        ),
+        (
+            f"{PHOTOS}.space.augment.rand_augment",
+            {"num_ops": 0},
+            f"{PHOTOS}.space.augment.rand_augment.num_ops: got 0; input should be greater than or equal to 1",
+        ),
+        (
+            f"{PHOTOS}.space.augment.rand_augment",
+            {"magnitude": 31},
+            f"{PHOTOS}.space.augment.rand_augment.magnitude: got 31; input should be less than or equal to 30",
+        ),
+        (
+            f"{PHOTOS}.space.mixing",
+            {"mixup": 11},
+            f"{PHOTOS}.space.mixing.mixup: got 11; input should be less than or equal to 10",
+        ),
+        (
+            f"{PHOTOS}.space.mixing",
+            {"cutmix": -1},
+            f"{PHOTOS}.space.mixing.cutmix: got -1; input should be greater than or equal to 0",
+        ),
+        (
+            f"{PHOTOS}.space.mixing",
+            {"mixup": 1, "probability": 0},
+            f"{PHOTOS}.space.mixing.probability: got 0; input should be greater than 0",
+        ),
+        (f"{SOFT}.space.seed", -1, f"{SOFT}.space.seed: got -1; input should be greater than or equal to 0"),
+        (f"{PHOTOS}.views.number", 0, f"{PHOTOS}.views.number: got 0; input should be greater than or equal to 1"),
+        (f"{SOFT}.views.per_file", 0, f"{SOFT}.views.per_file: got 0; input should be greater than or equal to 1"),
+        (f"{SOFT}.storage.max_kl", 0, f"{SOFT}.storage.max_kl: got 0; input should be greater than 0"),
+        (
+            f"{SOFT}.storage",
+            {"precision": "top_k", "top_k": 0},
+            f"{SOFT}.storage.top_k: got 0; input should be greater than or equal to 1",
+        ),
+        (
+            f"{SOFT}.storage",
+            {"precision": "sampled", "draws": 65_536, "temperature": 4},
+            f"{SOFT}.storage.draws: got 65536; input should be less than or equal to 65535",
+        ),
+        (
+            f"{SOFT}.storage",
+            {"precision": "sampled", "draws": 1, "temperature": 0},
+            f"{SOFT}.storage.temperature: got 0; input should be greater than 0",
+        ),
         # values of one kind or another
-        (f"{VIEWS}.views", 0, f"{VIEWS}.views: got 0; input should be 'all', or greater than or equal to 1"),
-        (f"{VIEWS}.views", "none", f"{VIEWS}.views: got 'none'; input should be 'all', or a whole number"),
         (
             f"{THIRDS}.classes",
             {"primary": [1.5]},
@@ -288,10 +404,53 @@ TEACHER = "teachers.digits_teacher"
         (f"{TEACHER}.network.source", "file", f"{TEACHER}.network: source: file needs location and sha256"),
         (f"{TEACHER}.network.location", "x", f"{TEACHER}.network: source: train takes neither location nor sha256"),
         (f"{TEACHER}.fitting.epochs", 0, f"{TEACHER}: source: train needs fitting.epochs > 0"),
+        *(
+            (
+                f"{SOFT}.space",
+                {"exhaustive": True, **space},
+                f"{SOFT}.space: exhaustive: true needs views that can be co",
+            )
+            for space in (
+                {"augment": {"kind": "resized_crop"}},
+                {"augment": CROP | {"jitter": {}}},
+                {"augment": CROP | {"rand_augment": {}}},
+                {"augment": CROP, "mixing": {"mixup": 1}},
+            )
+        ),
         (
-            VIEWS,
-            {"augment": {"kind": "resized_crop"}, "views": "all"},
-            f"{VIEWS}: views: all needs augment.kind pad_crop, whose views can be counted; give a number",
+            f"{SOFT}.views.number",
+            3,
+            f"{SOFT}: views.number: an exhaustive space has its own number of views; remove it",
+        ),
+        (
+            f"{PHOTOS}.views.number",
+            MISSING,
+            f"{PHOTOS}: views.number: missing; say how many views of each image to draw, or set space.exhaustive: true",
+        ),
+        (
+            f"{PHOTOS}.space.mixing",
+            {},
+            f"{PHOTOS}.space.mixing: mixup and cutmix are both 0; give one of them, or leave mixing out",
+        ),
+        (f"{SOFT}.storage.top_k", 3, f"{SOFT}.storage: precision: uint8 has no top_k; remove it"),
+        (f"{SOFT}.storage.draws", 3, f"{SOFT}.storage: precision: uint8 has no draws; remove it"),
+        (f"{SOFT}.storage.temperature", 3, f"{SOFT}.storage: precision: uint8 has no temperature; remove it"),
+        (f"{SOFT}.storage.precision", "top_k", f"{SOFT}.storage: precision: top_k needs top_k; give it"),
+        (
+            f"{SOFT}.storage",
+            {"precision": "top_k", "top_k": 3, "draws": 9},
+            f"{SOFT}.storage: precision: top_k has no draws; remove it",
+        ),
+        (f"{SOFT}.storage.precision", "sampled", f"{SOFT}.storage: precision: sampled needs draws; give it"),
+        (
+            f"{SOFT}.storage",
+            {"precision": "sampled", "draws": 9},
+            f"{SOFT}.storage: precision: sampled needs temperature; give it",
+        ),
+        (
+            f"{SOFT}.storage",
+            {"precision": "sampled", "draws": 9, "temperature": 4},
+            f"{SOFT}.storage: precision: sampled is an estimate, no error is certified; give max_kl: null to",
         ),
         (
             "experiments.digits_ed.stages.primary.epochs",
@@ -379,14 +538,54 @@ def test_a_specialist_of_another_partition_is_refused():
 def test_every_mistake_has_its_own_line():
     raw = changed(f"{METHOD}.temperature", 0)
     raw["datasets"]["digits"]["image_sise"] = 3
-    raw["soft_labels"]["digits"]["views"]["views"] = 0
+    raw["soft_labels"]["digits"]["views"]["per_file"] = 0
     with pytest.raises(ParamsError) as caught:
         parse_params(raw)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
         "datasets.digits.image_sise",
-        f"{VIEWS}.views",
+        f"{SOFT}.views.per_file",
         f"{METHOD}.temperature",
     ]
+
+
+def test_an_entry_of_the_form_before_views_had_a_space_is_told_line_by_line():
+    old = {"views": {"augment": CROP, "views": 8}, "precision": "uint8"}
+    assert complaint(SOFT, old).splitlines() == [
+        f"{SOFT}.space: missing; it must be given",
+        f"{SOFT}.views.augment: unknown key; known: choice, number, per_file",
+        f"{SOFT}.views.views: unknown key; known: choice, number, per_file",
+        f"{SOFT}.storage: missing; it must be given",
+        f"{SOFT}.precision: unknown key; known: space, storage, views",
+    ]
+
+
+def test_mixed_views_need_teachers_that_know_what_is_mixed():
+    raw = changed("soft_labels.fashion_mnist.space.mixing", {"mixup": 0.2})
+    assert parse_params(raw).soft_labels["fashion_mnist"].space.mixing.probability == 1
+    raw["experiments"]["fashion_mnist_ed"]["method"]["teacher"] = "fashion_teacher"
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == (
+        "experiments.fashion_mnist_ed.method.teacher: 'fashion_teacher' knows all classes, so "
+        "soft_labels.fashion_mnist.space.mixing would mix images with those of classes not taught yet; name a teacher "
+        "that has a partition, or remove mixing"
+    )
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {},
+        {"max_kl": None},
+        {"precision": "uint4", "attention": True},
+        {"precision": "top_k", "top_k": 10},
+        {"precision": "sampled", "draws": 50, "temperature": 4, "max_kl": None},
+    ],
+)
+def test_each_way_of_storing_can_be_asked_for(storage):
+    raw = changed(f"{SOFT}.storage", storage)
+    assert parse_params(raw).soft_labels["digits"].storage.model_dump(exclude_unset=True) == storage
+    jsonschema.Draft202012Validator(json.loads(json_schema())).validate(raw)
 
 
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]), st.just({}))
@@ -454,7 +653,13 @@ def test_the_page_has_every_knob_with_type_default_and_range():
     assert "| `datasets.<name>.image_size` | whole number | required | ≥ 4, ≤ 1024 | Side of the square" in page
     assert "| `experiments.<name>.method.temperature` | number | `4` | > 0 | Divides the logits" in page
     assert "| `recipes.<name>.milestones` | list of number | `[0.625, 0.75, 0.875]` | ≥ 0, ≤ 1 |" in page
-    assert "| `soft_labels.<name>.views.views` | `all` or whole number | required | ≥ 1, ≤ 100000 |" in page
+    assert "| `soft_labels.<name>.views.number` | whole number | `absent` | ≥ 1, ≤ 100000 | Drawn views" in page
+    # null stands in the type where it means something else than leaving the knob out.
+    assert "| `soft_labels.<name>.storage.max_kl` | number or `null` | `0.01` | > 0 | A dump whose" in page
+    # A group that may be left out has a row of its own, before its knobs.
+    group = "| `soft_labels.<name>.space.mixing` | group | `absent` |  | Mix each view"
+    assert page.index(group) < page.index("| `soft_labels.<name>.space.mixing.mixup` | number | `0` | ≥ 0, ≤ 10 |")
+    assert "| `soft_labels.<name>.space.augment.jitter.hue` | number | `0` | ≥ 0, ≤ 0.5 |" in page
     assert "| `teachers.<name>.partition` | name | `absent` |  |" in page
 
 
@@ -467,3 +672,28 @@ def _value(place):
 
 def _fits(place, path):
     return len(place) == len(path) and all(part in ("*", key) for key, part in zip(place, path, strict=True))
+
+
+MIXED = {"augment": {"kind": "pad_crop", "padding": 1, "flip": False}, "mixing": {"cutmix": 1.0}}
+
+
+def with_mixed_digits(teacher):
+    raw = changed("soft_labels.digits.space", MIXED)
+    raw["soft_labels"]["digits"]["views"]["number"] = 8
+    raw["experiments"]["digits_ed"]["method"]["teacher"] = teacher
+    return raw
+
+
+def test_mixing_is_refused_where_partners_could_be_of_classes_not_taught_yet():
+    with pytest.raises(ParamsError) as caught:
+        parse_params(with_mixed_digits("digits_teacher"))
+    assert str(caught.value) == (
+        "experiments.digits_ed.method.teacher: 'digits_teacher' knows all classes, so soft_labels.digits.space.mixing "
+        "would mix images with those of classes not taught yet; name a teacher that has a partition, or remove mixing"
+    )
+
+
+def test_mixing_is_accepted_with_teachers_of_one_subset_each_and_in_one_stage():
+    params = parse_params(with_mixed_digits("digits_specialists"))
+    assert params.soft_labels["digits"].space.mixing is not None
+    assert params.experiments["digits_kd"].method.teacher == "digits_teacher"

@@ -9,9 +9,18 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edpipe.pixels import apply_pad_crop, apply_resized_crop, normalise
+from edpipe.pixels import (
+    apply_cutmix,
+    apply_mixup,
+    apply_pad_crop,
+    apply_resized_crop,
+    gather_pad_crop,
+    normalise,
+)
 
 torch.set_num_threads(1)
+DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+ON_EACH_DEVICE = pytest.mark.parametrize("device", DEVICES, ids=str)
 
 
 def images_of(seed, *shape):
@@ -41,6 +50,10 @@ def test_pad_crop_is_what_padding_and_slicing_each_image_gives(seed, num_samples
     assert crops.shape == images.shape
     for i in range(num_samples):
         assert torch.equal(crops[i], pad_crop_oracle(images[i], int(dy[i]), int(dx[i]), bool(flip[i]), padding))
+    for device in DEVICES:
+        assert torch.equal(apply_pad_crop(images.to(device), dy, dx, flip, padding).cpu(), crops)
+        there = [torch.from_numpy(each).to(device) for each in (dy, dx, flip)]
+        assert torch.equal(gather_pad_crop(images.to(device), *there, padding).cpu(), crops)
 
 
 def test_pad_crop_in_the_middle_is_the_image_itself():
@@ -54,6 +67,13 @@ def test_pad_crop_takes_images_of_any_memory_layout():
     parameters = np.array([0, 8]), np.array([3, 5]), np.array([True, False])
     strided = images.to(memory_format=torch.channels_last)
     assert torch.equal(apply_pad_crop(strided, *parameters, padding=4), apply_pad_crop(images, *parameters, padding=4))
+
+
+def test_pad_crop_leaves_the_images_it_is_given_alone():
+    images = images_of(0, 3, 3, 8, 8)
+    before = images.clone()
+    apply_pad_crop(images, np.array([0, 4, 8]), np.array([8, 4, 0]), np.array([True, True, False]), 4)
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(("name", "dy", "dx"), [("dy", 9, 0), ("dx", 0, -1)])
@@ -97,6 +117,45 @@ def test_resized_crop_refuses_boxes_that_are_not_inside(box):
         apply_resized_crop(images_of(0, 3, 8, 8), np.array(box), False, 4)
 
 
+@ON_EACH_DEVICE
+@given(st.integers(0, 99), st.lists(st.integers(0, 256), min_size=1, max_size=5))
+def test_mixup_is_the_weighted_mean_rounded_half_up(device, seed, parts):
+    own, partner = images_of(seed, len(parts), 3, 4, 5), images_of(seed + 1, len(parts), 3, 4, 5)
+    mixed = apply_mixup(own.to(device), partner.to(device), np.array(parts))
+    share = np.array(parts).reshape(-1, 1, 1, 1) / 256
+    # 256ths of whole numbers are exact in float64.
+    expected = np.floor(share * own.numpy() + (1 - share) * partner.numpy() + 0.5)
+    assert (mixed.cpu().numpy() == expected).all()
+
+
+def test_mixup_of_known_pixels():
+    own, partner = torch.tensor([[[[255, 0, 10, 1]]]] * 3).byte(), torch.tensor([[[[255, 255, 20, 0]]]] * 3).byte()
+    mixed = apply_mixup(own, partner, np.array([0, 128, 256]))
+    assert mixed[:, 0, 0].tolist() == [[255, 255, 20, 0], [255, 128, 15, 1], [255, 0, 10, 1]]
+
+
+@pytest.mark.parametrize("parts", [-1, 257])
+def test_mixup_refuses_other_weights(parts):
+    images = images_of(0, 1, 1, 2, 2)
+    with pytest.raises(ValueError, match=rf"own_parts must be in \[0, 256\], got {parts} to {parts}"):
+        apply_mixup(images, images, np.array([parts]))
+
+
+@ON_EACH_DEVICE
+@given(st.integers(0, 99), st.integers(0, 4))
+def test_cutmix_is_slicing_each_image(device, seed, num_samples):
+    own, partner = images_of(seed, num_samples, 3, 9, 7), images_of(seed + 1, num_samples, 3, 9, 7)
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 8, (num_samples, 2))
+    boxes = np.concatenate([corners, rng.integers(0, 10 - corners.max(initial=0), (num_samples, 2))], axis=1)
+    mixed = apply_cutmix(own.to(device), partner.to(device), boxes).cpu()
+    for image, other, (top, left, height, width), found in zip(own, partner, boxes, mixed, strict=True):
+        expected = image.clone()
+        inside = slice(top, top + height), slice(left, left + width)
+        expected[:, *inside] = other[:, *inside]
+        assert torch.equal(found, expected)
+
+
 @given(st.integers(0, 99), st.sampled_from([1, 3]))
 def test_normalise_is_the_formula(seed, channels):
     images, rng = images_of(seed, 2, channels, 4, 5), np.random.default_rng(seed)
@@ -106,6 +165,20 @@ def test_normalise_is_the_formula(seed, channels):
     normalised = normalise(images, mean, std)
     np.testing.assert_allclose(normalised.numpy(), expected, atol=5e-6)
     assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+@ON_EACH_DEVICE
+def test_normalise_gives_the_same_bits_for_any_memory_layout(device):
+    images = images_of(0, 4, 3, 6, 5).to(device)
+    mean, std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+    strided = normalise(images.to(memory_format=torch.channels_last), mean, std)
+    assert torch.equal(strided, normalise(images, mean, std))
+    assert strided.is_contiguous(memory_format=torch.channels_last)
+    # Each value is rounded twice, after the product and after the sum, wherever it lies.
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).reshape(3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).reshape(3, 1, 1)
+    product = images.float() * scale
+    assert torch.equal(strided, product + shift)
 
 
 def test_normalise_refuses_numbers_that_do_not_fit():

@@ -1,372 +1,403 @@
-"""The soft-label file: what is written is what is read, and anything else is refused in its own words."""
+"""The soft-label file: what is written is what is read, by sample and view, in every precision."""
 
-from dataclasses import replace
+import json
+import multiprocessing
+import os
+import pickle
+from dataclasses import fields, replace
 
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import edpipe.storage.soft_label_file as soft_label_file
-from edpipe.errors import CorruptFileError, MismatchError, TeacherError
-from edpipe.storage.soft_label_file import Provenance, create_soft_labels, open_soft_labels, read_provenance
-
-IDS = np.array([3, 5, 9, 11, 12], dtype=np.int64)
-CLASSES = np.array([2, 4, 7], dtype=np.int32)
-LABELS = np.array([2, 4, 7, 2, 4], dtype=np.int32)
-KEYS = np.arange(100, 120, dtype=np.uint64) ** 7
-NUM_VIEWS = 3
-PROVENANCE = Provenance(
-    teacher="old",
-    subset="primary",
-    teacher_digest="0" * 16,
-    dataset_digest="1" * 16,
-    partition_digest="2" * 16,
-    view_spec='{"views":3}',
-    pixel_canary="3" * 16,
-    precision="float32",
+from soft_label_examples import (
+    BLOCK,
+    CLASSES,
+    IDS,
+    KEYS,
+    LABELS,
+    MAP_SIZES,
+    PROVENANCE,
+    STORAGE,
+    craft,
+    draw,
+    draw_maps,
+    make_header,
+    parts_of,
+    path_of,
+    read_all,
+    seal_of,
+    small_blocks,
+    write,
 )
-BLOCK = 2
-"""Rows of a block in these tests, so that five samples make three blocks."""
+
+import edpipe.storage.soft_label_format as format_
+from edpipe.errors import CorruptFileError, EdpipeError, MissingRowsError, TeacherError
+from edpipe.precisions import row_bytes, row_kl
+from edpipe.storage.hdf5 import ALIGNMENT
+from edpipe.storage.soft_label_file import open_soft_labels
+from edpipe.storage.soft_label_format import USER_BLOCK_BYTES, Header, lay_out
+from edpipe.storage.soft_label_writer import create_soft_labels
+from edpipe.views import ViewRange
+
+CERTIFIED = [name for name in STORAGE if name != "sampled"]
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(soft_label_file, "BLOCK_ROWS", BLOCK)
+def _several_blocks():
+    with small_blocks():
+        yield
 
 
-def draw(seed=0, scale=3.0):
-    return np.random.default_rng(seed).normal(0, scale, (NUM_VIEWS, len(IDS), len(CLASSES))).astype(np.float32)
-
-
-def write(path, logits, precision="float32", max_kl=1.0):
-    provenance = replace(PROVENANCE, precision=precision)
-    with create_soft_labels(path, provenance, IDS, KEYS[IDS], LABELS, CLASSES, len(logits), max_kl) as writer:
-        for view in range(len(logits)):
-            for start in range(0, len(IDS), BLOCK):
-                writer.write(view, start, logits[view, start : start + BLOCK])
-    return path
-
-
-def read_all(labels):
-    return np.stack([labels.logits(labels.sample_ids, np.full(len(IDS), view)) for view in range(labels.num_views)])
-
-
-@pytest.fixture(params=["float32", "float16", "uint8"])
+@pytest.fixture(params=STORAGE)
 def precision(request):
     return request.param
 
 
+def rows_of(header, logits):
+    """What should come back."""
+    views = range(header.views.first, header.views.stop)
+    encode, decode = header.precision.encode, header.precision.decode
+    return np.stack([decode(encode(x, header.sample_ids, view)) for view, x in zip(views, logits, strict=True)])
+
+
 def test_what_is_written_is_read(tmp_path, precision):
-    logits = draw()
-    labels = open_soft_labels(write(tmp_path / "a.h5", logits, precision), PROVENANCE, KEYS)
-    assert labels.provenance == replace(PROVENANCE, precision=precision)
+    header = make_header(precision)
+    labels = open_soft_labels(write(path_of(tmp_path), header), PROVENANCE, KEYS, CLASSES)
+    assert labels.provenance == PROVENANCE
+    assert labels.header.storage == header.storage
+    assert (labels.views, labels.num_forwards) == (ViewRange(0, 3), 21)
     assert labels.sample_ids.tolist() == IDS.tolist()
     assert labels.class_ids.tolist() == CLASSES.tolist()
-    assert (labels.num_views, labels.num_forwards) == (3, 15)
+    assert labels.header.labels.tolist() == LABELS.tolist()
+    assert labels.header.sample_keys.tolist() == KEYS[IDS].tolist()
     found = read_all(labels)
     assert found.dtype == np.float32
-    steps = {"float32": 0, "float16": 2.0**-10 * np.abs(logits), "uint8": np.ptp(logits, axis=2, keepdims=True) / 254}
-    assert (np.abs(found - logits) <= steps[precision]).all()
+    assert np.array_equal(found, rows_of(header, draw(header)))
 
 
-def test_rows_are_found_by_sample_and_view(tmp_path):
-    logits = draw()
-    labels = open_soft_labels(write(tmp_path / "a.h5", logits))
-    found = labels.logits(np.array([12, 3, 3]), np.array([2, 0, 1]))
-    assert np.array_equal(found, np.stack([logits[2, 4], logits[0, 0], logits[1, 0]]))
-
-
-@pytest.mark.parametrize("sample", [4, 13, 10_000, -1])
-def test_a_sample_that_is_not_there_is_refused(tmp_path, sample):
-    path = write(tmp_path / "a.h5", draw())
-    labels = open_soft_labels(path)
-    with pytest.raises(MismatchError) as caught:
-        labels.logits(np.array([3, sample]), np.array([0, 0]))
-    assert str(caught.value) == (
-        f"{path}: holds no soft labels of sample {sample}; dump it again with `snakemake --force {path}`"
-    )
-
-
-def log_softmax(logits):
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-def divergence(exact, stored, temperature):
-    """Largest KL(exact ‖ stored) of any row, in float64."""
-    log_p, log_q = (
-        log_softmax(exact.astype(np.float64) / temperature),
-        log_softmax(stored.astype(np.float64) / temperature),
-    )
-    return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1).max()
-
-
-@settings(deadline=None, max_examples=20)
-@given(
-    seed=st.integers(0, 2**16),
-    scale=st.floats(0.1, 100),
-    precision=st.sampled_from(["float16", "uint8"]),
-    temperature=st.floats(0.5, 20),
-)
-def test_the_certified_error_is_never_exceeded(tmp_path_factory, seed, scale, precision, temperature):
-    logits = draw(seed, scale)
-    labels = open_soft_labels(write(tmp_path_factory.mktemp("kl") / "a.h5", logits, precision, max_kl=1e9))
-    assert divergence(logits, read_all(labels), temperature) <= labels.kl_bound(temperature) * (1 + 1e-6) + 1e-15
-
-
-def test_float32_is_exact(tmp_path):
-    logits = draw(scale=1e4)
-    labels = open_soft_labels(write(tmp_path / "a.h5", logits, max_kl=1e-30))
+def test_float32_rows_are_the_teachers_own(tmp_path):
+    header = make_header("float32")
+    logits = draw(header, scale=1e4)
+    labels = open_soft_labels(write(path_of(tmp_path), header, logits))
     assert np.array_equal(read_all(labels), logits)
     assert labels.kl_bound(4.0) == 0
 
 
-def test_the_file_states_its_error(tmp_path):
-    logits = draw()
-    path = write(tmp_path / "a.h5", logits, "uint8")
+def test_crafted_files_are_what_a_dump_writes(tmp_path, precision):
+    header = make_header(precision, with_maps=True)
+    path = write(path_of(tmp_path), header)
+    parts, labels = parts_of(header), open_soft_labels(path)
+    assert np.array_equal(labels.seal.block_digest, seal_of(header, parts).block_digest)
+    assert np.array_equal(labels.seal.agreement, seal_of(header, parts).agreement)
+    assert craft(tmp_path / "crafted.h5", header, parts, labels.seal).read_bytes() == path.read_bytes()
+
+
+@given(data=st.data(), name=st.sampled_from(list(STORAGE)))
+@settings(max_examples=15, deadline=None)
+def test_files_of_any_shape_come_back(tmp_path_factory, data, name):
+    num_classes, num_samples = data.draw(st.integers(3, 70)), data.draw(st.integers(1, 40))
+    views = ViewRange(data.draw(st.integers(0, 90_000)), 0)
+    views = ViewRange(views.first, views.first + data.draw(st.integers(1, 3)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    header = Header(
+        provenance=PROVENANCE,
+        storage=STORAGE[name],
+        views=views,
+        sample_ids=np.sort(rng.choice(10_000, num_samples, replace=False)),
+        sample_keys=rng.integers(0, 2**63, num_samples).astype(np.uint64),
+        labels=rng.integers(0, num_classes, num_samples).astype(np.int32),
+        class_ids=np.arange(num_classes, dtype=np.int32),
+        attention_sizes=data.draw(st.sampled_from([(), ((1, 1),), ((3, 5), (2, 2), (1, 7))])),
+    )
+    logits = draw(header)
+    labels = open_soft_labels(write(path_of(tmp_path_factory.mktemp("any"), views), header, logits))
+    assert np.array_equal(read_all(labels), rows_of(header, logits))
+    for level, values in enumerate(draw_maps(header), start=1):
+        for view in range(views.first, views.stop):
+            found = labels.attention(level, header.sample_ids, np.full(num_samples, view))
+            assert np.array_equal(found, values[view - views.first])
+
+
+def test_rows_are_found_by_sample_and_view(tmp_path, precision):
+    header = make_header(precision, ViewRange(4, 7))
+    expected = rows_of(header, draw(header))
+    labels = open_soft_labels(write(path_of(tmp_path, header.views), header))
+    found = labels.logits(np.array([12, 3, 3, 18]), np.array([6, 4, 5, 6]))
+    assert np.array_equal(found, np.stack([expected[2, 4], expected[0, 0], expected[1, 0], expected[2, 6]]))
+
+
+def test_no_rows_are_no_rows(tmp_path, precision):
+    labels = open_soft_labels(write(path_of(tmp_path), make_header(precision, with_maps=True)))
+    nothing = np.empty(0, dtype=np.int64)
+    assert labels.logits(nothing, nothing).shape == (0, 5)
+    assert labels.attention(1, nothing, nothing).shape == (0, 4, 4)
+
+
+def test_gathered_rows_are_the_callers_own(tmp_path, precision):
+    labels = open_soft_labels(write(path_of(tmp_path), make_header(precision)))
+    before = read_all(labels)
+    for part in labels.gather(IDS, np.zeros(7, dtype=np.int64)).values():
+        part[:] = 0
+    labels.logits(IDS, np.zeros(7, dtype=np.int64))[:] = 0
+    assert np.array_equal(read_all(labels), before)
+    assert not any(part.flags.writeable for part in labels.parts.values())
+
+
+def test_attention_maps_are_found_by_level_sample_and_view(tmp_path, precision):
+    header = make_header(precision, with_maps=True)
+    labels = open_soft_labels(write(path_of(tmp_path), header))
+    for level, (size, values) in enumerate(zip(MAP_SIZES, draw_maps(header), strict=True), start=1):
+        found = labels.attention(level, np.array([18, 3]), np.array([0, 2]))
+        assert found.dtype == np.float32
+        assert found.shape == (2, *size)
+        assert np.array_equal(found, np.stack([values[0, 6], values[2, 0]]))
+
+
+@pytest.mark.parametrize("sample", [4, 19, 10_000, -1])
+def test_a_sample_that_is_not_there_is_refused(tmp_path, sample):
+    path = write(path_of(tmp_path), make_header(with_maps=True))
     labels = open_soft_labels(path)
-    error = read_all(labels) - logits
-    with h5py.File(path) as file:
-        assert file.attrs["max_abs_error"] == np.abs(error).max()
-        assert file.attrs["max_error_range"] == np.ptp(error, axis=2).max() == labels.max_error_range
-        assert file.attrs["kl_bound"] == labels.kl_bound(4.0) == pytest.approx(labels.max_error_range**2 / 128)
-
-
-def test_equal_logits_give_equal_bytes(tmp_path, precision):
-    first = write(tmp_path / "a.h5", draw(), precision)
-    second = write(tmp_path / "b.h5", draw(), precision)
-    assert first.read_bytes() == second.read_bytes()
-    assert open_soft_labels(first).digest == open_soft_labels(second).digest
-    other = write(tmp_path / "c.h5", draw(1), precision)
-    assert open_soft_labels(other).digest != open_soft_labels(first).digest
-
-
-def test_another_program_reads_the_same_numbers(tmp_path, precision):
-    """All that docs/formats.md promises to who has nothing but h5py."""
-    logits = draw()
-    path = write(tmp_path / "a.h5", logits, precision)
-    with h5py.File(path) as file:
-        assert file.attrs["format"].decode() == "edpipe-soft-labels"
-        assert file.attrs["format_version"] == 1
-        stored = file["logits"][:].astype(np.float32)
-        if precision == "uint8":
-            scale, zero = (file[name][:].astype(np.float32)[..., None] for name in ("scale", "zero"))
-            stored = stored * scale + zero
-        samples, classes, labels = file["sample_id"][:], file["class_id"][:], file["label"][:]
-        keys = file["sample_key"][:]
-        hits = classes[stored.argmax(axis=2)] == labels
-        agreement = [[int(row[start : start + BLOCK].sum()) for start in range(0, 5, BLOCK)] for row in hits]
-        assert file["agreement"][:].tolist() == agreement
-        for name in ("logits", "scale", "zero"):
-            if name in file:
-                assert file[name].chunks is None
-                assert file[name].compression is None
-    assert (samples.tolist(), classes.tolist(), labels.tolist()) == (IDS.tolist(), CLASSES.tolist(), LABELS.tolist())
-    assert np.array_equal(keys, KEYS[IDS])
-    assert np.array_equal(stored, read_all(open_soft_labels(path)))
-
-
-def refusal(kind, path, *expectations):
-    with pytest.raises(kind) as caught:
-        open_soft_labels(path, *expectations)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.startswith(f"{path}: ")
-    assert text.endswith(f"; dump it again with `snakemake --force {path}`")
-    return text.removeprefix(f"{path}: ").removesuffix(f"; dump it again with `snakemake --force {path}`")
-
-
-@pytest.mark.parametrize("name", [n for n in Provenance.__dataclass_fields__ if n != "precision"])
-def test_soft_labels_of_something_else_are_refused_by_name(tmp_path, name):
-    path = write(tmp_path / "a.h5", draw())
-    said = refusal(MismatchError, path, replace(PROVENANCE, **{name: "other"}))
-    assert said == f"was made with {name.replace('_', ' ')} {getattr(PROVENANCE, name)!r}, asked for is 'other'"
-
-
-def test_any_precision_will_do(tmp_path):
-    path = write(tmp_path / "a.h5", draw(), "float16")
-    assert open_soft_labels(path, replace(PROVENANCE, precision="uint8")).provenance.precision == "float16"
-    assert read_provenance(path) == replace(PROVENANCE, precision="float16")
-
-
-def test_other_images_are_refused(tmp_path):
-    path = write(tmp_path / "a.h5", draw())
-    keys = KEYS.copy()
-    keys[9] += np.uint64(1)
-    said = "its images are not those of the dataset (content keys differ)"
-    assert refusal(MismatchError, path, PROVENANCE, keys) == said
-    assert refusal(MismatchError, path, PROVENANCE, KEYS[:10]) == said
-    keys = KEYS.copy()
-    keys[10] += np.uint64(1)
-    open_soft_labels(path, PROVENANCE, keys)
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    assert refusal(CorruptFileError, tmp_path / "a.h5") == "no such file"
-
-
-def test_an_empty_file_is_refused(tmp_path):
-    (tmp_path / "a.h5").write_bytes(b"")
-    assert refusal(CorruptFileError, tmp_path / "a.h5").startswith("not a whole soft-label file (")
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "a.h5").write_text("no HDF5 at all\n" * 100)
-    assert refusal(CorruptFileError, tmp_path / "a.h5").startswith("not a whole soft-label file (")
-    with h5py.File(tmp_path / "b.h5", "w") as file:
-        file["logits"] = np.zeros(3)
-    said = "an HDF5 file, but not one of soft labels (no format 'edpipe-soft-labels')"
-    assert refusal(CorruptFileError, tmp_path / "b.h5") == said
-
-
-def test_a_file_of_another_version_is_refused(tmp_path):
-    path = write(tmp_path / "a.h5", draw())
-    with h5py.File(path, "r+") as file:
-        file.attrs["format_version"] = 2
-    assert refusal(CorruptFileError, path) == "has format version 2, this edpipe reads 1"
-
-
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_refused(tmp_path, part):
-    path = write(tmp_path / "a.h5", draw())
-    data = path.read_bytes()
-    path.write_bytes(data[: int(part * len(data))])
-    refusal(CorruptFileError, path)
-
-
-def altered(path, name, change):
-    with h5py.File(path, "r+") as file:
-        values = file[name][:]
-        change(values)
-        file[name][:] = values
-
-
-def test_altered_rows_are_refused(tmp_path, precision):
-    path = write(tmp_path / "a.h5", draw(), precision)
-    altered(path, "logits", lambda values: values.view(np.uint8).reshape(-1).__setitem__(-1, 1))
-    assert refusal(CorruptFileError, path) == "view 2, rows from 4: altered since written"
-
-
-@pytest.mark.parametrize("name", ["scale", "zero"])
-def test_altered_scales_are_refused(tmp_path, name):
-    path = write(tmp_path / "a.h5", draw(), "uint8")
-    altered(path, name, lambda values: values.__setitem__((1, 2), 7))
-    assert refusal(CorruptFileError, path) == "view 1, rows from 2: altered since written"
-
-
-@pytest.mark.parametrize("name", ["sample_id", "sample_key", "label", "class_id", "block_digest", "agreement"])
-def test_an_altered_header_is_refused(tmp_path, name):
-    path = write(tmp_path / "a.h5", draw())
-    altered(path, name, lambda values: values.reshape(-1).__setitem__(0, 1))
-    assert refusal(CorruptFileError, path) == "its header does not have the digest that was written"
-
-
-@pytest.mark.parametrize("name", [*Provenance.__dataclass_fields__, "max_abs_error", "max_error_range", "kl_bound"])
-def test_an_altered_attribute_is_refused(tmp_path, name):
-    path = write(tmp_path / "a.h5", draw(), "uint8")
-    with h5py.File(path, "r+") as file:
-        file.attrs[name] = 0.0 if isinstance(file.attrs[name], float) else "other"
-    assert refusal(CorruptFileError, path) == "its header does not have the digest that was written"
-
-
-def test_labels_that_do_not_fit_the_rows_are_refused(tmp_path):
-    path = write(tmp_path / "a.h5", draw())
-    with h5py.File(path, "r+") as file:
-        file["label"][:] = np.roll(file["label"][:], 1)
-        file.attrs["header_digest"] = soft_label_file._header_digest(file)
-    assert refusal(CorruptFileError, path).endswith(": labels do not fit")
-
-
-def test_numbers_of_another_type_are_refused(tmp_path):
-    path = write(tmp_path / "a.h5", draw())
-    with h5py.File(path, "r+") as file:
-        logits = file["logits"][:]
-        del file["logits"]
-        file.create_dataset("logits", data=logits.astype(">f4"))
-    assert refusal(CorruptFileError, path) == "'logits' does not have the shape and type it was written with"
-
-
-def test_a_chunked_copy_is_refused(tmp_path):
-    path = write(tmp_path / "a.h5", draw())
-    with h5py.File(path, "r+") as file:
-        logits = file["logits"][:]
-        del file["logits"]
-        file.create_dataset("logits", data=logits, chunks=(1, 1, 3))
-    assert refusal(CorruptFileError, path) == "dataset 'logits' is cut off"
-
-
-def test_a_block_that_was_never_written_is_refused(tmp_path):
-    path = tmp_path / "a.h5"
-    with create_soft_labels(path, PROVENANCE, IDS, KEYS[IDS], LABELS, CLASSES, 1, 1.0) as writer:
-        writer.write(0, 0, draw()[0, :2])
-        writer.write(0, 4, draw()[0, 4:])
-    assert refusal(CorruptFileError, path) == "view 0, rows from 2: altered since written"
-
-
-def is_harmless(path, before):
-    """Whether a damaged file is refused, or gives what it gave before."""
-    try:
-        labels = open_soft_labels(path, PROVENANCE, KEYS)
-        return labels.digest == before.digest and np.array_equal(read_all(labels), read_all(before))
-    except (CorruptFileError, MismatchError):
-        return True
-
-
-@pytest.mark.slow
-def test_no_flipped_bit_changes_a_number(tmp_path):
-    path = write(tmp_path / "a.h5", draw(), "uint8")
-    before, damaged = open_soft_labels(path), tmp_path / "b.h5"
-    data = path.read_bytes()
-    for position in range(0, len(data), 101):
-        flipped = bytearray(data)
-        flipped[position] ^= 1 << position % 8
-        damaged.write_bytes(flipped)
-        assert is_harmless(damaged, before), f"bit {position % 8} of byte {position}"
-
-
-def failure(path, logits, precision, max_kl=1.0):
-    with pytest.raises(TeacherError) as caught:
-        write(path, logits, precision, max_kl)
-    assert list(path.parent.iterdir()) == []
-    return str(caught.value)
-
-
-def test_a_logit_that_is_no_number_is_refused(tmp_path, precision):
-    for value in (np.nan, np.inf):
-        logits = draw()
-        logits[1, 3, 0] = value
-        assert failure(tmp_path / "a.h5", logits, precision) == (
-            "old: gives a logit that is not finite for sample 11, view 1; train or fetch the teacher again"
+    for read in (labels.logits, labels.gather, lambda *rows: labels.attention(1, *rows)):
+        with pytest.raises(MissingRowsError) as caught:
+            read(np.array([3, sample]), np.array([0, 0]))
+        assert str(caught.value) == (
+            f"{path}: holds no soft labels of sample {sample}; dump it again with `snakemake --force {path}`"
         )
 
 
+@pytest.mark.parametrize("view", [0, 3, 7, -1, 2**40])
+def test_a_view_that_is_not_there_is_refused(tmp_path, view):
+    header = make_header(views=ViewRange(4, 7))
+    path = write(path_of(tmp_path, header.views), header)
+    with pytest.raises(MissingRowsError) as caught:
+        open_soft_labels(path).logits(np.array([3, 3]), np.array([4, view]))
+    assert str(caught.value) == (
+        f"{path}: holds no soft labels of view {view}, it has 4-6; dump it again with `snakemake --force {path}`"
+    )
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_maps_that_are_not_there_are_refused(tmp_path, level):
+    path = write(path_of(tmp_path), make_header(with_maps=True))
+    with pytest.raises(MissingRowsError) as caught:
+        open_soft_labels(path).attention(level, IDS, np.zeros(7, dtype=np.int64))
+    assert str(caught.value) == f"{path}: holds no attention/{level}; dump it with storage.attention: true"
+
+
+@given(seed=st.integers(0, 999), scale=st.floats(0.1, 100), name=st.sampled_from(CERTIFIED), tau=st.floats(0.5, 20))
+@settings(max_examples=25, deadline=None)
+def test_the_certified_error_is_never_exceeded(tmp_path_factory, seed, scale, name, tau):
+    header = make_header(name)
+    logits = draw(header, seed, scale)
+    labels = open_soft_labels(write(path_of(tmp_path_factory.mktemp("kl")), header, logits))
+    kl = row_kl(logits.reshape(-1, 5), read_all(labels).reshape(-1, 5), tau)
+    assert kl.max() <= labels.kl_bound(tau) * (1 + 1e-9) + 1e-13
+
+
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_the_file_states_its_error(tmp_path, name):
+    header = make_header(name)
+    logits = draw(header)
+    path = write(path_of(tmp_path), header, logits)
+    labels = open_soft_labels(path)
+    error = read_all(labels).astype(np.float64) - logits
+    kl = row_kl(logits.reshape(-1, 5), read_all(labels).reshape(-1, 5), 4.0)
+    with h5py.File(path) as file:
+        assert file.attrs["max_abs_error"] == np.abs(error).max()
+        assert file.attrs["max_error_range"] == np.ptp(error, axis=2).max()
+        assert file.attrs["kl_bound"] == labels.kl_bound(4.0) == np.ptp(error, axis=2).max() ** 2 / 128
+        assert file.attrs["measured_max_kl"] == pytest.approx(kl.max(), rel=1e-9, abs=1e-16)
+        assert file.attrs["measured_mean_kl"] == pytest.approx(kl.mean(), rel=1e-9, abs=1e-16)
+
+
+def test_sampled_files_certify_nothing(tmp_path):
+    labels = open_soft_labels(write(path_of(tmp_path), make_header("sampled")))
+    assert set(labels.seal.statistics.values()) == {np.inf}
+    assert labels.kl_bound(4.0) == np.inf
+
+
+def test_the_file_counts_how_often_the_teacher_is_right(tmp_path, precision):
+    header = make_header(precision)
+    labels = open_soft_labels(write(path_of(tmp_path), header))
+    hits = CLASSES[rows_of(header, draw(header)).argmax(axis=2)] == LABELS
+    expected = [[row[start : start + BLOCK].sum() for start in range(0, 7, BLOCK)] for row in hits]
+    assert labels.seal.agreement.tolist() == expected
+    assert 0 < labels.seal.agreement.sum() < hits.size
+
+
+def test_equal_logits_give_equal_bytes(tmp_path, precision):
+    header = make_header(precision, with_maps=True)
+    first, second = (write(path_of(tmp_path / name), header) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert open_soft_labels(first).digest == open_soft_labels(second).digest
+
+
+def test_files_that_differ_in_anything_have_other_digests(tmp_path):
+    header = make_header("float32", with_maps=True)
+    logits, maps = draw(header), draw_maps(header)
+    other_logits, other_maps = logits.copy(), [values.copy() for values in maps]
+    other_logits[2, 6, 4] = np.nextafter(other_logits[2, 6, 4], np.float32(np.inf))
+    other_maps[1][2, 6, 1, 2] += 1
+    others = [replace(header, provenance=replace(PROVENANCE, **{f.name: "other"})) for f in fields(PROVENANCE)]
+    others += [
+        replace(header, views=ViewRange(1, 4)),
+        replace(header, sample_keys=KEYS[IDS] + np.uint64(1)),
+        replace(header, labels=np.roll(LABELS, 1)),
+        replace(header, class_ids=CLASSES + np.int32(1), labels=LABELS + np.int32(1)),
+        replace(header, sample_ids=IDS + 1),
+    ]
+    cases = [(header, logits, maps), (header, other_logits, maps), (header, logits, other_maps)]
+    cases += [(other, logits, maps) for other in others]
+    paths = [write(path_of(tmp_path / str(number)), *case) for number, case in enumerate(cases)]
+    assert len({open_soft_labels(path).digest for path in paths}) == len(cases)
+
+
+def test_the_budget_is_not_part_of_the_file(tmp_path):
+    header = make_header("uint8")
+    tighter = replace(header, storage=header.storage.model_copy(update={"max_kl": 1.0}))
+    first, second = write(path_of(tmp_path / "a"), header), write(path_of(tmp_path / "b"), tighter)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_large_columns_are_contiguous_plain_and_aligned(tmp_path, precision):
+    header = make_header(precision, with_maps=True)
+    path = write(path_of(tmp_path), header)
+    with h5py.File(path) as file:
+        for name, column in header.columns().items():
+            assert file[name].dtype == column.dtype
+            assert (file[name].chunks, file[name].compression) == (None, None)
+            if file[name].nbytes >= ALIGNMENT:
+                assert file[name].id.get_offset() % ALIGNMENT == 0
+
+
+def test_the_user_block_tells_where_the_header_lies(tmp_path, precision):
+    header = make_header(precision, with_maps=True)
+    path = write(path_of(tmp_path), header)
+    block = path.read_bytes()[:USER_BLOCK_BYTES]
+    head, end = json.JSONDecoder().raw_decode(block.decode("ascii"))
+    assert set(block[end + 1 :]) == {ord(" ")}
+    image = lay_out(header, open_soft_labels(path).seal)
+    assert head["extents"] == [list(extent) for extent in image.extents(USER_BLOCK_BYTES)]
+    rows = 21 * (row_bytes(header.precision) + 2 * (16 + 6))
+    assert head["bytes"] == path.stat().st_size
+    assert USER_BLOCK_BYTES + sum(b - a for a, b in head["extents"]) + rows == head["bytes"]
+
+
+def test_a_pickled_file_maps_the_same_file_again(tmp_path, precision):
+    path = write(path_of(tmp_path), make_header(precision))
+    labels = open_soft_labels(path, PROVENANCE)
+    pickled = pickle.dumps(labels)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert (again.path, again.digest) == (labels.path, labels.digest)
+    assert np.array_equal(read_all(again), read_all(labels))
+    path.unlink()
+    with pytest.raises(CorruptFileError, match="no such file"):
+        pickle.loads(pickled)
+
+
+def test_an_open_file_is_readable_after_its_name_is_gone(tmp_path):
+    path = write(path_of(tmp_path), make_header())
+    labels = open_soft_labels(path)
+    before = read_all(labels)
+    path.unlink()
+    assert np.array_equal(read_all(labels), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_reads_the_same_rows(tmp_path, precision):
+    labels = open_soft_labels(write(path_of(tmp_path), make_header(precision)))
+    expected = read_all(labels)
+
+    def look():
+        assert np.array_equal(read_all(labels), expected)
+
+    children = [multiprocessing.get_context("fork").Process(target=look) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+    assert [child.exitcode for child in children] == [0, 0]
+    look()
+
+
+# --- what cannot be stored -----------------------------------------------------------------------------------------
+
+
+def failure(path, header, logits, maps=None):
+    """What is said of a teacher's numbers; no file is made."""
+    with pytest.raises(TeacherError) as caught:
+        write(path, header, logits, maps)
+    assert not path.exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_no_number_is_refused(tmp_path, precision, value):
+    header = make_header(precision)
+    logits = draw(header)
+    logits[1, 3, 0] = value
+    assert failure(path_of(tmp_path), header, logits) == (
+        "old/primary: gives a logit that is not finite for sample 11, view 1; train or fetch the teacher again"
+    )
+
+
 def test_a_logit_that_does_not_fit_is_refused(tmp_path):
-    logits = draw()
+    header = make_header("float16")
+    logits = draw(header)
     logits[0, 0, 0] = 1e6
-    said = failure(tmp_path / "a.h5", logits, "float16")
-    assert said == "old: a logit of 1e+06 does not fit float16; use precision: float32"
+    for name in ("float16", "top_k"):
+        said = failure(path_of(tmp_path), make_header(name), logits)
+        assert said == "old/primary: a logit of 1e+06 does not fit float16; use precision: float32"
     logits[0, 0] = -1e6
-    said = failure(tmp_path / "a.h5", logits, "uint8")
-    assert said.startswith("old: smallest logit must be at most 65504 in size to fit float16, got -1e+06")
-    assert said.endswith("; use precision: float32")
+    for name in ("uint8", "uint4"):
+        assert failure(path_of(tmp_path), make_header(name), logits) == (
+            "old/primary: smallest logit must be at most 65504 in size to fit float16, got -1e+06; "
+            "use precision: float32"
+        )
 
 
 def test_an_error_over_the_budget_is_refused(tmp_path):
-    said = failure(tmp_path / "a.h5", draw(scale=300), "uint8", max_kl=1e-4)
-    assert said.startswith(f"{tmp_path / 'a.h5'}: storing these logits may cost ")
+    header = make_header("uint8")
+    header = replace(header, storage=header.storage.model_copy(update={"max_kl": 1e-4}))
+    path = path_of(tmp_path)
+    said = failure(path, header, draw(header, scale=300))
+    assert said.startswith(f"{path}: storing these logits may cost ")
     assert said.endswith(
-        " nats of KL at temperature 4, soft_labels allows max_kl 0.0001; choose a finer precision or a larger max_kl"
+        " nats of KL at temperature 4, storage.max_kl allows 0.0001; choose a finer precision or a larger max_kl"
     )
 
 
 def test_a_failure_leaves_the_file_of_before(tmp_path):
-    path = write(tmp_path / "a.h5", draw())
+    header = make_header()
+    path = write(path_of(tmp_path), header)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError, match="interrupted"), create_soft_labels(
-        path, PROVENANCE, IDS, KEYS[IDS], LABELS, CLASSES, 1, 1.0
-    ):  # fmt: skip
+    with pytest.raises(RuntimeError, match="interrupted"), create_soft_labels(path, header, "other code"):
         raise RuntimeError("interrupted")
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_finished_dump_leaves_nothing_else(tmp_path):
+    path = write(path_of(tmp_path), make_header())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["primary"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_in_the_way_is_not_removed(tmp_path):
+    path = path_of(tmp_path)
+    path.mkdir(parents=True)
+    with pytest.raises(EdpipeError, match=f"^{path}: cannot be written: "):
+        write(path, make_header())
+    assert path.is_dir()
+
+
+def test_a_block_has_4096_rows():
+    with small_blocks(4096):
+        ids = np.arange(4097)
+        header = make_header(sample_ids=ids, sample_keys=ids.astype(np.uint64), labels=np.full(4097, 2, dtype=np.int32))
+        assert header.num_blocks == 2
+        assert lay_out(header, None).large.keys() == {"logits", "scale", "zero"}
+    assert format_.BLOCK_ROWS == BLOCK

@@ -15,13 +15,17 @@ STEPS = (
     "train_teacher",
     "fetch_teacher",
     "dump_soft_labels",
+    "verify_soft_labels",
     "run_stage",
     "evaluate",
     "result",
     "report",
 )
-DISPATCH = ("__main__", "__init__", "jobs", "layout", "checks", "tracked_jobs", "workflow_hooks")
-"""What turns a command into a job; an edit of it changes the job's knobs or nothing."""
+DISPATCH = (
+    "__main__", "__init__", "jobs", "layout", "checks", "tracked_jobs", "workflow_hooks",
+    "plan_command", "verify_command", "freshness", "evidence", "soundness",
+)  # fmt: skip
+"""What turns a command into a job, and other commands; an edit of it changes the job's knobs or nothing."""
 
 
 def closure(step):
@@ -29,7 +33,7 @@ def closure(step):
 
 
 def test_there_is_a_step_for_each_module():
-    shared = {"__init__", "teaching"}
+    shared = {"__init__", "teaching", "asking"}
     assert {path.stem for path in (ROOT / "steps").glob("*.py")} - shared == set(STEPS)
 
 
@@ -51,7 +55,7 @@ def test_files_are_sorted_and_exist(step):
 def test_an_edit_of_the_students_losses_trains_no_teacher_again():
     assert "losses" in closure("run_stage")
     assert "methods/curriculum" in closure("run_stage")
-    for step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "evaluate"):
+    for step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate"):
         assert closure(step).isdisjoint({"losses", "methods/ed", "methods/kd", "methods/curriculum", "steps/run_stage"})
 
 
@@ -97,7 +101,9 @@ def test_what_a_step_loads_when_it_runs_is_in_its_closure(tmp_path):
         ["pack_dataset", "--dataset", "digits"],
         ["partition_dataset", "--dataset", "digits", "--partition", "halves"],
         ["train_teacher", *teacher],
-        ["dump_soft_labels", *teacher],
+        ["dump_soft_labels", *teacher, "--views", "0-0"],
+        ["dump_soft_labels", *teacher, "--views", "1-1"],
+        ["verify_soft_labels", *teacher],
         ["run_stage", "--experiment", "ed", "--seed", "0", "--stage", "primary"],
         ["evaluate", "--experiment", "ed", "--seed", "0"],
         ["result", "--experiment", "ed"],
@@ -114,5 +120,6 @@ def test_what_a_step_loads_when_it_runs_is_in_its_closure(tmp_path):
     assert done.returncode == 0, done.stderr
     for step, names in json.loads(done.stdout.splitlines()[-1]).items():
         names = {n for n in names if n not in DISPATCH and not n.startswith(("params/", "methods/"))}
-        # The dispatch computes digests and checks model names for every step.
-        assert names <= closure(step) | {"storage/records", "storage/atomic", "sources", "models/names"}, step
+        # The dispatch computes digests, counts views, checks model names and knows what a result is, for every step.
+        dispatched = {"storage/records", "storage/atomic", "sources", "models/names", "views", "philox", "shapes"}
+        assert names <= closure(step) | dispatched | {"storage/result_file", "metrics"}, step

@@ -15,22 +15,31 @@ from project import tiny_params
 
 from edpipe import jobs
 from edpipe.__main__ import main
-from edpipe.errors import EdpipeError, MismatchError, TeacherError
+from edpipe.errors import (
+    EdpipeError,
+    MismatchError,
+    OtherClassesError,
+    OtherTeacherError,
+    OtherViewsError,
+    TeacherError,
+)
 from edpipe.losses import combine, kd_loss, task_loss
 from edpipe.models.student import Student
 from edpipe.models.zoo import build_network
 from edpipe.params.load import load_params
 from edpipe.pixels import normalise
 from edpipe.steps import run_stage as stage_step
-from edpipe.steps.dump_soft_labels import TeacherFiles, dump_soft_labels, load_teacher
+from edpipe.steps.asking import TeacherFiles, load_teacher
+from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
 from edpipe.steps.evaluate import evaluate
 from edpipe.steps.run_stage import StageFiles, StageKnobsOfJob, run_stage
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.records import read_record, record_path, write_record
 from edpipe.storage.soft_label_file import open_soft_labels
+from edpipe.storage.soft_label_store import open_store
 from edpipe.storage.weights import read_weights
 from edpipe.training import forward
-from edpipe.views import view_of
+from edpipe.views import ViewRange, view_of
 
 pytestmark = pytest.mark.slow
 LEVELS = ("primary", "middle", "university")
@@ -38,13 +47,16 @@ EXPERIMENTS = ("ed", "kd", "one_level")
 
 
 def params():
-    """Three school levels, a full teacher, all nine views in float32; and ED with a single level."""
+    """Three school levels, a full teacher, all nine views in float32 and three files; and ED with a single level."""
     tiny = copy.deepcopy(tiny_params())
     tiny["datasets"]["digits"]["max_per_class"] = 8
     tiny["partitions"] = {"thirds": {"subsets": list(LEVELS)}, "whole": {"subsets": ["everything"]}}
     tiny["teachers"]["specialists"]["partition"] = "thirds"
-    tiny["soft_labels"]["digits"]["views"]["views"] = "all"
-    tiny["soft_labels"]["digits"]["precision"] = "float32"
+    tiny["soft_labels"]["digits"] = {
+        "space": {"augment": {"kind": "pad_crop", "padding": 1, "flip": False}, "exhaustive": True},
+        "views": {"per_file": 4},
+        "storage": {"precision": "float32"},
+    }
     common = {**tiny["experiments"]["kd"], "partition": "thirds"}
     budget = {"images": 64, "learning_rate": 0.05}
     tiny["experiments"] = {
@@ -95,7 +107,7 @@ def folder(finished, monkeypatch):
 def stage_job(experiment, stage):
     job = jobs.run_stage(load_params(), experiment, 0, stage)
     previous = job.inputs["previous"]
-    paths = (job.inputs[role] for role in ("soft_labels", "teachers"))
+    paths = (job.inputs[role] for role in ("indexes", "soft_labels", "teachers"))
     files = StageFiles(
         job.inputs["dataset"][0], job.inputs["partition"][0], previous[0] if previous else None, *paths, job.outputs[0]
     )
@@ -103,10 +115,11 @@ def stage_job(experiment, stage):
 
 
 def dump_job(teacher, subset):
-    job = jobs.dump_soft_labels(load_params(), "digits", teacher, subset)
+    """Knobs of the dump of views 0-3, and the teacher's files."""
+    job = jobs.dump_soft_labels(load_params(), "digits", teacher, subset, "0-3")
     partition = (*job.inputs["partition"], None)[0]
     files = TeacherFiles(teacher, subset, job.inputs["dataset"][0], partition, job.inputs["teacher"][0])
-    return job, files
+    return DumpKnobs(**job.knobs), files
 
 
 def student_weights(experiment, name):
@@ -191,7 +204,7 @@ def test_two_equal_runs_write_equal_bytes(folder, tmp_path):
 def live_logits(batches, sample_ids):
     """The teacher asked anew, view by view, with the samples together as the dump had them."""
     _, files = dump_job("general", "all")
-    teacher = load_teacher(files, batches.dataset, 0.0)
+    teacher = load_teacher(files, batches.dataset)
     teacher.network.to(memory_format=torch.channels_last).eval()
     with torch.inference_mode():
         for view in range(batches.spec.num_views):
@@ -205,9 +218,10 @@ def test_the_stored_teacher_is_the_live_teacher(folder):
     student, _ = stage_step._student(0, knobs, files, classroom)
     sample_ids = classroom.dataset.sample_ids("train")
     live = np.stack(list(live_logits(classroom.batches, sample_ids)))
-    labels = open_soft_labels(files.soft_labels[0])
+    store = open_store(files.soft_labels)
+    assert len(store.files) == 3
     for view in range(9):
-        assert np.array_equal(labels.logits(sample_ids, np.full(len(sample_ids), view)), live[view])
+        assert np.array_equal(store.logits(sample_ids, np.full(len(sample_ids), view)), live[view])
     for start in (0, 32, 200):
         epochs, ids = classroom.stream.slice(start, start + 32)
         views = view_of(classroom.seed, epochs, ids, 9)
@@ -220,10 +234,10 @@ def test_the_stored_teacher_is_the_live_teacher(folder):
 
 
 def test_a_teacher_under_its_gate_is_refused(folder, tmp_path):
-    job, files = dump_job("general", "all")
+    knobs, files = dump_job("general", "all")
     record = read_record(record_path(files.weights_path))
     with pytest.raises(TeacherError) as caught:
-        dump_soft_labels(files, job.knobs["soft_labels"], 1.5, tmp_path / "a.h5")
+        dump_soft_labels(files, replace(knobs, min_top1=1.5), ViewRange(0, 4), tmp_path / "a" / "b.h5")
     assert str(caught.value) == (
         f"{files.weights_path}: top1 {record['top1']:.4f} on its {record['top1_split']} images is under "
         "teachers.general.min_top1 1.5; train it longer, or lower min_top1"
@@ -233,39 +247,68 @@ def test_a_teacher_under_its_gate_is_refused(folder, tmp_path):
 
 def test_a_teacher_of_other_classes_is_refused(folder, tmp_path):
     _, files = dump_job("general", "all")
-    job, special = dump_job("specialists", "primary")
+    knobs, special = dump_job("specialists", "primary")
     with pytest.raises(MismatchError, match="this teacher was made from partition '', at hand is '"):
         dump_soft_labels(
-            replace(special, weights_path=files.weights_path), job.knobs["soft_labels"], 0.0, tmp_path / "a.h5"
+            replace(special, weights_path=files.weights_path), knobs, ViewRange(0, 4), tmp_path / "a" / "b.h5"
         )
+    assert not list(tmp_path.iterdir())
 
 
-def refused(knobs, files, out):
-    with pytest.raises(EdpipeError) as caught:
+def test_records_of_soft_labels_say_what_is_in_them(folder):
+    for path in sorted(Path("artifacts/soft_labels/digits/specialists/middle").glob("*.h5")):
+        labels, record = open_soft_labels(path), read_record(record_path(path))
+        teacher = read_record(Path("artifacts/teachers/digits/specialists/middle.json"))
+        assert path.name == f"views_{record['views']}.h5"
+        assert record["views"] == str(labels.views)
+        assert record["digest"] == labels.digest
+        assert record["teacher_forwards"] == labels.num_forwards == record["num_samples"] * labels.views.num_views
+        assert record["size_bytes"] == path.stat().st_size
+        assert record["kl_bound"] == labels.kl_bound(4.0) == 0
+        assert record["inputs"]["teacher"] == {"digest": teacher["weights_digest"], "top1": teacher["top1"]}
+        assert record["knobs"]["storage"]["precision"] == "float32"
+    assert path.name == "views_8-8.h5"
+
+
+def test_nothing_waits_to_be_resumed(folder):
+    assert [p for p in (folder / "artifacts/soft_labels").rglob("*") if p.name.startswith(".")] == []
+
+
+def refused(knobs, files, out, error=EdpipeError):
+    with pytest.raises(error) as caught:
         run_stage("t", 0, knobs, replace(files, out=out / "student.safetensors"))
     assert not list(out.glob("student*"))
+    assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def soft_labels_of(teacher, subset):
+    """A teacher's index and its files, as roles of a stage."""
+    index = Path(f"artifacts/soft_labels/digits/{teacher}/{subset}.json")
+    return {"indexes": (index,), "soft_labels": tuple(sorted(index.with_suffix("").glob("*.h5")))}
 
 
 def test_soft_labels_of_another_teacher_are_refused(folder, tmp_path):
     knobs, files = stage_job("ed", "primary")
     other_weights = tmp_path / "teacher.json"
     write_record(other_weights, {"weights_digest": "f" * 16})
-    said = refused(knobs, replace(files, teachers=(other_weights,)), tmp_path)
+    said = refused(knobs, replace(files, teachers=(other_weights,)), tmp_path, OtherTeacherError)
     assert said.startswith(f"{files.soft_labels[0]}: was made with teacher digest '")
     assert "asked for is 'ffffffffffffffff'" in said
-    middle = Path("artifacts/soft_labels/digits/specialists/middle.h5")
-    said = refused(knobs, replace(files, soft_labels=(middle,)), tmp_path)
-    assert said.startswith(f"{middle}: was made with subset 'middle', asked for is 'primary'")
-    general = Path("artifacts/soft_labels/digits/general/all.h5")
-    said = refused(knobs, replace(files, soft_labels=(general,)), tmp_path)
-    assert said.startswith(f"{general}: was made with teacher 'general', asked for is 'specialists'")
+    other = soft_labels_of("specialists", "middle")
+    said = refused(knobs, replace(files, **other), tmp_path, OtherClassesError)
+    assert said.startswith(f"{other['soft_labels'][0]}: its columns are classes [3, 4, 5], asked for are [0, 1, 2]")
+    other = soft_labels_of("general", "all")
+    said = refused(knobs, replace(files, **other), tmp_path, OtherTeacherError)
+    assert said.startswith(f"{other['soft_labels'][0]}: was made with teacher 'general', asked for is 'specialists'")
 
 
 def test_soft_labels_of_other_views_are_refused(folder, tmp_path):
     knobs, files = stage_job("ed", "primary")
-    drawn = knobs.views.model_copy(update={"views": 9})
-    said = refused(replace(knobs, views=drawn), files, tmp_path)
+    drawn = knobs.views.model_copy(
+        update={"space": knobs.views.space.model_copy(update={"exhaustive": False}), "number": 9}
+    )
+    said = refused(replace(knobs, views=drawn), files, tmp_path, OtherViewsError)
     assert said.startswith(f"{files.soft_labels[0]}: was made with view spec ")
 
 
@@ -336,7 +379,8 @@ class Spy:
     "command",
     [
         "train_teacher --dataset digits --teacher specialists --subset primary",
-        "dump_soft_labels --dataset digits --teacher specialists --subset primary",
+        "dump_soft_labels --dataset digits --teacher specialists --subset primary --views 0-3",
+        "verify_soft_labels --dataset digits --teacher specialists --subset primary",
         "run_stage --experiment ed --seed 0 --stage primary",
     ],
 )

@@ -11,26 +11,31 @@ from hypothesis import strategies as st
 from scipy.special import chdtrc
 from strategies import EPOCHS, SEEDS, drawn_specs, pad_crops, resized_crops, sample_ids
 
-from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewKnobs
+from edpipe.params.soft_labels import ColourJitter, Mixing, PadCrop, ResizedCrop, StudentViews, ViewSpace
 from edpipe.views import (
+    ViewRange,
     ViewSpec,
     pad_crop_parameters,
     resized_crop_boxes,
     sample_order,
     view_of,
+    view_ranges,
 )
 
 PAD_CROP = PadCrop(kind="pad_crop")
 RESIZED_CROP = ResizedCrop(kind="resized_crop")
 # What files made with VIEW_RULE 1 rely on.
 KNOWN_VIEWS = [28, 147, 15, 100, 16, 81]
+KNOWN_CYCLE = [[3, 1, 0], [2, 2, 3], [1, 3, 2], [0, 0, 1], [0, 1, 0], [3, 2, 1], [2, 3, 2], [1, 0, 3]]
 KNOWN_ORDER = [3, 4, 5, 2, 1, 7, 0, 6]
 KNOWN_CROPS = [[2, 4, 6], [7, 3, 8], [False, True, False]]
 KNOWN_BOXES = [[21, 78, 129, 170], [14, 105, 227, 170], [176, 30, 263, 269]]
 
 
-def spec_of(augment, views=1000, seed=0):
-    return ViewSpec.from_knobs(ViewKnobs(augment=augment, views=views, seed=seed), 32)
+def spec_of(augment, number=1000, seed=0, mixing=None):
+    """Without a number: all views there are."""
+    space = ViewSpace(augment=augment, mixing=mixing, exhaustive=number is None, seed=seed)
+    return ViewSpec.from_knobs(StudentViews(space=space, number=number, choice="random"), 32)
 
 
 def p_value_of_uniform(values, num_values):
@@ -45,13 +50,13 @@ def p_value_of_uniform(values, num_values):
 
 @given(pad_crops())
 def test_exhaustive_views_are_counted(augment):
-    spec = spec_of(augment, "all")
+    spec = spec_of(augment, None)
     assert spec.exhaustive
     assert spec.num_views == (2 * augment.padding + 1) ** 2 * (1 + augment.flip)
 
 
 def test_padding_of_four_with_flip_has_162_views():
-    assert spec_of(PAD_CROP, "all").num_views == 162
+    assert spec_of(PAD_CROP, None).num_views == 162
 
 
 def test_drawn_views_are_as_many_as_asked():
@@ -62,12 +67,13 @@ def test_drawn_views_are_as_many_as_asked():
 @pytest.mark.parametrize(
     "other",
     [
-        spec_of(PAD_CROP, 11),
         spec_of(PAD_CROP, 10, seed=1),
+        spec_of(PAD_CROP, 10, mixing=Mixing(mixup=1.0)),
+        spec_of(PadCrop(kind="pad_crop", jitter=ColourJitter()), 10),
         spec_of(PadCrop(kind="pad_crop", padding=3), 10),
         spec_of(PadCrop(kind="pad_crop", flip=False), 10),
         spec_of(RESIZED_CROP, 10),
-        spec_of(PAD_CROP, "all"),
+        spec_of(PAD_CROP, None),
         replace(spec_of(PAD_CROP, 10), image_size=28),
     ],
 )
@@ -76,19 +82,28 @@ def test_other_views_have_another_canonical_text(other):
 
 
 def test_seed_without_effect_is_not_in_the_canonical_text():
-    assert spec_of(PAD_CROP, "all", seed=1).canonical() == spec_of(PAD_CROP, "all", seed=2).canonical()
+    assert spec_of(PAD_CROP, None, seed=1).canonical() == spec_of(PAD_CROP, None, seed=2).canonical()
+
+
+def test_more_views_leave_the_canonical_text_and_the_views_as_they_are():
+    few, many = spec_of(PAD_CROP, 10), spec_of(PAD_CROP, 11)
+    assert few.canonical() == many.canonical()
+    ids, views = np.arange(10), np.arange(10)
+    for less, more in zip(pad_crop_parameters(few, ids, views), pad_crop_parameters(many, ids, views), strict=True):
+        assert (less == more).all()
 
 
 def test_canonical_text_of_a_known_spec_stays():
     assert spec_of(PAD_CROP, 10).canonical() == (
-        '{"augment":{"flip":true,"kind":"pad_crop","padding":4},"exhaustive":false,"image_size":32,"num_views":10,'
-        '"seed":0,"view_rule":1}'
+        '{"augment":{"flip":true,"jitter":null,"kind":"pad_crop","padding":4,"rand_augment":null},"exhaustive":false,'
+        '"image_size":32,"mixing":null,"seed":0,"view_rule":1}'
     )
 
 
 def test_deciding_views_needs_no_torch():
-    code = "import sys, edpipe.views, edpipe.schedule, edpipe.metrics, edpipe.forgetting, edpipe.certify; "
-    subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], check=True)
+    names = ("views", "mixing", "colour", "schedule", "metrics", "forgetting", "certify")
+    code = f"import sys, {', '.join(f'edpipe.{name}' for name in names)}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # Which view an epoch shows
@@ -119,6 +134,60 @@ def test_views_are_shown_equally_often(num_views):
 
 def test_known_views_stay():
     assert view_of(0, 0, np.arange(6), 162).tolist() == KNOWN_VIEWS
+
+
+@given(SEEDS, st.integers(0, 10**6), sample_ids(5), st.integers(1, 200))
+def test_a_cycle_shows_every_view_of_every_sample_exactly_once(seed, cycle, ids, num_views):
+    epochs = range(cycle * num_views, (cycle + 1) * num_views)
+    shown = np.stack([view_of(seed, epoch, ids, num_views, "cycle") for epoch in epochs])
+    assert (np.sort(shown, axis=0) == np.arange(num_views)[:, None]).all()
+
+
+@given(SEEDS, sample_ids(), st.integers(1, 100_000), st.data())
+def test_view_in_a_cycle_depends_on_its_own_sample_and_epoch_only(seed, ids, num_views, data):
+    epochs = np.array([data.draw(EPOCHS) for _ in ids], dtype=np.int64)
+    together = view_of(seed, epochs, ids, num_views, "cycle")
+    alone = [view_of(seed, int(e), ids[i : i + 1], num_views, "cycle") for i, e in enumerate(epochs)]
+    assert together.tolist() == [int(view[0]) for view in alone]
+
+
+@pytest.mark.parametrize("num_views", [2, 3, 10, 162, 100_000])
+def test_views_in_a_cycle_are_unbiased_at_every_place(num_views):
+    for epoch in (0, 1, num_views - 1, num_views, 3 * num_views + 1):
+        num_runs = min(num_views, 250)  # of equally many views
+        runs = view_of(4, epoch, np.arange(40_000), num_views, "cycle") * num_runs // num_views
+        assert p_value_of_uniform(runs, num_runs) > 1e-3
+
+
+def test_samples_cycles_and_seeds_have_orders_of_their_own():
+    epochs = np.arange(162)
+    orders = [
+        view_of(seed, epochs + 162 * cycle, np.full(162, sample_id), 162, "cycle").tobytes()
+        for seed in (0, 1, 2**32)
+        for cycle in range(5)
+        for sample_id in range(5)
+    ]
+    # 162 × 54 orders to draw from: 75 draws repeat one with a chance of 27 %, two hardly ever.
+    assert len(set(orders)) >= 72
+
+
+def test_both_numbers_of_an_order_are_drawn_evenly():
+    first, second = (view_of(0, epoch, np.arange(40_000), 9, "cycle") for epoch in (0, 1))
+    steps = (second - first) % 9
+    assert sorted(set(steps.tolist())) == [1, 2, 4, 5, 7, 8]
+    place = np.searchsorted([1, 2, 4, 5, 7, 8], steps)
+    assert p_value_of_uniform(place * 9 + first, 54) > 1e-3
+
+
+def test_known_cycle_stays():
+    shown = [view_of(0, epoch, np.arange(3), 4, "cycle").tolist() for epoch in range(8)]
+    assert shown == KNOWN_CYCLE
+
+
+@pytest.mark.parametrize("num_views", [0, 100_001])
+def test_cycle_refuses_other_numbers_of_views(num_views):
+    with pytest.raises(ValueError, match=rf"num_views must be in \[1, 100000\] for choice: cycle, got {num_views}"):
+        view_of(0, 0, np.arange(3), num_views, "cycle")
 
 
 # Order
@@ -161,7 +230,7 @@ def test_known_order_stays():
 
 @given(pad_crops(), st.integers(0, 2**40))
 def test_exhaustive_views_show_every_crop_exactly_once(augment, sample_id):
-    spec = spec_of(augment, "all")
+    spec = spec_of(augment, None)
     views = np.arange(spec.num_views)
     dy, dx, flip = pad_crop_parameters(spec, np.full(spec.num_views, sample_id), views)
     span = range(2 * augment.padding + 1)
@@ -171,7 +240,7 @@ def test_exhaustive_views_show_every_crop_exactly_once(augment, sample_id):
 
 
 def test_middle_exhaustive_view_is_the_image_itself():
-    dy, dx, flip = pad_crop_parameters(spec_of(PAD_CROP, "all"), np.array([0]), np.array([40]))
+    dy, dx, flip = pad_crop_parameters(spec_of(PAD_CROP, None), np.array([0]), np.array([40]))
     assert (int(dy[0]), int(dx[0]), bool(flip[0])) == (4, 4, False)
 
 
@@ -262,6 +331,29 @@ def test_no_samples_are_no_trouble():
     assert len(view_of(0, 0, none, 5)) == len(sample_order(0, 0, none)) == 0
 
 
+# Views over files
+
+
+@given(st.integers(1, 1000), st.integers(1, 100))
+def test_files_hold_each_view_once_and_more_views_leave_full_files_alone(num_views, per_file):
+    files = view_ranges(num_views, per_file)
+    assert [view for file in files for view in range(file.first, file.stop)] == list(range(num_views))
+    assert all(file.num_views == per_file for file in files[:-1])
+    assert view_ranges(num_views + 1, per_file)[: num_views // per_file] == files[: num_views // per_file]
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000))
+def test_range_is_read_from_its_own_text(first, num_views):
+    views = ViewRange(first, first + num_views)
+    assert ViewRange.parse(str(views)) == views
+
+
+@pytest.mark.parametrize("text", ["", "7", "-7", "7-", "3-2", "0-7-9", "a-b", "0--1", "²-3"])
+def test_text_that_is_no_range_is_refused(text):
+    with pytest.raises(ValueError, match=f"views must be FIRST-LAST, such as 0-7, got '{text}'"):
+        ViewRange.parse(text)
+
+
 # Refusals
 
 
@@ -276,7 +368,7 @@ def test_views_of_the_other_kind_are_refused():
 @pytest.mark.parametrize("view", [-1, 162])
 def test_view_that_does_not_exist_is_refused(view):
     with pytest.raises(ValueError, match=rf"views must be in \[0, 162\), got {min(view, 0)} to {max(view, 0)}"):
-        pad_crop_parameters(spec_of(PAD_CROP, "all"), np.array([0, 1]), np.array([0, view]))
+        pad_crop_parameters(spec_of(PAD_CROP, None), np.array([0, 1]), np.array([0, view]))
 
 
 def test_image_without_pixels_is_refused():
@@ -285,6 +377,7 @@ def test_image_without_pixels_is_refused():
 
 
 def test_views_that_cannot_be_counted_are_refused():
-    knobs = ViewKnobs.model_construct(augment=RESIZED_CROP, views="all", seed=0)
+    space = ViewSpace.model_construct(augment=RESIZED_CROP, mixing=None, exhaustive=True, seed=0)
+    knobs = StudentViews.model_construct(space=space, number=None, choice="random")
     with pytest.raises(ValueError, match="views of kind resized_crop cannot be counted"):
         ViewSpec.from_knobs(knobs, 32)

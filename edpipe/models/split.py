@@ -84,6 +84,15 @@ def split(network: nn.Module, num_blocks: int) -> tuple[list[Chain], Chain]:
     return [Chain(list(chain.from_iterable(stages[start:stop]))) for start, stop in pairwise(bounds)], Chain(head)
 
 
+def count_feature_stages(network: nn.Module) -> int:
+    """Into how many body blocks the network can be split.
+
+    Raises:
+        NetworkError: the network is no chain of its modules.
+    """
+    return len(_feature_stages(*_as_chain(network))[0])
+
+
 def join(blocks: Sequence[Chain]) -> Chain:
     """One chain of several."""
     return Chain([unit for block in blocks for unit in block.units])

@@ -43,12 +43,13 @@ def _knobs(path: str, schema: Schema, kinds: Schema, required: bool) -> Iterator
     entries, models = _entries(schema), _models(schema, kinds)
     if entries is not None and _models(entries, kinds):
         yield from _knobs(f"{path}.<name>", entries, kinds, required)
-    elif models:
-        for model in models:
-            yield from _knobs_of_model(path, model, kinds)
-    else:
+        return
+    if not models or _may_be_null(schema):
         default = "required" if required else f"`{_shown(schema.get('default'))}`"
-        yield f"`{path}`", _type(schema), default, _range(schema), schema["description"].replace("<", "\\<")
+        type_ = "group" if models else _type(schema)
+        yield f"`{path}`", type_, default, _range(schema), schema["description"].replace("<", "\\<")
+    for model in models:
+        yield from _knobs_of_model(path, model, kinds)
 
 
 def _knobs_of_model(path: str, model: Schema, kinds: Schema) -> Iterator[tuple[str, str, str, str, str]]:
@@ -60,8 +61,12 @@ def _knobs_of_model(path: str, model: Schema, kinds: Schema) -> Iterator[tuple[s
 
 def _models(schema: Schema, kinds: Schema) -> list[Schema]:
     """The groups of knobs that may stand here."""
-    members = schema.get("oneOf") or [schema]
+    members = schema.get("oneOf") or schema.get("anyOf") or [schema]
     return [kinds[m["$ref"].rpartition("/")[2]] for m in members if "$ref" in m]
+
+
+def _may_be_null(schema: Schema) -> bool:
+    return any(member.get("type") == "null" for member in schema.get("anyOf", ()))
 
 
 def _entries(schema: Schema) -> Schema | None:
@@ -73,7 +78,10 @@ def _type(schema: Schema) -> str:
     if "const" in schema or "enum" in schema:
         return ", ".join(f"`{_shown(value)}`" for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
-        return " or ".join(_type(member) for member in schema["anyOf"] if member.get("type") != "null")
+        types = [_type(member) for member in schema["anyOf"] if member.get("type") != "null"]
+        # What is null by default is left out instead; else null has a meaning of its own.
+        is_word = _may_be_null(schema) and schema.get("default") is not None
+        return " or ".join([*types, "`null`"] if is_word else types)
     entries = _entries(schema)
     if entries is not None:
         return f"mapping of names to {_type(entries)}"

@@ -80,6 +80,12 @@ def _check_teacher(params: Params, path: str, experiment: ExperimentKnobs, metho
             f"{where}: '{method.teacher}' is made for partition '{partition}', this experiment teaches "
             f"'{experiment.partition}'; a stage would be without teacher; use the same partition in both"
         )
+    is_mixed = params.soft_labels[experiment.dataset].space.mixing is not None
+    if is_mixed and partition is None and method.name == "ed":
+        raise ParamsError(
+            f"{where}: '{method.teacher}' knows all classes, so soft_labels.{experiment.dataset}.space.mixing would "
+            f"mix images with those of classes not taught yet; name a teacher that has a partition, or remove mixing"
+        )
 
 
 def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> None:

@@ -1,4 +1,4 @@
-"""Knobs of `soft_labels:`: which views of each image are shown to teachers and students, and how logits are stored."""
+"""Knobs of `soft_labels:`: which views of each image there are, which of them students see, how logits are stored."""
 
 from typing import Annotated, Literal
 
@@ -6,8 +6,33 @@ from pydantic import Field, model_validator
 
 from edpipe.params.base import Knobs
 
+MOST_VIEWS = 100_000
 
-class PadCrop(Knobs):
+
+class ColourJitter(Knobs):
+    """Brightness, contrast, saturation and hue changed in an order that is drawn, each by a factor that is drawn."""
+
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.4, description="Factor from 1 - this to 1 + this.")
+    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(0.4, description="Factor from 1 - this to 1 + this.")
+    saturation: Annotated[float, Field(ge=0, lt=1)] = Field(0.4, description="Factor from 1 - this to 1 + this.")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="Shift from -this to this, in turns.")
+
+
+class RandAugment(Knobs):
+    """RandAugment (Cubuk et al. 2020): so many operations, drawn from its fourteen, all at one magnitude."""
+
+    num_ops: Annotated[int, Field(ge=1, le=8)] = Field(2, description="Operations on each image, one after the other.")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="Strength of each, 0 to 30.")
+
+
+class _Colour(Knobs):
+    """What may follow a crop."""
+
+    jitter: ColourJitter | None = Field(None, description="Colour changes after the crop; absent: none.")
+    rand_augment: RandAugment | None = Field(None, description="RandAugment after the crop; absent: none.")
+
+
+class PadCrop(_Colour):
     """Pad by zeros, crop back to size at any offset, flip or not: a finite space of views."""
 
     kind: Literal["pad_crop"]
@@ -15,7 +40,7 @@ class PadCrop(Knobs):
     flip: bool = Field(True, description="Mirror left-right in half of the views.")
 
 
-class ResizedCrop(Knobs):
+class ResizedCrop(_Colour):
     """A random box, resized to image_size, flipped or not: for large images."""
 
     kind: Literal["resized_crop"]
@@ -27,34 +52,137 @@ class ResizedCrop(Knobs):
 Augment = Annotated[PadCrop | ResizedCrop, Field(discriminator="kind")]
 
 
-class ViewKnobs(Knobs):
-    """Which augmented versions of an image exist; teachers and students see these and no others."""
+def is_finite(augment: PadCrop | ResizedCrop) -> bool:
+    """Whether all views of an image can be counted through."""
+    return augment.kind == "pad_crop" and augment.jitter is None and augment.rand_augment is None
 
-    augment: Augment = Field(description="How a view is made from an image.")
-    views: Literal["all"] | Annotated[int, Field(ge=1, le=100_000)] = Field(
-        description="all: every view of a finite space; a number: so many, drawn once for each image."
+
+class Mixing(Knobs):
+    """Views made of two images of the teacher's subset, mixup or cutmix; partner and share are drawn."""
+
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="Alpha of the Beta distribution of the share in mixup (Zhang et al. 2018); 0: no mixup."
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the drawn views.")
+    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="Alpha of the Beta distribution of the share in cutmix (Yun et al. 2019); 0: no cutmix."
+    )
+    probability: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Share of views that are mixed at all.")
 
     @model_validator(mode="after")
-    def _enumerable(self) -> "ViewKnobs":
-        if self.views == "all" and self.augment.kind != "pad_crop":
-            raise ValueError("views: all needs augment.kind pad_crop, whose views can be counted; give a number")
+    def _mixes(self) -> "Mixing":
+        if self.mixup == 0 and self.cutmix == 0:
+            raise ValueError("mixup and cutmix are both 0; give one of them, or leave mixing out")
         return self
 
 
-def unlimited_views(augment: PadCrop | ResizedCrop) -> ViewKnobs:
+class ViewSpace(Knobs):
+    """What a numbered view of an image is; it fixes the pixels that teachers and students see."""
+
+    augment: Augment = Field(description="How a view is made from an image.")
+    mixing: Mixing | None = Field(None, description="Mix each view with another image's; absent: no mixing.")
+    exhaustive: bool = Field(
+        False, description="true: the views are all there are, counted through; false: each is drawn from the seed."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of drawn views.")
+
+    @model_validator(mode="after")
+    def _countable(self) -> "ViewSpace":
+        if self.exhaustive and not (is_finite(self.augment) and self.mixing is None):
+            raise ValueError(
+                "exhaustive: true needs views that can be counted: augment.kind pad_crop without jitter, rand_augment "
+                "and mixing; use exhaustive: false and give views.number"
+            )
+        return self
+
+
+class ViewUse(Knobs):
+    """How many views of each image exist, how students go through them, and how they are spread over files."""
+
+    number: Annotated[int, Field(ge=1, le=MOST_VIEWS)] | None = Field(
+        None, description="Drawn views of each image; absent for an exhaustive space, which has its own number."
+    )
+    choice: Literal["random", "cycle"] = Field(
+        "random", description="random: a view is drawn anew in each epoch; cycle: each view once before any twice."
+    )
+    per_file: Annotated[int, Field(ge=1, le=MOST_VIEWS)] = Field(
+        32, description="Views in one file; files are dumped as separate jobs, and more views add files."
+    )
+
+
+class StorageKnobs(Knobs):
+    """How a teacher's outputs are stored."""
+
+    precision: Literal["float32", "float16", "uint8", "uint4", "top_k", "sampled"] = Field(
+        "uint8",
+        description="uint8, uint4: codes with a scale and a zero for each row; top_k: the largest logits, and one "
+        "value for the rest; sampled: classes drawn from the teacher's softmax, an unbiased estimate.",
+    )
+    max_kl: Annotated[float, Field(gt=0)] | None = Field(
+        1e-2,
+        description="A dump whose certified KL error at temperature 4 is larger is refused, nats; null: any error.",
+    )
+    top_k: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None, description="top_k only: how many of the largest logits are kept."
+    )
+    draws: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None, description="sampled only: classes drawn for each row."
+    )
+    temperature: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="sampled only: the temperature of the softmax drawn from; students must train at the same."
+    )
+    attention: bool = Field(
+        False, description="Store the attention map of every feature stage beside the logits (float16)."
+    )
+
+    @model_validator(mode="after")
+    def _belongs_to_precision(self) -> "StorageKnobs":
+        wanted = {"top_k": ("top_k",), "sampled": ("draws", "temperature")}.get(self.precision, ())
+        for name in ("top_k", "draws", "temperature"):
+            if (getattr(self, name) is not None) != (name in wanted):
+                need = "needs" if name in wanted else "has no"
+                raise ValueError(
+                    f"precision: {self.precision} {need} {name}; {'give' if name in wanted else 'remove'} it"
+                )
+        if self.precision == "sampled" and self.max_kl is not None:
+            raise ValueError(
+                "precision: sampled is an estimate, no error is certified; give max_kl: null to accept that"
+            )
+        return self
+
+
+class StudentViews(Knobs):
+    """The views that a student sees."""
+
+    space: ViewSpace
+    number: int | None
+    choice: Literal["random", "cycle"]
+
+
+def unlimited_views(space: ViewSpace) -> StudentViews:
     """Every view there is, or as many as can be numbered: for training without a store of soft labels."""
-    return ViewKnobs(augment=augment, views="all" if augment.kind == "pad_crop" else 100_000, seed=0)
+    is_countable = is_finite(space.augment) and space.mixing is None
+    everything = space.model_copy(update={"exhaustive": is_countable})
+    return StudentViews(space=everything, number=None if is_countable else MOST_VIEWS, choice="random")
 
 
 class SoftLabelKnobs(Knobs):
-    """Views of one dataset, and how teachers' logits on them are stored."""
+    """Views of one dataset, and how teachers' outputs on them are stored."""
 
-    views: ViewKnobs = Field(description="What teachers and students see.")
-    precision: Literal["float32", "float16", "uint8"] = Field(
-        "uint8", description="Of the stored logits; uint8 has a scale and a zero for each row."
-    )
-    max_kl: Annotated[float, Field(gt=0)] = Field(
-        1e-2, description="A dump whose certified KL error at temperature 4 is larger is refused; nats."
-    )
+    space: ViewSpace = Field(description="What a view is.")
+    views: ViewUse = Field(description="How many there are, and how students go through them.")
+    storage: StorageKnobs = Field(description="How teachers' outputs are stored.")
+
+    @model_validator(mode="after")
+    def _numbered_once(self) -> "SoftLabelKnobs":
+        if self.space.exhaustive == (self.views.number is not None):
+            raise ValueError(
+                "views.number: an exhaustive space has its own number of views; remove it"
+                if self.space.exhaustive
+                else "views.number: missing; say how many views of each image to draw, or set space.exhaustive: true"
+            )
+        return self
+
+    @property
+    def student_views(self) -> StudentViews:
+        """What students of these soft labels see."""
+        return StudentViews(space=self.space, number=self.views.number, choice=self.views.choice)

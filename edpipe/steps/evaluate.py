@@ -17,7 +17,7 @@ from edpipe.models.macs import count_macs, count_parameters
 from edpipe.models.student import Student
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import ViewKnobs
+from edpipe.params.soft_labels import StudentViews
 from edpipe.partition import Partition
 from edpipe.pixels import normalise
 from edpipe.progress import announce
@@ -133,7 +133,7 @@ def _overall(logits: Float32[np.ndarray, "sample class"], labels: np.ndarray, nu
 def _logits(stage: StageStudent, dataset: Dataset, sample_ids: np.ndarray) -> Float32[np.ndarray, "sample class"]:
     knobs = stage.record["knobs"]
     recipe = RecipeKnobs.model_validate(knobs["recipe"])
-    spec = ViewSpec.from_knobs(ViewKnobs.model_validate(knobs["views"]), dataset.image_size)
+    spec = ViewSpec.from_knobs(StudentViews.model_validate(knobs["views"]), dataset.image_size)
     batches = ViewBatches(dataset, spec, prepare_device())
     student = stage.student.to(batches.device).to(memory_format=torch.channels_last).eval()
     parts = []

@@ -14,7 +14,7 @@ from edpipe.device import prepare_device
 from edpipe.metrics import Hits, top_k_hits
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import PadCrop, ResizedCrop, unlimited_views
+from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited_views
 from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs
 from edpipe.pixels import normalise
@@ -78,7 +78,7 @@ def open_course(
     device = prepare_device()
     dataset = open_dataset(dataset_path)
     class_ids, partition_digest = subset_classes(dataset, partition_path, subset)
-    spec = ViewSpec.from_knobs(unlimited_views(augment), dataset.image_size)
+    spec = ViewSpec.from_knobs(unlimited_views(ViewSpace.model_validate({"augment": augment})), dataset.image_size)
     batches = ViewBatches(dataset, replace(spec, seed=fitting.seed), device)
     return Course(title, dataset, partition_digest, subset, class_ids, batches, fitting, recipe)
 

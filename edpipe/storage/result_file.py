@@ -14,7 +14,7 @@ from edpipe.methods.curriculum import StagePlan
 from edpipe.metrics import Spread
 from edpipe.params.base import Knobs
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import ViewKnobs
+from edpipe.params.soft_labels import StudentViews
 from edpipe.params.student import StudentKnobs
 from edpipe.storage.records import read_record
 
@@ -50,20 +50,21 @@ class Setup(Knobs):
 
     student: StudentKnobs = Field(description="The network that is kept.")
     recipe: RecipeKnobs = Field(description="How weights are fitted.")
-    views: ViewKnobs = Field(description="Which augmented versions of an image were seen.")
+    views: StudentViews = Field(description="Which augmented versions of an image were seen.")
     stages: tuple[StagePlan, ...] = Field(strict=False, description="The curriculum, in order.")
 
 
 class SoftLabelUse(Knobs):
-    """One file of soft labels that a stage learnt from."""
+    """One teacher's soft labels that a stage learnt from."""
 
     teacher: str = Field(description="Name in params.yaml.")
     subset: str = Field(description="Which classes it knows; 'all': every class.")
-    digest: str = Field(description="Of the stored soft labels.")
+    digests: tuple[str, ...] = Field(strict=False, description="Of each file of stored soft labels.")
     teacher_digest: str = Field(description="Of the teacher's weights.")
-    teacher_forwards: Count = Field(description="Images that went through the teacher to make the file.")
-    kl_bound: Annotated[float, Field(ge=0)] = Field(
-        description="What rounding the logits can cost at most, at the stage's temperature; nats."
+    teacher_forwards: Count = Field(description="Images that went through the teacher to make the files.")
+    kl_bound: Annotated[float, Field(ge=0)] | None = Field(
+        description="What rounding the logits can cost at most, at the stage's temperature, nats; null: sampled rows, "
+        "an estimate without a bound."
     )
 
 

@@ -24,6 +24,7 @@ wildcard_constraints:
     partition="|".join(PARAMS.partitions),
     teacher="|".join(PARAMS.teachers),
     subset=NAME,
+    views=r"\d+-\d+",
     experiment="|".join(PARAMS.experiments),
     seed=r"\d+",
     number=r"\d+",

@@ -2,12 +2,12 @@ rule dump_soft_labels:
     input:
         unpack(inputs_of(jobs.dump_soft_labels)),
     output:
-        soft_labels="artifacts/soft_labels/{dataset}/{teacher}/{subset}.h5",
-        record="artifacts/soft_labels/{dataset}/{teacher}/{subset}.json",
+        soft_labels="artifacts/soft_labels/{dataset}/{teacher}/{subset}/views_{views}.h5",
+        record="artifacts/soft_labels/{dataset}/{teacher}/{subset}/views_{views}.json",
     log:
-        "logs/dump_soft_labels/{dataset}-{teacher}-{subset}.log",
+        "logs/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.log",
     benchmark:
-        "benchmarks/dump_soft_labels/{dataset}-{teacher}-{subset}.tsv"
+        "benchmarks/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.tsv"
     priority: 5  # students wait for these
     threads: threads_of
     resources:
@@ -18,4 +18,26 @@ rule dump_soft_labels:
         knobs=knobs_of(jobs.dump_soft_labels),
     shell:
         "edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
-        " > {log} 2>&1"
+        " --views {wildcards.views} > {log} 2>&1"
+
+
+rule verify_soft_labels:
+    input:
+        unpack(inputs_of(jobs.verify_soft_labels)),
+    output:
+        "artifacts/soft_labels/{dataset}/{teacher}/{subset}.json",
+    log:
+        "logs/verify_soft_labels/{dataset}-{teacher}-{subset}.log",
+    benchmark:
+        "benchmarks/verify_soft_labels/{dataset}-{teacher}-{subset}.tsv"
+    priority: 5  # students wait for these
+    threads: threads_of
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        knobs=knobs_of(jobs.verify_soft_labels),
+    shell:
+        "edpipe verify_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
+        " --subset {wildcards.subset} > {log} 2>&1"

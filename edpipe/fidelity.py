@@ -1,0 +1,96 @@
+"""How far stored rows are from what the teacher says now, and what a sample of rows says of all of them; NumPy only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+from scipy.stats import beta
+
+from edpipe.precisions import CERTIFIED_TEMPERATURE, Parts, Precision, row_kl
+
+NOISE_KL = 1e-3
+"""Nats at temperature 4: how far the same teacher may be from itself in other batches or on another device."""
+NOISE_MISFIT = (NOISE_KL / 2) ** 0.5
+"""Sampled rows: how far a draw may lie outside its class's part of the cumulated softmax for the same reason; it is the
+total variation that so much KL allows (Pinsker's inequality)."""
+NOISE_MAP = 0.05
+"""Attention maps of length 1: how far a number may be off for the same reason."""
+CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What a comparison of sampled rows found."""
+
+    rows: int
+    bad_rows: int
+    """Farther from the teacher than storing and the noise of computing can have moved them."""
+    argmax_flips: int
+    """Rows in which teacher and stored row name different classes; ties and quantisation cause a few."""
+    max_difference: float
+    """Largest difference of two logits, or of two numbers of an attention map."""
+    mean_kl: float
+    """KL(teacher ‖ stored) at temperature 4, nats; of sampled rows the mean share of draws that differ."""
+    max_kl: float
+
+    @property
+    def max_bad_share(self) -> float:
+        """With 99 % confidence no more than this share of all rows is bad (Clopper and Pearson 1934, one-sided)."""
+        if self.bad_rows >= self.rows:
+            return 1.0
+        return float(beta.ppf(CONFIDENCE, self.bad_rows + 1, self.rows - self.bad_rows))
+
+    def say(self) -> str:
+        """One line of figures."""
+        return (
+            f"{self.rows} rows: {self.bad_rows} bad (at most {self.max_bad_share:.2%} of all at 99 % confidence), "
+            f"largest difference {self.max_difference:.3g}, KL at temperature {CERTIFIED_TEMPERATURE:g} mean "
+            f"{self.mean_kl:.2g}, largest {self.max_kl:.2g} nats, {self.argmax_flips} argmax flips"
+        )
+
+
+def compare_rows(
+    exact: Float32[np.ndarray, "row class"],
+    stored: Float32[np.ndarray, "row class"],
+    stored_kl: float,
+    map_difference: Float32[np.ndarray, " row"],
+) -> tuple[Fidelity, Bool[np.ndarray, " row"]]:
+    """Rows of logits against the teacher's own; and which of them are bad.
+
+    Args:
+        exact: what the teacher says now.
+        stored: what the file says.
+        stored_kl: what storing cost the worst of all rows, measured at temperature 4, nats.
+        map_difference: largest difference of a row's attention maps; 0 where there are none.
+    """
+    kl = row_kl(exact, stored, CERTIFIED_TEMPERATURE)
+    # Near 0 the root of KL is a distance: what storing and what noise have moved a row add up.
+    is_bad = ~(np.sqrt(kl) <= np.sqrt(stored_kl) + np.sqrt(NOISE_KL)) | ~(map_difference <= NOISE_MAP)
+    flips = int((exact.argmax(axis=1) != stored.argmax(axis=1)).sum())
+    difference = float(max(np.abs(exact - stored).max(), map_difference.max()))
+    return Fidelity(len(kl), int(is_bad.sum()), flips, difference, float(kl.mean()), float(kl.max())), is_bad
+
+
+def compare_draws(
+    precision: Precision,
+    exact: Parts,
+    stored: Parts,
+    misfit: Float64[np.ndarray, " row"],
+    map_difference: Float32[np.ndarray, " row"],
+) -> tuple[Fidelity, Bool[np.ndarray, " row"]]:
+    """Sampled rows against the same draws from the teacher's softmax now; and which of them are bad.
+
+    Args:
+        precision: how they are stored.
+        exact: what the same draws give now.
+        stored: what the file says.
+        misfit: of the stored rows, from `Sampled.misfit`. Draws that differ tell less: where many classes are likely,
+            noise moves many draws to the next.
+        map_difference: largest difference of a row's attention maps; 0 where there are none.
+    """
+    now, then = (np.exp(precision.decode(parts) / precision.temperature) for parts in (exact, stored))
+    share = np.abs(now - then).sum(axis=1) / 2
+    is_bad = ~(misfit <= NOISE_MISFIT) | ~(map_difference <= NOISE_MAP)
+    flips = int((now.argmax(axis=1) != then.argmax(axis=1)).sum())
+    difference = float(max(np.abs(now - then).max(), map_difference.max()))
+    return Fidelity(len(share), int(is_bad.sum()), flips, difference, float(share.mean()), float(share.max())), is_bad

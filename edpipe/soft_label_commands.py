@@ -1,0 +1,229 @@
+"""`edpipe verify soft-labels FILE` and `edpipe plan soft-labels EXPERIMENT`: stored rows checked, and priced."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from edpipe import jobs, layout
+from edpipe.errors import ParamsError
+from edpipe.methods.curriculum import StagePlan, TeacherUse
+from edpipe.params.load import load_params
+from edpipe.params.schema import Params
+from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.storage_costs import PrecisionCost, ViewCost, candidates, measure, store_bytes, view_cost
+from edpipe.views import count_views
+
+TRIED_ROWS = 512
+"""Rows that a teacher is asked for, to measure errors and speed."""
+
+
+def verify(words: Sequence[str]) -> None:
+    """Asks the teacher again about rows drawn from one file, and prints how far they are apart.
+
+    Raises:
+        ParamsError: not the path of a file of soft labels of this project.
+        CorruptFileError, MismatchError, VerificationError: the file is not what it must be.
+    """
+    parser = argparse.ArgumentParser(prog="edpipe verify soft-labels", description=verify.__doc__)
+    parser.add_argument("file", type=Path, help="artifacts/soft_labels/…/views_A-B.h5")
+    parser.add_argument("--rows", type=_positive, default=1000, help="drawn from the file (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    options = parser.parse_args(list(words))
+    params = load_params()
+    job = jobs.verify_soft_labels(params, *_names(options.file))
+    from edpipe.steps.asking import TeacherFiles
+    from edpipe.steps.verify_soft_labels import verify_file
+
+    partition = job.inputs["partition"][0] if job.inputs["partition"] else None
+    words_of_job = job.arguments
+    files = TeacherFiles(
+        str(words_of_job["teacher"]),
+        str(words_of_job["subset"]),
+        job.inputs["dataset"][0],
+        partition,
+        job.inputs["teacher"][0],
+    )
+    print(f"{options.file}: {verify_file(files, options.file, options.rows, options.seed).say()}")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _names(path: Path) -> tuple[str, str, str]:
+    """Dataset, teacher and subset of a file's path."""
+    try:
+        parts = path.resolve().relative_to(Path.cwd()).parts
+    except ValueError:
+        parts = ()
+    if len(parts) != 6 or Path(*parts[:2]) != layout.ARTIFACTS / "soft_labels":
+        raise ParamsError(
+            f"{path}: not a file of soft labels of this project; name one such as "
+            f"{layout.soft_labels_path('DATASET', 'TEACHER', 'SUBSET', '0-7')}"
+        )
+    return parts[2], parts[3], parts[4]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a teacher said of a few rows, and how fast."""
+
+    logits: np.ndarray
+    sample_ids: np.ndarray
+    rows_per_s: float
+
+
+def plan(words: Sequence[str]) -> None:
+    """Prints what each precision and number of views would cost an experiment, and when the store has paid off.
+
+    Raises:
+        ParamsError: no such experiment, or one without teachers.
+        CorruptFileError: the dataset is not there yet.
+    """
+    parser = argparse.ArgumentParser(prog="edpipe plan soft-labels", description=plan.__doc__)
+    parser.add_argument("experiment", help="a name in params.yaml")
+    options = parser.parse_args(list(words))
+    params = load_params()
+    knobs = jobs.entry(params, "experiments", options.experiment)
+    plans = jobs.curriculum(params, options.experiment)
+    uses = tuple(dict.fromkeys(use for stage in plans for use in stage.teachers))
+    if not uses:
+        raise ParamsError(f"experiments.{options.experiment}: method '{knobs.method.name}' has no teacher to store")
+    _print(params, options.experiment, plans, uses)
+
+
+def _print(params: Params, experiment: str, plans: tuple[StagePlan, ...], uses: tuple[TeacherUse, ...]) -> None:
+    from edpipe.storage.dataset_file import open_dataset
+
+    knobs: SoftLabelKnobs = params.soft_labels[params.experiments[experiment].dataset]
+    dataset = open_dataset(layout.dataset_path(params.experiments[experiment].dataset))
+    counts = [_counts(params, dataset, use) for use in uses]
+    trial = _try_first(params, experiment, uses)
+    temperature = plans[0].temperature
+    chosen, costs = _precision_costs(min(classes for _, classes in counts), knobs, trial, temperature)
+    samples = sum(samples for samples, _ in counts)
+    images = sum(
+        stage.budget.images or round((stage.budget.epochs or 0) * samples) for stage in plans if stage.teachers
+    )
+    current = count_views(knobs.student_views)
+    views = sorted({1, 8, 32, current})
+    console = Console()
+    sizes = [store_bytes(cost.storage, counts, current) for cost in costs]
+    console.print(_precision_table(costs, chosen, sizes, temperature))
+    console.print(_view_table([view_cost(n, chosen.storage, counts, images) for n in views], current, trial))
+    console.print(
+        f"{experiment}: {len(uses)} teacher{'s' if len(uses) > 1 else ''}, {samples:,} images in all, {images:,} seen "
+        "with a teacher by each student"
+        + ("" if trial else "; errors and minutes are known once a teacher is there: `snakemake` makes it")
+    )
+
+
+def _counts(params: Params, dataset, use: TeacherUse) -> tuple[int, int]:  # noqa: ANN001
+    """Samples and classes of one teacher."""
+    partition = params.teachers[use.teacher].partition
+    if partition is None:
+        class_ids = tuple(range(dataset.num_classes))
+    else:
+        from edpipe.storage.partition_file import read_partition
+
+        class_ids = read_partition(layout.partition_path(dataset.name, partition), dataset).classes_of((use.subset,))
+    return len(dataset.sample_ids("train", class_ids)), len(class_ids)
+
+
+def _try_first(params: Params, experiment: str, uses: tuple[TeacherUse, ...]) -> _Trial | None:
+    """Some rows of the first teacher that is there."""
+    dataset = params.experiments[experiment].dataset
+    for use in uses:
+        if layout.teacher_path(dataset, use.teacher, use.subset).exists():
+            return _try(params, dataset, use)
+    return None
+
+
+def _try(params: Params, dataset_name: str, use: TeacherUse) -> _Trial:
+    from edpipe.batches import ViewBatches
+    from edpipe.device import prepare_device
+    from edpipe.steps.asking import TeacherFiles, interview, load_teacher
+    from edpipe.storage.dataset_file import open_dataset
+    from edpipe.views import ViewSpec
+
+    job = jobs.verify_soft_labels(params, dataset_name, use.teacher, use.subset)
+    partition = job.inputs["partition"][0] if job.inputs["partition"] else None
+    dataset = open_dataset(job.inputs["dataset"][0])
+    files = TeacherFiles(use.teacher, use.subset, dataset.path, partition, job.inputs["teacher"][0])
+    teacher = load_teacher(files, dataset)
+    spec = ViewSpec.from_knobs(params.soft_labels[dataset_name].student_views, dataset.image_size)
+    pool = dataset.sample_ids("train", teacher.class_ids)
+    ids = pool[np.linspace(0, len(pool) - 1, min(TRIED_ROWS, len(pool))).astype(np.int64)]
+    views = np.arange(len(ids), dtype=np.int64) % spec.num_views
+    with interview(teacher, ViewBatches(dataset, spec, prepare_device(), (pool,))) as asked:
+        asked.ask(ids[:8], views[:8])  # the first call prepares kernels
+        started_s = time.perf_counter()
+        logits, _ = asked.ask(ids, views)
+        return _Trial(logits, ids, len(ids) / (time.perf_counter() - started_s))
+
+
+def _precision_costs(
+    num_classes: int, knobs: SoftLabelKnobs, trial: _Trial | None, temperature: float
+) -> tuple[PrecisionCost, list[PrecisionCost]]:
+    """The chosen precision, and all to compare it with."""
+    costs = list(candidates(num_classes, knobs.storage))
+    if trial:
+        costs = [measure(cost, trial.logits, trial.sample_ids, temperature) for cost in costs]
+    plain = knobs.storage.model_copy(update={"max_kl": None, "attention": False})
+    return next(cost for cost in costs if cost.storage == plain), costs
+
+
+def _precision_table(costs: list[PrecisionCost], chosen: PrecisionCost, sizes: list[int], temperature: float) -> Table:
+    table = Table(
+        "precision",
+        "bytes/row",
+        "size",
+        "mean KL",
+        "largest KL",
+        "certified",
+        box=box.SIMPLE,
+        title_justify="left",
+        title=f"How each row may be stored; KL in nats at temperature {temperature:g}",
+    )
+    for cost, size in zip(costs, sizes, strict=True):
+        mark = " ←" if cost is chosen else ""
+        errors = ("–" if value is None else f"{value:.2g}" for value in (cost.mean_kl, cost.max_kl, cost.bound))
+        table.add_row(cost.name + mark, str(cost.row_bytes), _size(size), *errors)
+    return table
+
+
+def _view_table(costs: Sequence[ViewCost], current: int, trial: _Trial | None) -> Table:
+    table = Table(
+        "views",
+        "size",
+        "teacher forwards",
+        "minutes",
+        "pays off from",
+        box=box.SIMPLE,
+        title_justify="left",
+        title="How many views may be stored",
+    )
+    for cost in costs:
+        mark = " ←" if cost.num_views == current else ""
+        minutes = f"{cost.forwards / trial.rows_per_s / 60:.1f}" if trial else "–"
+        pays = f"{cost.break_even} student" + ("s" if cost.break_even > 1 else "")
+        table.add_row(f"{cost.num_views}{mark}", _size(cost.num_bytes), f"{cost.forwards:,}", minutes, pays)
+    return table
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"

@@ -1,0 +1,148 @@
+"""What dumping and verifying soft labels have in common: a loaded teacher, and what it says of a view."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from edpipe.batches import ViewBatches
+from edpipe.errors import MismatchError
+from edpipe.models.attention import attention_taps
+from edpipe.models.zoo import build_network
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.pixels import normalise
+from edpipe.shapes import SampleIds, Views
+from edpipe.storage.dataset_file import Dataset
+from edpipe.storage.partition_file import read_partition
+from edpipe.storage.soft_label_format import Provenance
+from edpipe.storage.weights import read_weights
+from edpipe.training import forward
+from edpipe.views import ViewRange
+
+DUMP_BATCH = 256
+"""Images that go through a teacher together."""
+
+
+@dataclass(frozen=True)
+class TeacherFiles:
+    """Where one teacher's inputs lie, and what it is called."""
+
+    teacher: str
+    subset: str
+    dataset_path: Path
+    partition_path: Path | None
+    weights_path: Path
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loaded teacher, ready to be asked."""
+
+    files: TeacherFiles
+    network: nn.Module
+    class_ids: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    recipe: RecipeKnobs
+    digest: str
+    dataset_digest: str
+    partition_digest: str
+    """Empty for a teacher of all classes."""
+    top1: float
+    top1_split: str
+
+    def provenance(self, batches: ViewBatches, views: ViewRange) -> Provenance:
+        """What soft labels of these views are made from."""
+        ids = batches.dataset.sample_ids("train", self.class_ids)
+        return Provenance(
+            teacher=self.files.teacher,
+            subset=self.files.subset,
+            teacher_digest=self.digest,
+            dataset_digest=self.dataset_digest,
+            partition_digest=self.partition_digest,
+            view_spec=batches.spec.canonical(),
+            pixel_canary=batches.canary(ids, views.first, views.num_views),
+        )
+
+
+def load_teacher(files: TeacherFiles, dataset: Dataset) -> Teacher:
+    """The teacher, after its record has been held against the dataset and the partition.
+
+    Raises:
+        CorruptFileError: its weights or its record are damaged.
+        MismatchError: it was made from another dataset or partition than the one at hand.
+    """
+    weights, record = read_weights(files.weights_path)
+    partition_digest = read_partition(files.partition_path, dataset).digest if files.partition_path else ""
+    _check_inputs(files, record, {"dataset": dataset.digest, "partition": partition_digest})
+    network = build_network(record["knobs"]["network"]["model"], len(record["class_ids"]), dataset.channels, 0)
+    network.load_state_dict(weights)
+    return Teacher(
+        files=files,
+        network=network,
+        class_ids=tuple(record["class_ids"]),
+        mean=tuple(record["mean"]),
+        std=tuple(record["std"]),
+        recipe=RecipeKnobs.model_validate(record["knobs"]["recipe"]),
+        digest=record["weights_digest"],
+        dataset_digest=dataset.digest,
+        partition_digest=partition_digest,
+        top1=record["top1"],
+        top1_split=record["top1_split"],
+    )
+
+
+def _check_inputs(files: TeacherFiles, record: dict[str, Any], present: dict[str, str]) -> None:
+    for name, digest in present.items():
+        if record["inputs"][name] != digest:
+            raise MismatchError(
+                f"{files.weights_path}: this teacher was made from {name} {record['inputs'][name]!r}, at hand is "
+                f"{digest!r}; make it again with `snakemake --force {files.weights_path}`"
+            )
+
+
+class Interview:
+    """A teacher on its device, asked about views; use through `interview`."""
+
+    def __init__(self, teacher: Teacher, batches: ViewBatches, maps: list[Tensor]) -> None:
+        self._teacher, self._batches, self._maps = teacher, batches, maps
+
+    def ask(self, sample_ids: SampleIds, views: Views) -> tuple[Float32[np.ndarray, "row class"], list[np.ndarray]]:
+        """Logits of any number of rows, and the attention map of each level if they are tapped.
+
+        Rows go through in batches of `DUMP_BATCH`, in the given order.
+        """
+        cuts = range(DUMP_BATCH, len(sample_ids), DUMP_BATCH)
+        found = [self._ask_batch(*pair) for pair in zip(np.split(sample_ids, cuts), np.split(views, cuts), strict=True)]
+        together = [torch.cat(tensors).cpu().numpy() for tensors in zip(*found, strict=True)]
+        return together[0], together[1:]
+
+    def _ask_batch(self, sample_ids: SampleIds, views: Views) -> list[Float[Tensor, "row ..."]]:
+        teacher = self._teacher
+        images = normalise(self._batches.views(sample_ids, views), teacher.mean, teacher.std)
+        logits = forward(teacher.network, images, teacher.recipe)
+        return [logits, *self._maps]
+
+
+@contextmanager
+def interview(teacher: Teacher, batches: ViewBatches, attention: bool = False) -> Iterator[Interview]:
+    """The teacher on the batches' device, in evaluation mode.
+
+    Raises:
+        NetworkError: attention maps are asked of a network that has no feature stages.
+    """
+    if not attention:
+        teacher.network.to(batches.device).to(memory_format=torch.channels_last).eval()
+        with torch.inference_mode():
+            yield Interview(teacher, batches, [])
+        return
+    with attention_taps(teacher.network) as maps:
+        teacher.network.to(batches.device).to(memory_format=torch.channels_last).eval()
+        with torch.inference_mode():
+            yield Interview(teacher, batches, maps)

@@ -1,0 +1,335 @@
+"""Writes a soft-label file block by block, so that no kill costs more than the block at hand.
+
+Until it is whole the file lies in a hidden folder beside its own, `.resume/`, named after the target and a key of all
+that it is made from, next to a journal of its finished blocks. Blocks are written in any order; the same call after a
+kill is told which are left. Only the whole, sealed file gets its name.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Float32, Float64
+
+from edpipe.certify import kl_bound
+from edpipe.errors import BusyError, OverwriteError, TeacherError
+from edpipe.precisions import CERTIFIED_TEMPERATURE, Column, Parts, row_kl
+from edpipe.storage.hdf5 import Image
+from edpipe.storage.journal import Journal
+from edpipe.storage.records import digest_bytes, record_path, write_record
+from edpipe.storage.soft_label_format import BLOCK_ROWS, Header, Seal, block_digest, count_agreement, lay_out
+
+RESUME_FOLDER = ".resume"
+PARTIAL = "partial.h5"
+SYNC_EVERY_S = 1.0
+"""So much work at most is lost to a power cut; a kill loses only the block at hand."""
+_ENTRY = {"view", "block", "digest", "agreement", "abs_error", "error_range", "kl_sum", "kl_max"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows `start` … `stop`-1 of one view; `view` counts from 0 over all views, not only those of this file."""
+
+    view: int
+    index: int
+    start: int
+    stop: int
+
+
+class SoftLabelWriter:
+    """Stores blocks; use through `create_soft_labels`."""
+
+    def __init__(self, header: Header, image: Image, descriptor: int, journal: Journal) -> None:
+        self._header, self._image, self._descriptor, self._journal = header, image, descriptor, journal
+        self._precision, self._columns, self._local = header.precision, header.columns(), header.local_labels
+        self._synced_s = time.monotonic()
+        self._done = {}
+        self.num_damaged = 0
+        """Blocks that the journal calls finished but whose bytes are others: to be made again."""
+        for entry in journal.entries:
+            self._take_over(entry)
+        self.num_kept = len(self._done)
+        """Blocks that an earlier process has finished."""
+
+    @property
+    def missing(self) -> list[Block]:
+        """What is still to be written, view by view."""
+        views, blocks = self._header.views, range(self._header.num_blocks)
+        return [self._block(v, b) for v in range(views.first, views.stop) for b in blocks if (v, b) not in self._done]
+
+    def _block(self, view: int, index: int) -> Block:
+        start = index * BLOCK_ROWS
+        return Block(view, index, start, min(start + BLOCK_ROWS, len(self._header.sample_ids)))
+
+    def write(
+        self, block: Block, logits: Float32[np.ndarray, "row class"], *maps: Float32[np.ndarray, "row _ _"]
+    ) -> None:
+        """Stores one whole block: its logits, and its attention maps level by level.
+
+        Raises:
+            TeacherError: a number is not finite, or does not fit the precision.
+            OSError: the disk fails.
+        """
+        self._check_finite(block, logits)
+        ids = self._header.sample_ids[block.start : block.stop]
+        try:
+            parts = dict(self._precision.encode(logits, ids, block.view))
+        except ValueError as error:
+            raise TeacherError(f"{self._name}: {error}; use precision: float32") from error
+        entry = self._measure(logits, parts) | {"view": block.view, "block": block.index}
+        entry["agreement"] = count_agreement(self._precision, parts, self._local[block.start : block.stop])
+        maps_by_name = zip((name for name in self._columns if name not in parts), maps, strict=True)
+        parts |= {name: self._as_stored_map(block, values) for name, values in maps_by_name}
+        entry["digest"] = int(block_digest(parts))
+        for name, values in parts.items():
+            _write_all(self._descriptor, np.ascontiguousarray(values), self._place(name, block))
+        self._journal.append(entry)
+        self._done[block.view, block.index] = entry
+        self._sync_at_times()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._header.provenance.teacher}/{self._header.provenance.subset}"
+
+    def _check_finite(self, block: Block, logits: Float32[np.ndarray, "row class"]) -> None:
+        is_finite = np.isfinite(logits).all(axis=1)
+        if not is_finite.all():
+            sample = self._header.sample_ids[block.start + int(np.flatnonzero(~is_finite)[0])]
+            raise TeacherError(
+                f"{self._name}: gives a logit that is not finite for sample {sample}, view {block.view}; "
+                "train or fetch the teacher again"
+            )
+
+    def _as_stored_map(self, block: Block, values: Float32[np.ndarray, "row h w"]) -> Float16[np.ndarray, "row h w"]:
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float16)
+        if not np.isfinite(stored).all():
+            raise TeacherError(
+                f"{self._name}: gives an attention map that is not finite, or does not fit float16, in view "
+                f"{block.view}, rows from {block.start}; train the teacher again, or set storage.attention: false"
+            )
+        return stored
+
+    def _measure(self, logits: Float32[np.ndarray, "row class"], parts: Parts) -> dict[str, float]:
+        """What storing costs: of samples drawn from the teacher no error can be certified."""
+        if self._precision.temperature is not None:
+            return dict.fromkeys(("abs_error", "error_range", "kl_sum", "kl_max"), np.inf)
+        stored = self._precision.decode(parts)
+        kl: Float64[np.ndarray, " row"] = row_kl(logits, stored, CERTIFIED_TEMPERATURE)
+        error = stored.astype(np.float64) - logits
+        return {
+            "abs_error": float(np.abs(error).max()),
+            "error_range": float((error.max(axis=1) - error.min(axis=1)).max()),
+            "kl_sum": float(kl.sum()),
+            "kl_max": float(kl.max()),
+        }
+
+    def _place(self, name: str, block: Block) -> int:
+        row = (block.view - self._header.views.first) * len(self._header.sample_ids) + block.start
+        return self._image.large[name][0] + row * self._columns[name].row_bytes
+
+    def _take_over(self, entry: dict) -> None:
+        """Counts a block of the journal as finished if its bytes are those that the journal vouches for."""
+        views = self._header.views
+        is_ours = set(entry) == _ENTRY and views.first <= entry["view"] < views.stop
+        if not (is_ours and 0 <= entry["block"] < self._header.num_blocks):
+            return
+        block = self._block(entry["view"], entry["block"])
+        if int(block_digest(self._read(block))) != entry["digest"]:
+            self.num_damaged += 1
+            return
+        self._done[block.view, block.index] = entry
+
+    def _read(self, block: Block) -> Parts:
+        parts = {}
+        for name, column in self._columns.items():
+            rows = block.stop - block.start
+            data = os.pread(self._descriptor, rows * column.row_bytes, self._place(name, block))
+            parts[name] = _as_rows(data, rows, column)
+        return parts
+
+    def _sync_at_times(self) -> None:
+        if time.monotonic() - self._synced_s >= SYNC_EVERY_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """Waits until all blocks, and then the journal that vouches for them, are on disk."""
+        os.fdatasync(self._descriptor)
+        self._journal.sync()
+        self._synced_s = time.monotonic()
+
+    def seal(self, target: Path) -> Seal:
+        """What goes into the file once every block is there.
+
+        Raises:
+            TeacherError: the certified error is over the budget.
+        """
+        assert not self.missing, "every block is written before the file is sealed"
+        entries = [self._done[key] for key in sorted(self._done)]
+        shape = (self._header.views.num_views, self._header.num_blocks)
+        error_range = max(entry["error_range"] for entry in entries)
+        bound = float(kl_bound(np.array([error_range]), CERTIFIED_TEMPERATURE)[0])
+        _check_budget(target, bound, self._header.storage.max_kl)
+        num_rows = self._header.views.num_views * len(self._header.sample_ids)
+        return Seal(
+            block_digest=np.array([entry["digest"] for entry in entries], dtype=np.uint64).reshape(shape),
+            agreement=np.array([entry["agreement"] for entry in entries], dtype=np.int32).reshape(shape),
+            statistics={
+                "max_abs_error": max(entry["abs_error"] for entry in entries),
+                "max_error_range": error_range,
+                "kl_bound": bound,
+                "measured_mean_kl": sum(entry["kl_sum"] for entry in entries) / num_rows,
+                "measured_max_kl": max(entry["kl_max"] for entry in entries),
+            },
+        )
+
+
+def _check_budget(target: Path, bound: float, max_kl: float | None) -> None:
+    if max_kl is not None and bound > max_kl:
+        raise TeacherError(
+            f"{target}: storing these logits may cost {bound:.3g} nats of KL at temperature "
+            f"{CERTIFIED_TEMPERATURE:g}, storage.max_kl allows {max_kl:g}; choose a finer precision or a larger max_kl"
+        )
+
+
+def _as_rows(data: bytes, rows: int, column: Column) -> np.ndarray:
+    data = data.ljust(rows * column.row_bytes, b"\0")
+    return np.frombuffer(data, dtype=column.dtype).reshape(rows, *column.shape)
+
+
+def _write_all(descriptor: int, values: np.ndarray, offset: int) -> None:
+    data = values.data.cast("B")
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+@contextmanager
+def create_soft_labels(
+    target: Path, header: Header, code: str, describe: Callable[[Path], dict[str, Any]] | None = None
+) -> Iterator[SoftLabelWriter]:
+    """A writer whose file becomes `target` when the block ends well; else what is finished waits for the next call.
+
+    Args:
+        target: of the file.
+        header: what it is about.
+        code: digest of the code that makes it: blocks that other code has made are not taken over.
+        describe: gives the contents of its record; it is shown the whole file before that gets its name, so that a kill
+            while it is read costs no block. None: no record.
+
+    Raises:
+        TeacherError: the certified error at temperature 4 is over `storage.max_kl`.
+        BusyError: another process is writing the same file.
+        StaleJournalError: what is left of an interrupted dump belongs to another one.
+        OverwriteError: the file cannot be written.
+    """
+    folder = _resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_others(folder)
+        with _locked(folder, target) as (descriptor, journal):
+            image = lay_out(header, None)
+            _reserve(descriptor, image.size)
+            writer = SoftLabelWriter(header, image, descriptor, journal)
+            yield writer
+            _seal(target, header, writer, descriptor)
+            _publish(target, folder, describe)
+    except OSError as error:
+        raise OverwriteError(
+            f"{target}: cannot be written: {error.strerror or error}; finished blocks wait in {folder}"
+        ) from error
+
+
+def _seal(target: Path, header: Header, writer: SoftLabelWriter, descriptor: int) -> None:
+    """Adds all that is not rows."""
+    image = lay_out(header, writer.seal(target))
+    for offset, data in image.writes:
+        _write_all(descriptor, np.frombuffer(data, np.uint8), offset)
+    os.ftruncate(descriptor, image.size)
+    writer.sync()
+
+
+def _publish(target: Path, folder: Path, describe: Callable[[Path], dict[str, Any]] | None) -> None:
+    """Gives the whole file its name, writes its record and removes what was kept for another call."""
+    record = describe(folder / PARTIAL) if describe else None
+    os.replace(folder / PARTIAL, target)
+    _sync_folder(target.parent)
+    if record is not None:
+        write_record(record_path(target), record)
+    shutil.rmtree(folder)
+    with suppress(OSError):  # not empty: another dump is at work
+        folder.parent.rmdir()
+
+
+def _resume_folder(target: Path, key: str) -> Path:
+    return target.parent.parent / RESUME_FOLDER / f"{target.parent.name}-{target.stem}-{key}"
+
+
+def _remove_others(folder: Path) -> None:
+    """Removes what is left of dumps of the same file made from something else; those at work are left alone."""
+    name = folder.name.rpartition("-")[0]
+    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if re.fullmatch(re.escape(name) + r"-[0-9a-f]+", other.name) and other != folder:
+            with suppress(BusyError, OSError), _lock(other / "lock"):
+                shutil.rmtree(other)
+
+
+@contextmanager
+def _locked(folder: Path, target: Path) -> Iterator[tuple[int, Journal]]:
+    """The descriptor of the partial file, and the journal; for one process at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder / "lock"):
+        partial = folder / PARTIAL
+        if not partial.exists() and (folder / "journal").exists():
+            _take_back(target, partial)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        journal = Journal(folder / "journal", folder.name)
+        try:
+            yield descriptor, journal
+        finally:
+            journal.close()
+            os.close(descriptor)
+
+
+def _take_back(target: Path, partial: Path) -> None:
+    """After a kill between naming the file and removing the journal, the finished blocks lie under the file's name."""
+    if target.is_file() and target.stat().st_nlink == 1:  # a hard link may be the object of a cache
+        os.replace(target, partial)
+    else:
+        (partial.parent / "journal").unlink()
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """A full disk is known now, not after an hour."""
+    reserve = getattr(os, "posix_fallocate", None)  # macOS has none
+    if reserve:
+        reserve(descriptor, 0, size)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"{path.parent}: another process is writing these soft labels; wait for it") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
