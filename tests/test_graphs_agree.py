@@ -169,8 +169,13 @@ def test_every_input_of_snakemake_is_vouched_for_by_dvc(graphs):
     def before(stage):
         return [stage_of[path] for path in read_by(stage) if path in stage_of]
 
+    known = {}
+
     def vouched_for(stage):
-        return read_by(stage).union(*({*upstream["outputs"], *vouched_for(upstream)} for upstream in before(stage)))
+        if stage["name"] not in known:
+            above = ({*upstream["outputs"], *vouched_for(upstream)} for upstream in before(stage))
+            known[stage["name"]] = read_by(stage).union(*above)
+        return known[stage["name"]]
 
     for outputs, stage in dvc.items():
         inputs = set(snakemake[outputs]["inputs"])
