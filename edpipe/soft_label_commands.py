@@ -17,9 +17,14 @@ from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.schedule import num_images
+from edpipe.storage.dataset_file import Dataset, open_dataset
+from edpipe.storage.partition_file import read_partition
 from edpipe.storage_costs import PrecisionCost, ViewCost, candidates, measure, store_bytes, view_cost
 from edpipe.views import count_views
 
+VIEW_COUNTS = (1, 8, 32)
+"""What is shown beside the number that is chosen."""
 TRIED_ROWS = 512
 """Rows that a teacher is asked for, to measure errors and speed."""
 
@@ -103,40 +108,44 @@ def plan(words: Sequence[str]) -> None:
 
 
 def _print(params: Params, experiment: str, plans: tuple[StagePlan, ...], uses: tuple[TeacherUse, ...]) -> None:
-    from edpipe.storage.dataset_file import open_dataset
-
     knobs: SoftLabelKnobs = params.soft_labels[params.experiments[experiment].dataset]
     dataset = open_dataset(layout.dataset_path(params.experiments[experiment].dataset))
     counts = [_counts(params, dataset, use) for use in uses]
     trial = _try_first(params, experiment, uses)
     temperature = plans[0].temperature
     chosen, costs = _precision_costs(min(classes for _, classes in counts), knobs, trial, temperature)
-    samples = sum(samples for samples, _ in counts)
-    images = sum(
-        stage.budget.images or round((stage.budget.epochs or 0) * samples) for stage in plans if stage.teachers
-    )
+    images = _images_with_teacher(params, experiment, plans, dataset)
     current = count_views(knobs.student_views)
-    views = sorted({1, 8, 32, current})
-    console = Console()
     sizes = [store_bytes(cost.storage, counts, current) for cost in costs]
+    # An exhaustive space has no more views than it has.
+    views = sorted({current, *(n for n in VIEW_COUNTS if n < current or not knobs.space.exhaustive)})
+    console = Console()
     console.print(_precision_table(costs, chosen, sizes, temperature))
     console.print(_view_table([view_cost(n, chosen.storage, counts, images) for n in views], current, trial))
     console.print(
-        f"{experiment}: {len(uses)} teacher{'s' if len(uses) > 1 else ''}, {samples:,} images in all, {images:,} seen "
-        "with a teacher by each student"
+        f"{experiment}: {len(uses)} teacher{'s' if len(uses) > 1 else ''}, {sum(n for n, _ in counts):,} images in all,"
+        f" {images:,} seen with a teacher by each student"
         + ("" if trial else "; errors and minutes are known once a teacher is there: `snakemake` makes it")
     )
 
 
-def _counts(params: Params, dataset, use: TeacherUse) -> tuple[int, int]:  # noqa: ANN001
-    """Samples and classes of one teacher."""
-    partition = params.teachers[use.teacher].partition
-    if partition is None:
-        class_ids = tuple(range(dataset.num_classes))
-    else:
-        from edpipe.storage.partition_file import read_partition
+def _images_with_teacher(params: Params, experiment: str, plans: tuple[StagePlan, ...], dataset: Dataset) -> int:
+    """Over all stages of one student; each of them is asked of one teacher."""
+    path = layout.partition_path(dataset.name, params.experiments[experiment].partition)
+    partition = read_partition(path, dataset)
+    return sum(
+        num_images(stage.budget, len(dataset.sample_ids("train", partition.classes_of(stage.taught))))
+        for stage in plans
+        if stage.teachers
+    )
 
-        class_ids = read_partition(layout.partition_path(dataset.name, partition), dataset).classes_of((use.subset,))
+
+def _counts(params: Params, dataset: Dataset, use: TeacherUse) -> tuple[int, int]:
+    """Samples and classes of one teacher."""
+    name = params.teachers[use.teacher].partition
+    class_ids = tuple(range(dataset.num_classes))
+    if name is not None:
+        class_ids = read_partition(layout.partition_path(dataset.name, name), dataset).classes_of((use.subset,))
     return len(dataset.sample_ids("train", class_ids)), len(class_ids)
 
 
@@ -153,7 +162,6 @@ def _try(params: Params, dataset_name: str, use: TeacherUse) -> _Trial:
     from edpipe.batches import ViewBatches
     from edpipe.device import prepare_device
     from edpipe.steps.asking import TeacherFiles, interview, load_teacher
-    from edpipe.storage.dataset_file import open_dataset
     from edpipe.views import ViewSpec
 
     job = jobs.verify_soft_labels(params, dataset_name, use.teacher, use.subset)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -23,6 +23,7 @@ def features_of(seed, samples=3, channels=4, size=(5, 2)):
     return np.random.default_rng(seed).normal(0, 2, (samples, channels, *size)).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
 def test_a_map_is_the_mean_square_over_channels_with_length_1(seed, samples, channels, height, width):
     features = features_of(seed, samples, channels, (height, width))
@@ -31,6 +32,7 @@ def test_a_map_is_the_mean_square_over_channels_with_length_1(seed, samples, cha
     np.testing.assert_allclose(attention_map(torch.from_numpy(features)).numpy(), expected, rtol=1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16), st.floats(1e-2, 1e2))
 def test_a_map_does_not_see_how_loud_features_are(seed, factor):
     features = torch.from_numpy(features_of(seed))

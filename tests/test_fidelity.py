@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from strategies import logits
@@ -35,6 +35,7 @@ def found_bad(exact, stored, stored_kl=0.0, map_difference=None):
 # The share of all rows that may be bad
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.data())
 def test_the_share_that_may_be_bad_is_clopper_and_pearsons_one_sided_bound(rows, data):
     bad = data.draw(st.integers(0, rows))
@@ -66,6 +67,7 @@ def test_the_line_says_it_all():
 # Rows of logits
 
 
+@settings(deadline=None)
 @given(logits(max_rows=20))
 def test_the_same_rows_are_good_in_whatever_frame_of_reference(exact):
     assert not found_bad(exact, exact).any()
@@ -73,6 +75,7 @@ def test_the_same_rows_are_good_in_whatever_frame_of_reference(exact):
     assert not found_bad(np.rint(exact), np.rint(exact) + np.float32(64)).any()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16), st.sampled_from([4, 8]))
 def test_rows_that_were_only_stored_are_good(seed, bits):
     exact, precision = draw(seed), Affine(CLASSES, bits)
@@ -80,6 +83,7 @@ def test_rows_that_were_only_stored_are_good(seed, bits):
     assert not found_bad(exact, stored, float(row_kl(exact, stored, 4.0).max())).any()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16), st.floats(0, 0.04))
 def test_rows_that_were_stored_and_computed_once_more_are_good(seed, noise):
     exact, precision = draw(seed), Affine(CLASSES, 4)
@@ -101,6 +105,7 @@ def test_a_row_is_bad_once_it_is_farther_than_storing_and_noise_reach():
         assert found_bad(exact, np.array([[inside, 0], [outside, 0]], np.float32), stored_kl).tolist() == [False, True]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16))
 def test_rows_of_another_sample_are_bad(seed):
     exact = draw(seed)
@@ -162,6 +167,7 @@ def test_the_same_teacher_with_noise_passes_and_another_does_not(draws, classes)
     assert said_of_sampled(precision, exact, rolled)[1].mean() > 0.15
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16), st.floats(0, 3), st.integers(1, 12), st.integers(2, 40))
 def test_a_misfit_is_never_more_than_the_total_variation(seed, noise, draws, classes):
     precision, rng = Sampled(classes, draws, 4.0), np.random.default_rng(seed)

@@ -48,6 +48,7 @@ def content(path, entries, key=KEY):
     return path.read_bytes()
 
 
+@settings(deadline=None)
 @given(ENTRIES, st.integers(0, 5))
 def test_what_was_appended_is_read_back_however_often_it_was_opened(path, entries, cut):
     path.unlink(missing_ok=True)
@@ -83,7 +84,7 @@ def end_of(data, line):
     return position
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(ALTERATIONS)
 def test_an_altered_line_is_dropped_and_no_other(path, alteration):
     data = content(path, SOME)
@@ -101,6 +102,7 @@ def test_an_altered_line_is_dropped_and_no_other(path, alteration):
     assert read(path) == [*kept, MORE]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=4), st.integers(0, 3))
 def test_garbage_between_lines_is_passed_over(path, garbage, place):
     lines = content(path, SOME).splitlines(keepends=True)

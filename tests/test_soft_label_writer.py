@@ -139,7 +139,7 @@ def test_a_block_may_be_written_again(tmp_path, header):
 # Interruption
 
 
-@settings(max_examples=10)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(0, BLOCKS), max_size=4), st.permutations(range(BLOCKS)))
 def test_interrupted_dumps_go_on_with_what_is_missing_and_end_with_the_same_bytes(tmp_path_factory, stops, order):
     folder = tmp_path_factory.mktemp("interrupted")

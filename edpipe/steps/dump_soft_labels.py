@@ -23,8 +23,8 @@ from edpipe.storage.soft_label_format import Header
 from edpipe.storage.soft_label_writer import Block, SoftLabelWriter, create_soft_labels
 from edpipe.views import ViewRange, ViewSpec
 
-_WAITING_BLOCKS = 2
-"""Blocks that are being stored while the teacher is at the next; more would only use memory."""
+_WAITING_BLOCKS = 1
+"""Blocks that are being stored while the teacher is at the next: a kill costs these and that one."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writes a soft-label file block by block, so that no kill costs more than the block at hand.
+"""Writes a soft-label file block by block, so that no kill costs a finished block.
 
 Until it is whole the file lies in a hidden folder beside its own, `.resume/`, named after the target and a key of all
 that it is made from, next to a journal of its finished blocks. Blocks are written in any order; the same call after a
@@ -30,7 +30,7 @@ from edpipe.storage.soft_label_format import BLOCK_ROWS, Header, Seal, block_dig
 RESUME_FOLDER = ".resume"
 PARTIAL = "partial.h5"
 SYNC_EVERY_S = 1.0
-"""So much work at most is lost to a power cut; a kill loses only the block at hand."""
+"""So much work at most is lost to a power cut; a kill only what is being made."""
 _ENTRY = {"view", "block", "digest", "agreement", "abs_error", "error_range", "kl_sum", "kl_max"}
 
 
