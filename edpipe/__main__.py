@@ -206,7 +206,7 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
     "dump_soft_labels": (
         _dump_soft_labels,
         ("dataset", "teacher", "subset", "views"),
-        "store a teacher's logits on some views, such as 0-31",
+        "store a teacher's logits on some views, such as 0-7",
     ),
     "verify_soft_labels": (
         _verify_soft_labels,

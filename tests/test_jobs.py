@@ -254,7 +254,7 @@ TAUGHT_STAGES = STAGES | {"run_stage digits_kd 0 only"}
         ("soft_labels.digits.storage.max_kl", None, DUMPS),
         ("soft_labels.digits.storage.attention", True, DUMPS),
         # What a view is, is seen by all; how many there are, only by those who need a stored teacher.
-        ("soft_labels.digits.space.augment.flip", True, TEACHERS | ALL_STAGES),  # and every file has another name
+        ("soft_labels.digits.space.augment.flip", True, TEACHERS | DUMPS | ALL_STAGES),
         ("soft_labels.digits.space.seed", 3, DUMPS | ALL_STAGES),
         ("soft_labels.digits.views.choice", "cycle", VERIFIED | TAUGHT_STAGES),
         ("soft_labels.digits.views.per_file", 18, VERIFIED),

@@ -105,7 +105,9 @@ class ViewUse(Knobs):
         "random", description="random: a view is drawn anew in each epoch; cycle: each view once before any twice."
     )
     per_file: Annotated[int, Field(ge=1, le=MOST_VIEWS)] = Field(
-        32, description="Views in one file; files are dumped as separate jobs, and more views add files."
+        8,
+        description="Views in one file; files are dumped as separate jobs, and more views leave full files as they are. "
+        "For an exhaustive space larger files cost fewer starts.",
     )
 
 
