@@ -78,22 +78,26 @@ class SoftLabelWriter:
             TeacherError: a number is not finite, or does not fit the precision.
             OSError: the disk fails.
         """
-        self._check_finite(block, logits)
-        ids = self._header.sample_ids[block.start : block.stop]
-        try:
-            parts = dict(self._precision.encode(logits, ids, block.view))
-        except ValueError as error:
-            raise TeacherError(f"{self._name}: {error}; use precision: float32") from error
-        entry = self._measure(logits, parts) | {"view": block.view, "block": block.index}
+        parts = self._encode(block, logits)
+        entry = {"view": block.view, "block": block.index, **self._measure(logits, parts)}
         entry["agreement"] = count_agreement(self._precision, parts, self._local[block.start : block.stop])
-        maps_by_name = zip((name for name in self._columns if name not in parts), maps, strict=True)
-        parts |= {name: self._as_stored_map(block, values) for name, values in maps_by_name}
+        map_names = [name for name in self._columns if name not in parts]
+        for name, values in zip(map_names, maps, strict=True):
+            parts[name] = self._as_stored_map(block, values)
         entry["digest"] = int(block_digest(parts))
         for name, values in parts.items():
             _write_all(self._descriptor, np.ascontiguousarray(values), self._place(name, block))
-        self._journal.append(entry)
+        self._journal.append(entry)  # after its rows: the journal never speaks of what is not there
         self._done[block.view, block.index] = entry
         self._sync_at_times()
+
+    def _encode(self, block: Block, logits: Float32[np.ndarray, "row class"]) -> dict[str, np.ndarray]:
+        self._check_finite(block, logits)
+        ids = self._header.sample_ids[block.start : block.stop]
+        try:
+            return dict(self._precision.encode(logits, ids, block.view))
+        except ValueError as error:
+            raise TeacherError(f"{self._name}: {error}; use precision: float32") from error
 
     @property
     def _name(self) -> str:
