@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -38,6 +37,7 @@ from edpipe.pixels import normalise
 from edpipe.soft_targets import SoftTargets
 from edpipe.steps.asking import DUMP_BATCH, Teacher, TeacherFiles, interview
 from edpipe.steps.dump_soft_labels import fill
+from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels
 from edpipe.storage.soft_label_format import Header, Provenance
 from edpipe.storage.soft_label_store import SoftLabelStore
@@ -54,23 +54,27 @@ PROVENANCE = Provenance("bench", "all", "0" * 16, "1" * 16, "", "{}", "2" * 16)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-@dataclass(frozen=True)
-class Images:
+def random_images(num_samples: int) -> Dataset:
     """As much of a dataset as batches need: random pixels in memory."""
-
-    pixels: np.ndarray
-    encoding: str = "raw"
-    image_size: int = 32
-    channels: int = 3
-
-    @property
-    def num_samples(self) -> int:
-        """Images."""
-        return len(self.pixels)
-
-    def images(self, sample_ids: np.ndarray) -> np.ndarray:
-        """Pixels of these samples."""
-        return self.pixels[sample_ids]
+    pixels = np.random.default_rng(0).integers(0, 256, (num_samples, 3, 32, 32), dtype=np.uint8)
+    return Dataset(
+        name="bench",
+        class_names=("any",),
+        encoding="raw",
+        image_size=32,
+        channels=3,
+        stored_side=32,
+        path=Path("bench"),
+        digest="",
+        mean=MEAN,
+        std=STD,
+        labels=np.zeros(num_samples, np.int32),
+        splits=np.zeros(num_samples, np.uint8),
+        sample_keys=np.arange(num_samples).astype(np.uint64),
+        sources=np.zeros(num_samples, "S1"),
+        _pixels=pixels,
+        _offsets=None,
+    )
 
 
 def alternate(repeats: int, *runs: Callable[[], object]) -> list[list[float]]:
@@ -175,10 +179,8 @@ def bench_gather(labels: SoftLabels, repeats: int, device: torch.device) -> dict
 
 def bench_dump(repeats: int, num_samples: int, device: torch.device) -> dict[str, object]:
     """The dump of one view against the bare forward pass on its batches."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (num_samples, 3, 32, 32), dtype=np.uint8)
     ids = np.arange(num_samples)
-    batches = ViewBatches(Images(pixels), SPEC, device)  # type: ignore[arg-type]
+    batches = ViewBatches(random_images(num_samples), SPEC, device)
     network = build_network("resnet20", 100, 3, 0)
     teacher = Teacher(
         files=TeacherFiles("bench", "all", Path(), None, Path()),
@@ -227,8 +229,7 @@ def bench_dump(repeats: int, num_samples: int, device: torch.device) -> dict[str
 def bench_input(labels: SoftLabels, repeats: int, device: torch.device) -> dict[str, object]:
     """All that a training step needs from outside, against the step itself."""
     num_samples = len(labels.sample_ids)
-    pixels = np.random.default_rng(0).integers(0, 256, (num_samples, 3, 32, 32), dtype=np.uint8)
-    batches = ViewBatches(Images(pixels), SPEC, device)  # type: ignore[arg-type]
+    batches = ViewBatches(random_images(num_samples), SPEC, device)
     ids = np.random.default_rng(1).permutation(num_samples)[:STEP_IMAGES]
     targets = SoftTargets(SoftLabelStore((labels,)), device)
     network = build_network("resnet20", 100, 3, 0).to(device).to(memory_format=torch.channels_last)
@@ -279,10 +280,16 @@ def main() -> None:
     show("dump", bench_dump(max(3, repeats // 2), 4096 if options.quick else 16_384, device))
 
 
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
 def show(name: str, figures: dict[str, object]) -> None:
     """A line for each figure."""
     for what, value in figures.items():
-        text = json.dumps({k: round(v, 3) for k, v in value.items()}) if isinstance(value, dict) else f"{value:,.1f}"
+        text = (
+            f"{value:,.1f}" if not isinstance(value, dict) else json.dumps({k: _rounded(v) for k, v in value.items()})
+        )
         print(f"{name:7} {what}: {text}", flush=True)
 
 

@@ -1,8 +1,9 @@
 """`edpipe verify soft-labels FILE` and `edpipe plan soft-labels EXPERIMENT`: stored rows checked, and priced."""
 
 import argparse
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +37,10 @@ def verify(words: Sequence[str]) -> None:
         ParamsError: not the path of a file of soft labels of this project.
         CorruptFileError, MismatchError, VerificationError: the file is not what it must be.
     """
-    parser = argparse.ArgumentParser(prog="edpipe verify soft-labels", description=verify.__doc__)
+    parser = _parser("verify", verify)
     parser.add_argument("file", type=Path, help="artifacts/soft_labels/…/views_A-B.h5")
-    parser.add_argument("--rows", type=_positive, default=1000, help="drawn from the file (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--rows", type=_whole_from(1), default=1000, help="drawn from the file (default 1000)")
+    parser.add_argument("--seed", type=_whole_from(0), default=0, help="of the draw (default 0)")
     options = parser.parse_args(list(words))
     params = load_params()
     job = jobs.verify_soft_labels(params, *_names(options.file))
@@ -58,17 +59,25 @@ def verify(words: Sequence[str]) -> None:
     print(f"{options.file}: {verify_file(files, options.file, options.rows, options.seed).say()}")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
+def _parser(word: str, command: Callable[[Sequence[str]], None]) -> argparse.ArgumentParser:
+    text = (command.__doc__ or "").partition("\n")[0]
+    return argparse.ArgumentParser(prog=f"edpipe {word} soft-labels", description=text)
+
+
+def _whole_from(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse
 
 
 def _names(path: Path) -> tuple[str, str, str]:
     """Dataset, teacher and subset of a file's path."""
     try:
-        parts = path.resolve().relative_to(Path.cwd()).parts
+        # Links are not followed: a file may be one to an object of DVC's cache.
+        parts = Path(os.path.abspath(path)).relative_to(Path.cwd()).parts
     except ValueError:
         parts = ()
     if len(parts) != 6 or Path(*parts[:2]) != layout.ARTIFACTS / "soft_labels":
@@ -95,7 +104,7 @@ def plan(words: Sequence[str]) -> None:
         ParamsError: no such experiment, or one without teachers.
         CorruptFileError: the dataset is not there yet.
     """
-    parser = argparse.ArgumentParser(prog="edpipe plan soft-labels", description=plan.__doc__)
+    parser = _parser("plan", plan)
     parser.add_argument("experiment", help="a name in params.yaml")
     options = parser.parse_args(list(words))
     params = load_params()
@@ -113,7 +122,10 @@ def _print(params: Params, experiment: str, plans: tuple[StagePlan, ...], uses: 
     counts = [_counts(params, dataset, use) for use in uses]
     trial = _try_first(params, experiment, uses)
     temperature = plans[0].temperature
-    chosen, costs = _precision_costs(min(classes for _, classes in counts), knobs, trial, temperature)
+    try:
+        chosen, costs = _precision_costs(min(classes for _, classes in counts), knobs, trial, temperature)
+    except ValueError as error:
+        raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
     images = _images_with_teacher(params, experiment, plans, dataset)
     current = count_views(knobs.student_views)
     sizes = [store_bytes(cost.storage, counts, current) for cost in costs]
@@ -186,9 +198,16 @@ def _precision_costs(
     """The chosen precision, and all to compare it with."""
     costs = list(candidates(num_classes, knobs.storage))
     if trial:
-        costs = [measure(cost, trial.logits, trial.sample_ids, temperature) for cost in costs]
+        costs = [_measured(cost, trial, temperature) for cost in costs]
     plain = knobs.storage.model_copy(update={"max_kl": None, "attention": False})
     return next(cost for cost in costs if cost.storage == plain), costs
+
+
+def _measured(cost: PrecisionCost, trial: _Trial, temperature: float) -> PrecisionCost:
+    try:
+        return measure(cost, trial.logits, trial.sample_ids, temperature)
+    except ValueError:  # these logits are too large for it: a dump would be refused
+        return cost
 
 
 def _precision_table(costs: list[PrecisionCost], chosen: PrecisionCost, sizes: list[int], temperature: float) -> Table:
@@ -229,9 +248,10 @@ def _view_table(costs: Sequence[ViewCost], current: int, trial: _Trial | None) -
     return table
 
 
-def _size(num_bytes: float) -> str:
+def _size(num_bytes: int) -> str:
+    value = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

@@ -1,6 +1,5 @@
 """What storing soft labels costs and saves: bytes, error, teacher forwards, and when a store has paid for itself."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,11 +8,11 @@ from jaxtyping import Float32
 
 from edpipe.certify import kl_bound
 from edpipe.params.soft_labels import StorageKnobs
-from edpipe.precisions import make_precision, row_bytes, row_kl
+from edpipe.precisions import index_dtype, make_precision, row_bytes, row_kl
 from edpipe.shapes import SampleIds
 
-_INDEXED_LOGIT_BYTES = 4
-_REMAINDER_BYTES = 2
+_LOGIT_BYTES = _REMAINDER_BYTES = 2
+_MOST_TOP_K = 65_535
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class PrecisionCost:
 def candidates(num_classes: int, chosen: StorageKnobs) -> tuple[PrecisionCost, ...]:
     """The precisions to compare, the finest first; top_k at the bytes of uint8, and what is chosen if it is neither."""
     dense = [_knobs(precision=name) for name in ("float32", "float16", "uint8", "uint4")]
-    same_bytes = (num_classes + 4 - _REMAINDER_BYTES) // _INDEXED_LOGIT_BYTES
-    if 0 < same_bytes < num_classes:
+    same_bytes = (num_classes + 4 - _REMAINDER_BYTES) // (_LOGIT_BYTES + index_dtype(num_classes).itemsize)
+    if 0 < same_bytes < min(num_classes, _MOST_TOP_K + 1):
         dense.append(_knobs(precision="top_k", top_k=same_bytes))
     plain = chosen.model_copy(update={"max_kl": None, "attention": False})
     if plain not in dense:
@@ -91,6 +90,4 @@ def view_cost(
     3
     """
     forwards = num_views * sum(samples for samples, _ in counts)
-    return ViewCost(
-        num_views, forwards, store_bytes(storage, counts, num_views), math.ceil(forwards / images_per_student)
-    )
+    return ViewCost(num_views, forwards, store_bytes(storage, counts, num_views), -(-forwards // images_per_student))
