@@ -34,7 +34,7 @@ from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, StorageKnobs, StudentViews, ViewSpace
 from edpipe.pixels import normalise
-from edpipe.soft_targets import SoftTargets
+from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
 from edpipe.steps.asking import DUMP_BATCH, Teacher, TeacherFiles, interview
 from edpipe.steps.dump_soft_labels import fill
 from edpipe.storage.dataset_file import Dataset
@@ -165,7 +165,7 @@ def bench_gather(labels: SoftLabels, repeats: int, device: torch.device) -> dict
             for ids, views in batches:
                 targets.logits(ids, views)
 
-        targets = SoftTargets(SoftLabelStore((labels,)), device)
+        targets = SoftLabelBatches(store := SoftLabelStore((labels,)), device, fit_in_memory([store], device))
         h5py_s, memmap_s, reader_s, targets_s = alternate(repeats, by_h5py, by_memmap, by_reader, by_targets)
     rows = ROWS * len(batches)
     return {
@@ -231,7 +231,7 @@ def bench_input(labels: SoftLabels, repeats: int, device: torch.device) -> dict[
     num_samples = len(labels.sample_ids)
     batches = ViewBatches(random_images(num_samples), SPEC, device)
     ids = np.random.default_rng(1).permutation(num_samples)[:STEP_IMAGES]
-    targets = SoftTargets(SoftLabelStore((labels,)), device)
+    targets = SoftLabelBatches(store := SoftLabelStore((labels,)), device, fit_in_memory([store], device))
     network = build_network("resnet20", 100, 3, 0).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     num_views = labels.views.num_views

@@ -17,6 +17,7 @@ from edpipe.plan_command import add_plan
 from edpipe.verify_command import add_verify
 from edpipe.views import ViewRange
 
+EXIT_INTERRUPTED = 130
 EXIT_MENDABLE = 2
 """A mistake that the user can mend; a bug ends with Python's 1, SIGTERM with 143."""
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_MENDABLE
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 

@@ -22,10 +22,10 @@ CONFIDENCE = 0.99
 class Fidelity:
     """What a comparison of sampled rows found."""
 
-    rows: int
-    bad_rows: int
+    num_rows: int
+    num_bad_rows: int
     """Farther from the teacher than storing and the noise of computing can have moved them."""
-    argmax_flips: int
+    num_argmax_flips: int
     """Rows in which teacher and stored row name different classes; ties and quantisation cause a few."""
     max_difference: float
     """Largest difference of two logits, or of two numbers of an attention map."""
@@ -36,16 +36,17 @@ class Fidelity:
     @property
     def max_bad_share(self) -> float:
         """With 99 % confidence no more than this share of all rows is bad (Clopper and Pearson 1934, one-sided)."""
-        if self.bad_rows >= self.rows:
+        if self.num_bad_rows >= self.num_rows:
             return 1.0
-        return float(beta.ppf(CONFIDENCE, self.bad_rows + 1, self.rows - self.bad_rows))
+        return float(beta.ppf(CONFIDENCE, self.num_bad_rows + 1, self.num_rows - self.num_bad_rows))
 
     def say(self) -> str:
         """One line of figures."""
+        bad = f"{self.num_bad_rows} bad (at most {self.max_bad_share:.2%} of all at 99 % confidence)"
+        kl = f"mean {self.mean_kl:.2g}, largest {self.max_kl:.2g} nats"
         return (
-            f"{self.rows} rows: {self.bad_rows} bad (at most {self.max_bad_share:.2%} of all at 99 % confidence), "
-            f"largest difference {self.max_difference:.3g}, KL at temperature {CERTIFIED_TEMPERATURE:g} mean "
-            f"{self.mean_kl:.2g}, largest {self.max_kl:.2g} nats, {self.argmax_flips} argmax flips"
+            f"{self.num_rows} rows: {bad}, largest difference {self.max_difference:.3g}, "
+            f"KL at temperature {CERTIFIED_TEMPERATURE:g} {kl}, {self.num_argmax_flips} argmax flips"
         )
 
 

@@ -29,7 +29,9 @@ LISTED = 3
 def add_plan(command: ArgumentParser) -> None:
     """The command's words."""
     # The words are told apart here, not by subparsers: those would take every experiment for an unknown subcommand.
-    command.add_argument("words", nargs=REMAINDER, metavar="EXPERIMENT", help="names in params.yaml")
+    command.add_argument(
+        "words", nargs=REMAINDER, metavar="EXPERIMENT", help="names in params.yaml; or: soft-labels EXPERIMENT"
+    )
     command.set_defaults(run=run)
 
 

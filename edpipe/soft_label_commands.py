@@ -21,6 +21,7 @@ from edpipe.params.soft_labels import SoftLabelKnobs
 from edpipe.schedule import num_images
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
+from edpipe.storage.soft_label_format import attention_columns
 from edpipe.storage_costs import PrecisionCost, ViewCost, candidates, measure, store_bytes, view_cost
 from edpipe.views import count_views
 
@@ -80,7 +81,7 @@ def _names(path: Path) -> tuple[str, str, str]:
         parts = Path(os.path.abspath(path)).relative_to(Path.cwd()).parts
     except ValueError:
         parts = ()
-    if len(parts) != 6 or Path(*parts[:2]) != layout.ARTIFACTS / "soft_labels":
+    if len(parts) != 6 or path.suffix != ".h5" or Path(*parts[:2]) != layout.ARTIFACTS / "soft_labels":
         raise ParamsError(
             f"{path}: not a file of soft labels of this project; name one such as "
             f"{layout.soft_labels_path('DATASET', 'TEACHER', 'SUBSET', '0-7')}"
@@ -94,6 +95,8 @@ class _Trial:
 
     logits: np.ndarray
     sample_ids: np.ndarray
+    map_bytes: int
+    """Of a row's attention maps, where they are to be stored."""
     rows_per_s: float
 
 
@@ -128,16 +131,18 @@ def _print(params: Params, experiment: str, plans: tuple[StagePlan, ...], uses: 
         raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
     images = _images_with_teacher(params, experiment, plans, dataset)
     current = count_views(knobs.student_views)
-    sizes = [store_bytes(cost.storage, counts, current) for cost in costs]
+    map_bytes = trial.map_bytes if trial else 0
+    sizes = [store_bytes(cost.storage, counts, current, map_bytes) for cost in costs]
     # An exhaustive space has no more views than it has.
     views = sorted({current, *(n for n in VIEW_COUNTS if n < current or not knobs.space.exhaustive)})
     console = Console()
-    console.print(_precision_table(costs, chosen, sizes, temperature))
-    console.print(_view_table([view_cost(n, chosen.storage, counts, images) for n in views], current, trial))
+    console.print(_precision_table(costs, chosen, sizes, map_bytes, temperature))
+    view_costs = [view_cost(n, chosen.storage, counts, images, map_bytes) for n in views]
+    console.print(_view_table(view_costs, current, trial))
     console.print(
         f"{experiment}: {len(uses)} teacher{'s' if len(uses) > 1 else ''}, {sum(n for n, _ in counts):,} images in all,"
         f" {images:,} seen with a teacher by each student"
-        + ("" if trial else "; errors and minutes are known once a teacher is there: `snakemake` makes it")
+        + ("" if trial else "; errors, minutes and maps are known once a teacher is there: `snakemake` makes it")
     )
 
 
@@ -185,11 +190,14 @@ def _try(params: Params, dataset_name: str, use: TeacherUse) -> _Trial:
     pool = dataset.sample_ids("train", teacher.class_ids)
     ids = pool[np.linspace(0, len(pool) - 1, min(TRIED_ROWS, len(pool))).astype(np.int64)]
     views = np.arange(len(ids), dtype=np.int64) % spec.num_views
-    with interview(teacher, ViewBatches(dataset, spec, prepare_device(), (pool,))) as asked:
+    has_maps = params.soft_labels[dataset_name].storage.attention
+    with interview(teacher, ViewBatches(dataset, spec, prepare_device(), (pool,)), has_maps) as asked:
         asked.ask(ids[:8], views[:8])  # the first call prepares kernels
         started_s = time.perf_counter()
-        logits, _ = asked.ask(ids, views)
-        return _Trial(logits, ids, len(ids) / (time.perf_counter() - started_s))
+        logits, maps = asked.ask(ids, views)
+        elapsed_s = time.perf_counter() - started_s
+    map_bytes = sum(column.row_bytes for column in attention_columns([one.shape[1:] for one in maps]).values())
+    return _Trial(logits, ids, map_bytes, len(ids) / elapsed_s)
 
 
 def _precision_costs(
@@ -210,7 +218,9 @@ def _measured(cost: PrecisionCost, trial: _Trial, temperature: float) -> Precisi
         return cost
 
 
-def _precision_table(costs: list[PrecisionCost], chosen: PrecisionCost, sizes: list[int], temperature: float) -> Table:
+def _precision_table(
+    costs: list[PrecisionCost], chosen: PrecisionCost, sizes: list[int], map_bytes: int, temperature: float
+) -> Table:
     table = Table(
         "precision",
         "bytes/row",
@@ -220,12 +230,13 @@ def _precision_table(costs: list[PrecisionCost], chosen: PrecisionCost, sizes: l
         "certified",
         box=box.SIMPLE,
         title_justify="left",
-        title=f"How each row may be stored; KL in nats at temperature {temperature:g}",
+        title=f"How each row may be stored; KL in nats at temperature {temperature:g}, of {TRIED_ROWS} rows: "
+        "what is certified for a whole file is a few times larger",
     )
     for cost, size in zip(costs, sizes, strict=True):
         mark = " ←" if cost is chosen else ""
         errors = ("–" if value is None else f"{value:.2g}" for value in (cost.mean_kl, cost.max_kl, cost.bound))
-        table.add_row(cost.name + mark, str(cost.row_bytes), _size(size), *errors)
+        table.add_row(cost.name + mark, str(cost.row_bytes + map_bytes), _size(size), *errors)
     return table
 
 

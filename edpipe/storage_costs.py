@@ -64,9 +64,11 @@ def measure(
     return PrecisionCost(cost.name, cost.storage, cost.row_bytes, float(kl.mean()), float(kl.max()), float(bound.max()))
 
 
-def store_bytes(storage: StorageKnobs, counts: Sequence[tuple[int, int]], num_views: int) -> int:
-    """Bytes of all rows; `counts` are samples and classes of each teacher."""
-    return sum(num_views * samples * row_bytes(make_precision(storage, classes)) for samples, classes in counts)
+def store_bytes(storage: StorageKnobs, counts: Sequence[tuple[int, int]], num_views: int, map_bytes: int = 0) -> int:
+    """Bytes of all rows; `counts` are samples and classes of each teacher, `map_bytes` a row's attention maps."""
+    return sum(
+        num_views * samples * (row_bytes(make_precision(storage, classes)) + map_bytes) for samples, classes in counts
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ class ViewCost:
 
 
 def view_cost(
-    num_views: int, storage: StorageKnobs, counts: Sequence[tuple[int, int]], images_per_student: int
+    num_views: int,
+    storage: StorageKnobs,
+    counts: Sequence[tuple[int, int]],
+    images_per_student: int,
+    map_bytes: int = 0,
 ) -> ViewCost:
     """For so many views of all teachers' samples; `images_per_student` are those that a student sees with a teacher.
 
@@ -90,4 +96,5 @@ def view_cost(
     3
     """
     forwards = num_views * sum(samples for samples, _ in counts)
-    return ViewCost(num_views, forwards, store_bytes(storage, counts, num_views), -(-forwards // images_per_student))
+    num_bytes = store_bytes(storage, counts, num_views, map_bytes)
+    return ViewCost(num_views, forwards, num_bytes, -(-forwards // images_per_student))

@@ -40,7 +40,10 @@ def add_verify(command: ArgumentParser) -> None:
     """The command's words."""
     # The words are told apart here, not by subparsers: those would take every experiment for an unknown subcommand.
     command.add_argument(
-        "words", nargs=REMAINDER, metavar="EXPERIMENT", help="names in params.yaml; none: all that was made"
+        "words",
+        nargs=REMAINDER,
+        metavar="EXPERIMENT",
+        help="names in params.yaml; none: all that was made; or: soft-labels FILE",
     )
     command.set_defaults(run=run)
 

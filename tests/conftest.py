@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import pytest
+from dvc_stories import NUM_STEPS, start
 from project import make_project, tiny_params
 
 # Runs inside throw-away copies of the package only, where the real command line lies beside it.
@@ -18,3 +19,17 @@ def finished_project(tmp_path_factory):
     assert ran.rc == 0, ran.text
     (project.root / "snakemake.out").write_text(ran.text, encoding="utf-8")
     return project
+
+
+@pytest.fixture(scope="session")
+def _finished_repository(tmp_path_factory):
+    folder = start(tmp_path_factory.mktemp("repository") / "first", "copy")
+    assert len(folder.snakemake()) == NUM_STEPS
+    folder.git_commit()
+    return folder
+
+
+@pytest.fixture
+def repository(_finished_repository, tmp_path):
+    """A git repository in which everything is made and committed, for one test to work in."""
+    return _finished_repository.copy(tmp_path / "project")

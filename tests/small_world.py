@@ -81,7 +81,7 @@ class World:
     def index(self, files):
         return self.root / "soft_labels" / files.teacher / f"{files.subset}.json"
 
-    def dump(self, files, space=NINE, use=ViewUse(), storage=EXACT):  # noqa: B008  (frozen)
+    def dump(self, files, space=NINE, use=ViewUse(per_file=9), storage=EXACT):  # noqa: B008  (frozen)
         """Every file of a teacher's soft labels; their paths."""
         number = count_views(StudentViews(space=space, number=use.number, choice=use.choice))
         paths = []
@@ -90,13 +90,13 @@ class World:
             dump_soft_labels(files, DumpKnobs(space, storage, 0.0), views, paths[-1])
         return tuple(paths)
 
-    def store(self, files, space=NINE, use=ViewUse(), storage=EXACT):  # noqa: B008  (frozen)
+    def store(self, files, space=NINE, use=ViewUse(per_file=9), storage=EXACT):  # noqa: B008  (frozen)
         """Dumped and verified soft labels; their paths."""
         paths = self.dump(files, space, use, storage)
         verify_soft_labels(files, paths, use, self.index(files))
         return paths
 
-    def stage(self, teachers, paths, space=NINE, use=ViewUse(), out="student", previous=None, **plan):  # noqa: B008
+    def stage(self, teachers, paths, space=NINE, use=ViewUse(per_file=9), out="student", previous=None, **plan):  # noqa: B008
         """Knobs and files of a stage taught by these teachers; by default kd's only one."""
         plan = {
             "name": "only",

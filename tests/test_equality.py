@@ -19,7 +19,7 @@ from edpipe.params.stage import StageKnobs
 from edpipe.pixels import normalise
 from edpipe.precisions import row_kl
 from edpipe.schedule import SampleStream, num_images
-from edpipe.soft_targets import SoftTargets
+from edpipe.soft_label_batches import SoftLabelBatches
 from edpipe.steps import run_stage as stage_step
 from edpipe.steps.asking import DUMP_BATCH, interview, load_teacher
 from edpipe.storage.dataset_file import open_dataset
@@ -47,10 +47,10 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("world"), per_class=29)
 
 
-class LiveTargets(SoftTargets):
+class LiveTargets(SoftLabelBatches):
     """A teacher in place of its soft labels: asked about each view when that is needed, and never about a file."""
 
-    def __init__(self, world, files, space, use=ViewUse()):  # noqa: B008  (frozen)
+    def __init__(self, world, files, space, use=ViewUse(per_file=9)):  # noqa: B008  (frozen)
         dataset = open_dataset(world.dataset)
         teacher = load_teacher(files, dataset)
         views = stage_step.StudentViews(space=space, number=use.number, choice=use.choice)
@@ -78,7 +78,7 @@ def train(knobs, files, live=None, before=None):
     classroom = stage_step._open(0, knobs, files)
     if live is not None:
         lessons = zip(classroom.lessons, live, strict=True)
-        classroom.lessons = [replace(lesson, targets=targets) for lesson, targets in lessons]
+        classroom.lessons = [replace(lesson, labels=targets) for lesson, targets in lessons]
     student, _ = stage_step._student(0, knobs, replace(files, previous=None), classroom)
     if before is not None:
         grow(before, student)
@@ -173,7 +173,7 @@ def test_kd_from_mixed_views_is_online_kd_on_mixed_views_bit_for_bit(world, mixi
 
 def test_a_store_in_three_files_teaches_as_one_file_does(world):
     teacher = world.teacher()
-    for use in (ViewUse(), ViewUse(per_file=4), ViewUse(per_file=3)):
+    for use in (ViewUse(per_file=9), ViewUse(per_file=4), ViewUse(per_file=3)):
         paths = world.store(teacher, use=use)
         knobs, files = world.stage([teacher], paths, use=use, budget=EPOCHS)
         found = train(knobs, files)
@@ -231,7 +231,7 @@ def test_a_student_of_stored_codes_ends_near_that_of_exact_logits(world):
 # Which views are seen
 
 
-class Watched(SoftTargets):
+class Watched(SoftLabelBatches):
     """Targets that remember which rows were asked for."""
 
     def __init__(self, targets):
@@ -251,8 +251,8 @@ def seen_views(world, choice, epochs):
         [teacher], world.store(teacher, use=use), use=use, budget=StageKnobs(epochs=epochs), **taught
     )
     classroom = stage_step._open(0, knobs, files)
-    watched = Watched(classroom.lessons[0].targets)
-    classroom.lessons = [replace(classroom.lessons[0], targets=watched)]
+    watched = Watched(classroom.lessons[0].labels)
+    classroom.lessons = [replace(classroom.lessons[0], labels=watched)]
     student, _ = stage_step._student(0, knobs, files, classroom)
     num = classroom.stream.num_samples
     with torch.no_grad():

@@ -28,7 +28,7 @@ def no_maps(rows):
 def found_bad(exact, stored, stored_kl=0.0, map_difference=None):
     maps = no_maps(exact) if map_difference is None else map_difference
     fidelity, is_bad = compare_rows(exact, stored, stored_kl, maps)
-    assert fidelity.bad_rows == is_bad.sum()
+    assert fidelity.num_bad_rows == is_bad.sum()
     return is_bad
 
 
@@ -39,7 +39,7 @@ def found_bad(exact, stored, stored_kl=0.0, map_difference=None):
 @given(st.integers(1, 5000), st.data())
 def test_the_share_that_may_be_bad_is_clopper_and_pearsons_one_sided_bound(rows, data):
     bad = data.draw(st.integers(0, rows))
-    share = replace(FOUND, rows=rows, bad_rows=bad).max_bad_share
+    share = replace(FOUND, num_rows=rows, num_bad_rows=bad).max_bad_share
     expected = binomtest(bad, rows, alternative="less").proportion_ci(confidence_level=0.99).high
     assert share == pytest.approx(expected, rel=1e-9)
     assert bad / rows <= share <= 1
@@ -49,7 +49,9 @@ def test_the_bound_holds_at_least_as_often_as_it_says():
     rng = np.random.default_rng(0)
     for truth in (0.001, 0.01, 0.2):
         bad = rng.binomial(500, truth, 2000)
-        bounds = {count: replace(FOUND, rows=500, bad_rows=int(count)).max_bad_share for count in set(bad.tolist())}
+        bounds = {
+            count: replace(FOUND, num_rows=500, num_bad_rows=int(count)).max_bad_share for count in set(bad.tolist())
+        }
         assert np.mean([truth <= bounds[count] for count in bad.tolist()]) >= 0.985
 
 
@@ -135,10 +137,10 @@ def test_figures_are_those_of_the_rows():
     stored[5, 0] += np.float32(0.5)
     kl = row_kl(exact, stored, 4.0)
     fidelity, _ = compare_rows(exact, stored, 0.0, no_maps(exact))
-    assert fidelity.rows == ROWS
+    assert fidelity.num_rows == ROWS
     assert fidelity.max_difference == np.abs(exact - stored).max()
     assert (fidelity.mean_kl, fidelity.max_kl) == (kl.mean(), kl.max())
-    assert fidelity.argmax_flips == (exact.argmax(axis=1) != stored.argmax(axis=1)).sum() > 0
+    assert fidelity.num_argmax_flips == (exact.argmax(axis=1) != stored.argmax(axis=1)).sum() > 0
 
 
 # Sampled rows
@@ -158,10 +160,10 @@ def test_the_same_teacher_with_noise_passes_and_another_does_not(draws, classes)
     exact, other = rng.normal(0, 3, (2, 500, classes)).astype(np.float32)
     parts = precision.encode(exact, np.arange(500), 3)
     fidelity, _ = said_of_sampled(precision, exact, parts)
-    assert (fidelity.bad_rows, fidelity.max_kl, fidelity.argmax_flips, fidelity.max_difference) == (0, 0, 0, 0)
+    assert (fidelity.num_bad_rows, fidelity.max_kl, fidelity.num_argmax_flips, fidelity.max_difference) == (0, 0, 0, 0)
     again = exact + rng.normal(0, 0.03, exact.shape).astype(np.float32)
     assert row_kl(exact, again, 4.0).max() < NOISE_KL
-    assert said_of_sampled(precision, again, parts)[0].bad_rows == 0
+    assert said_of_sampled(precision, again, parts)[0].num_bad_rows == 0
     assert said_of_sampled(precision, other, parts)[1].mean() > 0.15
     rolled = {"index": np.roll(parts["index"], 1, axis=0)}
     assert said_of_sampled(precision, exact, rolled)[1].mean() > 0.15

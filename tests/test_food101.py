@@ -118,7 +118,7 @@ def test_soft_labels_cover_the_training_images_of_their_level(finished):
         labels = open_soft_labels(path)
         assert labels.class_ids.tolist() == subset["class_ids"]
         assert labels.sample_ids.tolist() == dataset.sample_ids("train", subset["class_ids"]).tolist()
-        assert labels.num_views == 2
+        assert labels.views.num_views == 2
 
 
 def test_students_grow_to_all_classes(finished):

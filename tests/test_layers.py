@@ -17,7 +17,7 @@ LAYERS = (
     ("models.*", "methods.*"),
     ("training", "device"),
     ("storage.*",),
-    ("batches", "soft_targets", "pictures", "jobs", "datasets.*"),
+    ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
     ("freshness", "evidence"),
     ("checks", "tracked_jobs", "compare", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),

@@ -697,3 +697,18 @@ def test_mixing_is_accepted_with_teachers_of_one_subset_each_and_in_one_stage():
     params = parse_params(with_mixed_digits("digits_specialists"))
     assert params.soft_labels["digits"].space.mixing is not None
     assert params.experiments["digits_kd"].method.teacher == "digits_teacher"
+
+
+@pytest.mark.parametrize(("temperature", "is_accepted"), [(4.0, True), (2.0, False)])
+def test_sampled_rows_serve_the_temperature_at_which_they_are_drawn_and_no_other(temperature, is_accepted):
+    storage = {"precision": "sampled", "draws": 50, "temperature": temperature, "max_kl": None}
+    raw = changed("soft_labels.digits.storage", storage)
+    if is_accepted:
+        assert parse_params(raw).soft_labels["digits"].storage.temperature == temperature
+        return
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == (
+        "experiments.digits_kd.method.temperature: 4, but soft_labels.digits.storage samples at temperature 2, and "
+        "sampled rows serve no other; use the same in both, or another precision"
+    )

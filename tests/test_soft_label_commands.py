@@ -234,7 +234,7 @@ def test_without_a_teacher_there_are_dashes_and_a_remark(project, capsys):
         assert row["size"] == with_teacher[0][name]["size"]
     assert {row["minutes"] for row in views.values()} == {"–"}
     assert text.splitlines()[-1].endswith(
-        "each student; errors and minutes are known once a teacher is there: `snakemake` makes it"
+        "each student; errors, minutes and maps are known once a teacher is there: `snakemake` makes it"
     )
 
 
@@ -252,7 +252,7 @@ def test_nothing_is_written_by_a_plan(here, capsys):
 
 def test_a_row_too_large_for_a_precision_has_dashes_there(project, capsys, monkeypatch):
     large = np.array([[7e4, 0, 0, 0, 0, 0, 0, 0, 0, 0]], dtype=np.float32)
-    trial = soft_label_commands._Trial(large, np.zeros(1, dtype=np.int64), 1.0)
+    trial = soft_label_commands._Trial(large, np.zeros(1, dtype=np.int64), 0, 1.0)
     monkeypatch.setattr(soft_label_commands, "_try_first", lambda *_: trial)
     precisions, _, _ = tables(said(capsys, "plan", "soft-labels", "kd"))
     assert {name: row["certified"] == "–" for name, row in precisions.items()} == {
@@ -387,7 +387,7 @@ def test_a_file_of_another_teacher_is_refused(project, capsys):
     ("path", "words"),
     [
         (FILES[0].with_name("views_2-2.h5"), "no such file"),
-        (record_path(FILES[0]), "not one of soft labels of this edpipe"),
+        (record_path(FILES[0]), "not a file of soft labels of this project"),
         (FILES[0].parent, "not a file of soft labels of this project; name one such as artifacts/soft_labels/"),
         (DATASET, "not a file of soft labels of this project"),
         (Path("/dev/null"), "not a file of soft labels of this project"),

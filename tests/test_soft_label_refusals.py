@@ -489,7 +489,7 @@ CASES = [
     ),
     Case(
         "a folder where the file should be written", folder_in_the_way, OverwriteError,
-        "{path}: cannot be written: …; finished blocks wait in …", False,
+        "{path}: cannot be written: …; finished blocks stay in …", False,
     ),
     Case(
         "sample that is not there", asked_for(lambda labels: labels.logits(ids(4), ids(0))), MissingRowsError,
@@ -595,7 +595,7 @@ VARIANTS = [
          "{path}: not a readable record (…); make it again with `snakemake {path}`"),
 ]  # fmt: skip
 
-REMEDY = re.compile(r"(dump|get|remove|make|verify|raise|wait|finished blocks wait)\b[^;]*")
+REMEDY = re.compile(r"(dump|get|remove|make|verify|raise|wait|finished blocks stay)\b[^;]*")
 
 
 def refusal(case, folder):

@@ -20,7 +20,7 @@ from edpipe.errors import (
 )
 from edpipe.fidelity import NOISE_KL
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import Mixing, PadCrop, ResizedCrop, StorageKnobs, ViewSpace, ViewUse
+from edpipe.params.soft_labels import Mixing, PadCrop, ResizedCrop, StorageKnobs, StudentViews, ViewSpace, ViewUse
 from edpipe.precisions import row_kl
 from edpipe.steps import asking
 from edpipe.steps import verify_soft_labels as step
@@ -90,7 +90,7 @@ def refused(error, verify_it):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_fresh_dump_of_any_precision_passes(world, teacher, precision):
     paths = world.dump(teacher, storage=PRECISIONS[precision])
-    record = verify(world, teacher, paths, ViewUse())
+    record = verify(world, teacher, paths, ViewUse(per_file=9))
     assert record["verified_rows"] == min(1000, 9 * len(open_soft_labels(paths[0]).sample_ids))
 
 
@@ -106,7 +106,7 @@ def test_a_fresh_dump_of_any_views_passes(world, teacher, space):
 
 def test_a_specialists_dump_passes(world):
     files = world.teacher("middle")
-    record = verify(world, files, world.dump(files), ViewUse())
+    record = verify(world, files, world.dump(files), ViewUse(per_file=9))
     assert record["inputs"]["partition"] != ""
 
 
@@ -204,7 +204,7 @@ def test_rows_that_the_teacher_did_not_say_are_named(world, teacher, change, pre
     paths = world.dump(teacher, storage=PRECISIONS[precision])
     world.index(teacher).write_text("old")
     forge(world, teacher, paths, change, PRECISIONS[precision])
-    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse()))
+    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     check_named(world, teacher, text)
     assert not world.index(teacher).exists()
 
@@ -214,7 +214,7 @@ def test_rows_of_a_differently_drawn_teacher_are_named(world, teacher):
     said = open_soft_labels(world.dump(other)[0])
     paths = world.dump(teacher)
     forge(world, teacher, paths, lambda rows, ids, views: said.logits(ids, views))
-    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse()))
+    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     labels = check_named(world, teacher, text)[0]
     assert f"{9 * len(labels.sample_ids)} rows: {9 * len(labels.sample_ids)} bad" in text
     assert "at most 100.00% of all" in text
@@ -226,7 +226,7 @@ def test_rows_of_another_teacher_stored_in_any_precision_are_bad(world, teacher,
     other = open_soft_labels(world.dump(world.teacher(seed=1, name="other"))[0])
     paths = world.dump(teacher, storage=storage)
     forge(world, teacher, paths, lambda rows, ids, views: other.logits(ids, views), storage)
-    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse()))
+    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     labels = check_named(world, teacher, text)[0]
     # Nearly all, not the few that lie outside a bound made for the worst of all possible rows.
     assert int(re.search(r"rows: (\d+) bad", text)[1]) > 0.9 * labels.num_forwards
@@ -242,7 +242,7 @@ def test_a_single_wrong_row_is_named_if_it_is_looked_at(world, teacher):
         return rows
 
     forge(world, teacher, paths, change)
-    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse()))
+    text = refused(VerificationError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     assert check_named(world, teacher, text)[1:] == wrong
     assert " 1 bad (" in text
 
@@ -262,7 +262,9 @@ def test_attention_maps_that_are_not_the_teachers_are_named(world, teacher, stor
             maps = [parts[f"attention/{level}"][rows].astype(np.float32) for level in (1, 2, 3)]
             maps[1] = np.roll(maps[1], 1, axis=2)
             writer.write(block, exact[rows], *maps)
-    check_named(world, teacher, refused(VerificationError, lambda: verify(world, teacher, (path,), ViewUse())))
+    check_named(
+        world, teacher, refused(VerificationError, lambda: verify(world, teacher, (path,), ViewUse(per_file=9)))
+    )
 
 
 def load_and_ask(world, files, ids, views, attention=False, space=NINE, device=CPU):
@@ -270,7 +272,7 @@ def load_and_ask(world, files, ids, views, attention=False, space=NINE, device=C
     dataset = open_dataset(world.dataset)
     teacher = load_teacher(files, dataset)
     labels_spec = step.ViewSpec.from_knobs(
-        step.StudentViews(space=space, number=None if space.exhaustive else 6, choice="random"), dataset.image_size
+        StudentViews(space=space, number=None if space.exhaustive else 6, choice="random"), dataset.image_size
     )
     batches = ViewBatches(dataset, labels_spec, device, (dataset.sample_ids("train", teacher.class_ids),))
     with interview(teacher, batches, attention) as asked:
@@ -284,7 +286,7 @@ def test_soft_labels_of_other_weights_are_refused(world, teacher):
     paths = world.dump(teacher)
     try:
         world.teacher(seed=5)
-        text = refused(OtherTeacherError, lambda: verify(world, teacher, paths, ViewUse()))
+        text = refused(OtherTeacherError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     finally:
         world.teacher()
     assert text.startswith(f"{paths[0]}: was made with teacher digest '")
@@ -294,23 +296,25 @@ def test_a_teacher_of_another_dataset_is_refused(world, teacher, tmp_path):
     other = make_world(tmp_path, per_class=7)
     paths = world.dump(teacher)
     files = replace(teacher, dataset_path=other.dataset)
-    text = refused(MismatchError, lambda: verify_soft_labels(files, paths, ViewUse(), tmp_path / "index.json"))
+    text = refused(
+        MismatchError, lambda: verify_soft_labels(files, paths, ViewUse(per_file=9), tmp_path / "index.json")
+    )
     assert text.startswith(f"{teacher.weights_path}: this teacher was made from dataset '")
 
 
 def test_views_that_this_edpipe_makes_otherwise_are_refused(world, teacher, monkeypatch):
     paths = world.dump(teacher)
     monkeypatch.setattr("edpipe.views.VIEW_RULE", 99)
-    text = refused(OtherViewsError, lambda: verify(world, teacher, paths, ViewUse()))
-    assert text.startswith(f"{paths[0]}: was made with view spec '")
-    assert '"view_rule":99}' in text
+    text = refused(OtherViewsError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
+    assert text.startswith(f"{paths[0]}: this edpipe makes no views of the spec '")
+    assert '"view_rule":1}' in text
 
 
 def test_pixels_that_this_machine_makes_otherwise_are_refused(world, teacher, monkeypatch):
     paths = world.dump(teacher)
     canary = ViewBatches.canary
     monkeypatch.setattr(ViewBatches, "canary", lambda *a: canary(*a)[::-1])
-    text = refused(PixelDriftError, lambda: verify(world, teacher, paths, ViewUse()))
+    text = refused(PixelDriftError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     assert "was made with pixel canary '" in text
 
 
@@ -329,8 +333,8 @@ def test_one_file_is_verified_by_itself_with_any_rows(world, teacher):
     paths = world.dump(teacher, DRAWN, SIX)
     for rows, seed in ((1, 0), (7, 1), (10**6, 2)):
         found = verify_file(teacher, paths[2], rows, seed)
-        assert found.rows == min(rows, open_soft_labels(paths[2]).num_forwards)
-        assert (found.bad_rows, found.max_kl) == (0, pytest.approx(0, abs=1e-6))
+        assert found.num_rows == min(rows, open_soft_labels(paths[2]).num_forwards)
+        assert (found.num_bad_rows, found.max_kl) == (0, pytest.approx(0, abs=1e-6))
 
 
 # How much the same teacher differs from itself

@@ -63,6 +63,7 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
     if isinstance(experiment.method, (KdKnobs, EdKnobs)):
         _check_teacher(params, path, experiment, experiment.method)
+        _check_temperature(params, path, experiment, experiment.method)
     _check_stages(params, path, experiment)
 
 
@@ -85,6 +86,16 @@ def _check_teacher(params: Params, path: str, experiment: ExperimentKnobs, metho
         raise ParamsError(
             f"{where}: '{method.teacher}' knows all classes, so soft_labels.{experiment.dataset}.space.mixing would "
             f"mix images with those of classes not taught yet; name a teacher that has a partition, or remove mixing"
+        )
+
+
+def _check_temperature(params: Params, path: str, experiment: ExperimentKnobs, method: KdKnobs | EdKnobs) -> None:
+    sampled_at = params.soft_labels[experiment.dataset].storage.temperature
+    if sampled_at not in (None, method.temperature):
+        raise ParamsError(
+            f"{path}.method.temperature: {method.temperature:g}, but soft_labels.{experiment.dataset}.storage samples "
+            f"at temperature {sampled_at:g}, and sampled rows serve no other; use the same in both, or another "
+            "precision"
         )
 
 

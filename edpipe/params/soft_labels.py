@@ -106,7 +106,7 @@ class ViewUse(Knobs):
     )
     per_file: Annotated[int, Field(ge=1, le=MOST_VIEWS)] = Field(
         8,
-        description="Views in one file; files are dumped as separate jobs, and more views leave full files as they are. "
+        description="Views in one file; files are dumped as separate jobs, and more views leave full files alone. "
         "For an exhaustive space larger files cost fewer starts.",
     )
 
@@ -160,11 +160,15 @@ class StudentViews(Knobs):
     choice: Literal["random", "cycle"]
 
 
+def every_view(space: ViewSpace) -> StudentViews:
+    """All views that have a number in this space: for who does not know how many of them are used."""
+    return StudentViews(space=space, number=None if space.exhaustive else MOST_VIEWS, choice="random")
+
+
 def unlimited_views(space: ViewSpace) -> StudentViews:
     """Every view there is, or as many as can be numbered: for training without a store of soft labels."""
     is_countable = is_finite(space.augment) and space.mixing is None
-    everything = space.model_copy(update={"exhaustive": is_countable})
-    return StudentViews(space=everything, number=None if is_countable else MOST_VIEWS, choice="random")
+    return every_view(space.model_copy(update={"exhaustive": is_countable}))
 
 
 class SoftLabelKnobs(Knobs):

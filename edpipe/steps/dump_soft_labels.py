@@ -11,16 +11,23 @@ import numpy as np
 
 from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
-from edpipe.errors import ParamsError, TeacherError
-from edpipe.params.soft_labels import MOST_VIEWS, StorageKnobs, StudentViews, ViewSpace
+from edpipe.errors import EdpipeError, ParamsError, TeacherError
+from edpipe.params.soft_labels import StorageKnobs, ViewSpace, every_view
 from edpipe.precisions import CERTIFIED_TEMPERATURE, make_precision
 from edpipe.progress import Tick, announce, show_progress
 from edpipe.steps.asking import Interview, Teacher, TeacherFiles, interview, load_teacher
 from edpipe.storage.dataset_file import Dataset, open_dataset
-from edpipe.storage.records import code_digest, make_record, record_path
+from edpipe.storage.records import (
+    code_digest,
+    digest_json,
+    library_versions,
+    make_record,
+    read_record,
+    record_path,
+)
 from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels, read_header
 from edpipe.storage.soft_label_format import Header
-from edpipe.storage.soft_label_writer import Block, SoftLabelWriter, create_soft_labels
+from edpipe.storage.soft_label_writer import Block, SoftLabelWriter, adopt_soft_labels, create_soft_labels
 from edpipe.views import ViewRange, ViewSpec
 
 _WAITING_BLOCKS = 1
@@ -49,15 +56,34 @@ def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, ou
     teacher = load_teacher(files, dataset)
     _check_gate(teacher, knobs.min_top1)
     batches = _batches(dataset, teacher, knobs.space, views)
-    record_path(out_path).unlink(missing_ok=True)
     with interview(teacher, batches, knobs.storage.attention) as asked:
         header = _header(dataset, teacher, batches, knobs.storage, views, asked)
-        code, describe = code_digest("dump_soft_labels"), partial(_describe, knobs, teacher)
-        with create_soft_labels(out_path, header, code, describe) as writer:
-            _tell_of_kept_blocks(out_path, writer)
-            fill(asked, header, writer)
+        code, describe = digest_json(_makers()), partial(_describe, knobs, teacher)
+        if _is_whole(out_path, header):
+            announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
+            adopt_soft_labels(out_path, header, code, describe)
+        else:
+            with create_soft_labels(out_path, header, code, describe) as writer:
+                _tell_of_kept_blocks(out_path, writer)
+                fill(asked, header, writer)
     labels = read_header(out_path)
     announce(f"{out_path}: {labels.num_forwards:,} rows, {_say_fidelity(labels)}")
+
+
+def _makers() -> list[object]:
+    """What besides its inputs decides what a file holds: blocks that others have made are not mixed with new ones."""
+    return [code_digest("dump_soft_labels"), library_versions()]
+
+
+def _is_whole(out_path: Path, header: Header) -> bool:
+    """Whether the very file that is to be made lies there already, as after a kill at the last moment."""
+    try:
+        record = read_record(record_path(out_path), "code", "versions", "digest")
+        labels = open_soft_labels(out_path)
+    except EdpipeError:
+        return False
+    is_same = labels.header.facts() == header.facts() and record["digest"] == labels.digest
+    return is_same and [record["code"], record["versions"]] == _makers()
 
 
 def _check_gate(teacher: Teacher, min_top1: float) -> None:
@@ -70,8 +96,7 @@ def _check_gate(teacher: Teacher, min_top1: float) -> None:
 
 def _batches(dataset: Dataset, teacher: Teacher, space: ViewSpace, views: ViewRange) -> ViewBatches:
     # How many views there are in all is not known here and changes none of them.
-    number = None if space.exhaustive else MOST_VIEWS
-    spec = ViewSpec.from_knobs(StudentViews(space=space, number=number, choice="random"), dataset.image_size)
+    spec = ViewSpec.from_knobs(every_view(space), dataset.image_size)
     pool = dataset.sample_ids("train", teacher.class_ids)
     return ViewBatches(dataset, spec, prepare_device(), (pool,))
 

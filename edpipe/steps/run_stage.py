@@ -22,7 +22,7 @@ from edpipe.partition import Partition
 from edpipe.pixels import normalise
 from edpipe.progress import watch
 from edpipe.schedule import SampleStream, num_images
-from edpipe.soft_targets import SoftTargets
+from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
 from edpipe.storage.records import make_record, read_record
@@ -64,7 +64,7 @@ class StageFiles:
 class Lesson:
     """One teacher's soft labels, and where its classes sit among the student's outputs."""
 
-    targets: SoftTargets
+    labels: SoftLabelBatches
     teacher_columns: Int64[Tensor, " class"]
     student_columns: Int64[Tensor, " class"]
     class_ids: Int64[np.ndarray, " class"]
@@ -114,7 +114,8 @@ class Classroom:
         pools = tuple(store.sample_ids for store in stores) or taught
         spec = ViewSpec.from_knobs(knobs.views, dataset.image_size)
         self.batches = ViewBatches(dataset, spec, prepare_device(), pools)
-        self.lessons = [_lesson(self, store) for store in stores]
+        is_resident = fit_in_memory(stores, self.batches.device)
+        self.lessons = [_lesson(self, store, is_resident) for store in stores]
 
     def loss(self, student: Student, start: int, stop: int) -> Float[Tensor, ""]:
         """Mean loss of the samples at positions start … stop-1."""
@@ -157,9 +158,9 @@ class Classroom:
             rows = np.flatnonzero(np.isin(self.dataset.labels[ids], lesson.class_ids))
             if len(rows) == 0:
                 continue
-            targets = lesson.targets.logits(ids[rows], views[rows])[:, lesson.teacher_columns]
+            taught = lesson.labels.logits(ids[rows], views[rows])[:, lesson.teacher_columns]
             on_device = torch.from_numpy(rows).to(logits.device)
-            kd = slice_kd_loss(logits[on_device], targets, lesson.student_columns, plan.temperature, plan.normalisation)
+            kd = slice_kd_loss(logits[on_device], taught, lesson.student_columns, plan.temperature, plan.normalisation)
             losses = losses.index_put((on_device,), kd)
         return losses
 
@@ -232,7 +233,7 @@ def _expected(
     )
 
 
-def _lesson(classroom: Classroom, store: SoftLabelStore) -> Lesson:
+def _lesson(classroom: Classroom, store: SoftLabelStore, is_resident: bool) -> Lesson:
     known, device = classroom.known_class_ids, classroom.batches.device
     taught = np.flatnonzero(np.isin(store.class_ids, known))
     if store.precision.temperature is not None and len(taught) < len(store.class_ids):
@@ -242,7 +243,8 @@ def _lesson(classroom: Classroom, store: SoftLabelStore) -> Lesson:
         )
     class_ids = store.class_ids[taught].astype(np.int64)
     columns = torch.from_numpy(np.searchsorted(known, class_ids)).to(device)
-    return Lesson(SoftTargets(store, device), torch.from_numpy(taught).to(device), columns, class_ids)
+    labels = SoftLabelBatches(store, device, is_resident)
+    return Lesson(labels, torch.from_numpy(taught).to(device), columns, class_ids)
 
 
 def _check_taught(classroom: Classroom, files: StageFiles) -> None:
@@ -286,7 +288,7 @@ def _certified(store: SoftLabelStore, temperature: float) -> float | None:
 def _record(
     seed: int, knobs: StageKnobsOfJob, classroom: Classroom, images: int, final_loss: float
 ) -> dict[str, object]:
-    stores = [lesson.targets.store for lesson in classroom.lessons]
+    stores = [lesson.labels.store for lesson in classroom.lessons]
     return make_record(
         "run_stage",
         {"plan": knobs.plan, "student": knobs.student, "recipe": knobs.recipe, "views": knobs.views},

@@ -11,10 +11,11 @@ from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.errors import OtherViewsError, VerificationError
 from edpipe.fidelity import Fidelity, compare_draws, compare_rows
-from edpipe.params.soft_labels import MOST_VIEWS, StudentViews, ViewSpace, ViewUse
+from edpipe.params.soft_labels import ViewSpace, ViewUse, every_view
 from edpipe.precisions import Sampled
 from edpipe.progress import announce
 from edpipe.steps.asking import Interview, Teacher, TeacherFiles, interview, load_teacher
+from edpipe.storage.atomic import remove_file
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.records import make_record, write_record
 from edpipe.storage.soft_label_checks import check_provenance, remedy
@@ -36,7 +37,7 @@ def verify_soft_labels(files: TeacherFiles, label_paths: tuple[Path, ...], views
         MismatchError: a file was made from something else than what is at hand, or a view is missing.
         VerificationError: a sampled row is not what the teacher says.
     """
-    out_path.unlink(missing_ok=True)
+    remove_file(out_path)
     store = open_store(label_paths)
     dataset = open_dataset(files.dataset_path)
     teacher = load_teacher(files, dataset)
@@ -56,13 +57,13 @@ def verify_soft_labels(files: TeacherFiles, label_paths: tuple[Path, ...], views
         files=[labels.path.name for labels in store.files],
         num_views=store.num_views,
         teacher_forwards=store.num_forwards,
-        verified_rows=sum(fidelity.rows for fidelity in found),
+        verified_rows=sum(fidelity.num_rows for fidelity in found),
         seed=SEED,
     )
     write_record(out_path, record)
 
 
-def verify_file(files: TeacherFiles, label_path: Path, rows: int, seed: int) -> Fidelity:
+def verify_file(files: TeacherFiles, label_path: Path, num_rows: int, seed: int) -> Fidelity:
     """The comparison of one file's sampled rows.
 
     Raises:
@@ -71,10 +72,10 @@ def verify_file(files: TeacherFiles, label_path: Path, rows: int, seed: int) -> 
         VerificationError: a sampled row is not what the teacher says.
     """
     dataset = open_dataset(files.dataset_path)
-    return hold_against_teacher(open_soft_labels(label_path), dataset, load_teacher(files, dataset), rows, seed)
+    return hold_against_teacher(open_soft_labels(label_path), dataset, load_teacher(files, dataset), num_rows, seed)
 
 
-def hold_against_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher, rows: int, seed: int) -> Fidelity:
+def hold_against_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher, num_rows: int, seed: int) -> Fidelity:
     """Asks the teacher again about rows drawn from the file.
 
     Raises:
@@ -83,12 +84,13 @@ def hold_against_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher,
     """
     batches = ViewBatches(dataset, _spec(labels, dataset), prepare_device(), (labels.sample_ids,))
     check_provenance(labels.path, labels.provenance, teacher.provenance(batches, labels.views))
-    drawn = np.random.default_rng(seed).choice(labels.num_forwards, min(rows, labels.num_forwards), replace=False)
+    rng = np.random.default_rng((seed, labels.views.first))  # other samples in each file
+    drawn = rng.choice(labels.num_forwards, min(num_rows, labels.num_forwards), replace=False)
     views, positions = np.divmod(np.sort(drawn), len(labels.sample_ids))
     ids, views = labels.sample_ids[positions], views + labels.views.first
     with interview(teacher, batches, bool(labels.header.attention_sizes)) as asked:
         fidelity, is_bad = _compare(labels, asked, ids, views)
-    if fidelity.bad_rows:
+    if fidelity.num_bad_rows:
         first = int(np.flatnonzero(is_bad)[0])
         raise VerificationError(
             f"{labels.path}: sample {ids[first]}, view {views[first]} is not what the teacher says now "
@@ -129,14 +131,15 @@ def _spec(labels: SoftLabels, dataset: Dataset) -> ViewSpec:
     Raises:
         OtherViewsError: it makes no such views.
     """
-    stored = json.loads(labels.provenance.view_spec)
-    fields = {name: stored.get(name) for name in ("augment", "mixing", "exhaustive")} | {"seed": stored["seed"] or 0}
-    space = ViewSpace.model_validate(fields)
-    number = None if space.exhaustive else MOST_VIEWS
-    spec = ViewSpec.from_knobs(StudentViews(space=space, number=number, choice="random"), dataset.image_size)
-    if spec.canonical() != labels.provenance.view_spec:
-        raise OtherViewsError(
-            f"{labels.path}: was made with view spec {labels.provenance.view_spec!r}, this edpipe makes "
-            f"{spec.canonical()!r}; {remedy(labels.path)}"
-        )
-    return spec
+    try:
+        stored = json.loads(labels.provenance.view_spec)
+        fields = {name: stored[name] for name in ("augment", "mixing", "exhaustive")} | {"seed": stored["seed"] or 0}
+        spec = ViewSpec.from_knobs(every_view(ViewSpace.model_validate(fields)), dataset.image_size)
+        if spec.canonical() == labels.provenance.view_spec:
+            return spec
+    except (ValueError, KeyError, TypeError):  # knobs that this edpipe does not have
+        pass
+    raise OtherViewsError(
+        f"{labels.path}: this edpipe makes no views of the spec {labels.provenance.view_spec!r} for images of "
+        f"{dataset.image_size} pixels; {remedy(labels.path)}"
+    )

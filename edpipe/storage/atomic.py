@@ -38,6 +38,18 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        OverwriteError: it cannot be removed, or `path` is a folder.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OverwriteError(f"{path}: cannot be removed: {error.strerror or error}; remove it by hand") from error
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """The file `path` with exactly this text, whole or not at all."""
     with write_atomically(path) as partial:

@@ -1,6 +1,7 @@
 """HDF5 files that appear whole or not at all, even when the disk is full."""
 
 import io
+import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,31 @@ class _Memory(io.RawIOBase):
         """Longer or shorter."""
         self.size = self._position if size is None else size
         return self.size
+
+
+class MappedFile(io.RawIOBase):
+    """Reads a mapped file, for h5py: a file that is replaced meanwhile stays the one that was mapped."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        super().__init__()
+        self._mapped, self._position = mapped, 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """As any file does."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._mapped)}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """As any file does."""
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        """What lies there, as far as the file goes."""
+        data = self._mapped[self._position : self._position + len(buffer)]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def _overlay(writes: list[tuple[int, bytes]], start: int, stop: int) -> bytearray:

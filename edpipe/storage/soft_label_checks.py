@@ -1,7 +1,10 @@
 """What a soft-label file must pass before its rows are used; each failure has its own error class and remedy."""
 
+import errno
 import hashlib
 import json
+import mmap
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from jaxtyping import Int32, UInt64
 from edpipe.errors import (
     AlteredHeaderError,
     AlteredRowsError,
+    EdpipeError,
     ForeignFileError,
     LabelAgreementError,
     MismatchError,
@@ -42,7 +46,8 @@ from edpipe.storage.soft_label_format import (
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _BEGINNING = f'{{"format": "{FORMAT}"'.encode()
-_CHUNK_BYTES = 1 << 24
+_MOST_SAMPLES = 2**30
+"""Ids are rows of a dataset; the reader has a table of so many."""
 _REFUSALS: dict[str, type[MismatchError]] = {
     "teacher": OtherTeacherError,
     "subset": OtherPartitionError,
@@ -60,26 +65,40 @@ def remedy(path: Path) -> str:
     return f"dump it again with `snakemake --force {path}`"
 
 
-def check_head(path: Path) -> tuple[str, Extents]:
-    """The sha256 of all bytes that are not rows, after it was compared; and where these bytes lie.
+def map_file(path: Path) -> mmap.mmap:
+    """The whole file, shared by all processes that map it; what is checked and what is read is this one mapping.
 
     Raises:
-        CorruptFileError: by its class: missing, foreign, another version, truncated or altered.
+        CorruptFileError: by its class: missing, a folder, or empty.
+        EdpipeError: it may not be read, or there is no address space left.
     """
     if path.is_dir():
         raise ForeignFileError(f"{path}: is a folder; remove it, then {remedy(path)}")
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; get it with `dvc pull`, or {remedy(path)}")
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        block = stream.read(USER_BLOCK_BYTES)
-        head = _parse_user_block(path, size, block)
-        extents = _extents(path, size, head)
-        state = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size == 0:
+                raise TruncatedFileError(f"{path}: is empty; {remedy(path)}")
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        helps = "raise `ulimit -v`, or close programs" if error.errno == errno.ENOMEM else "mend that, then try again"
+        raise EdpipeError(f"{path}: cannot be mapped: {error.strerror or error}; {helps}") from error
+
+
+def check_head(path: Path, mapped: mmap.mmap) -> tuple[str, Extents]:
+    """The sha256 of all bytes that are not rows, after it was compared; and where these bytes lie.
+
+    Raises:
+        CorruptFileError: by its class: foreign, another version, truncated or altered.
+    """
+    size, block = len(mapped), mapped[:USER_BLOCK_BYTES]
+    head = _parse_user_block(path, size, block)
+    extents = _extents(path, size, head)
+    state = hashlib.sha256()
+    with memoryview(mapped) as view:
         for start, stop in extents:
-            stream.seek(start)
-            for at in range(start, stop, _CHUNK_BYTES):
-                state.update(stream.read(min(stop - at, _CHUNK_BYTES)))
+            state.update(view[start:stop])
     if state.hexdigest() != head["sha256"]:
         raise AlteredHeaderError(f"{path}: its header is not the one that was written; {remedy(path)}")
     if block != render_user_block(size, extents, head["sha256"]):
@@ -88,8 +107,6 @@ def check_head(path: Path) -> tuple[str, Extents]:
 
 
 def _parse_user_block(path: Path, size: int, block: bytes) -> dict[str, Any]:
-    if size == 0:
-        raise TruncatedFileError(f"{path}: is empty; {remedy(path)}")
     try:
         head = json.loads(block)
         is_ours = head["format"] == FORMAT
@@ -181,7 +198,7 @@ def check_shapes(path: Path, header: Header, seal: Seal) -> None:
                 f"{remedy(path)}"
             )
     is_ascending = all((np.diff(ids) > 0).all() for ids in (header.sample_ids, header.class_ids))
-    is_sound = samples > 0 and header.sample_ids[0] >= 0 and is_ascending
+    is_sound = samples > 0 and header.sample_ids[0] >= 0 and header.sample_ids[-1] < _MOST_SAMPLES and is_ascending
     if not (is_sound and np.isin(header.labels, header.class_ids).all()):
         raise AlteredHeaderError(
             f"{path}: samples or classes are not ascending, or a label is no class of it; {remedy(path)}"

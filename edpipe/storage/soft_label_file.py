@@ -3,7 +3,6 @@
 Rows are gathered through mmap at each column's offset: plain NumPy speed, safe to fork, no h5py in the hot path.
 """
 
-import errno
 import json
 import mmap
 from collections.abc import Iterator, Mapping
@@ -17,10 +16,10 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt64
 
 from edpipe.certify import kl_bound
-from edpipe.errors import AlteredHeaderError, EdpipeError, MissingRowsError, UnverifiedError
+from edpipe.errors import AlteredHeaderError, MissingRowsError, UnverifiedError
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.precisions import Column, Parts, Precision
-from edpipe.storage.hdf5 import plain_attribute
+from edpipe.storage.hdf5 import MappedFile, plain_attribute
 from edpipe.storage.records import DIGEST_LENGTH
 from edpipe.storage.soft_label_checks import (
     check_content,
@@ -28,6 +27,7 @@ from edpipe.storage.soft_label_checks import (
     check_provenance,
     check_rows,
     check_shapes,
+    map_file,
     remedy,
 )
 from edpipe.storage.soft_label_format import (
@@ -46,7 +46,7 @@ from edpipe.views import ViewRange
 
 @dataclass(frozen=True, eq=False)
 class SoftLabels:
-    """An opened, verified file; holds arrays, no handles."""
+    """An opened, verified file; holds a mapping of it, no HDF5 handle."""
 
     path: Path
     digest: str
@@ -210,28 +210,28 @@ def read_header(path: Path) -> SoftLabels:
     Raises:
         CorruptFileError: not a whole soft-label file of this version.
     """
-    sha256, extents = check_head(path)
-    with _opened(path) as file:
+    mapped = map_file(path)
+    sha256, extents = check_head(path, mapped)
+    with _opened(path, mapped) as file:
         attributes = {name: plain_attribute(value) for name, value in file.attrs.items()}
         small = {name: file[name][:] for name in SMALL_COLUMNS}
         header = _header(file, attributes, small)
         places = {name: _place(path, file[name], name, header, kind) for name, kind in header.columns().items()}
         seal = Seal(small["block_digest"], small["agreement"], {name: float(attributes[name]) for name in STATISTICS})
     check_shapes(path, header, seal)
-    _check_extents(path, extents, places, header)
+    _check_extents(path, len(mapped), extents, places, header)
     row_of = np.full(int(header.sample_ids[-1]) + 1, -1, dtype=np.int64)
     row_of[header.sample_ids] = np.arange(len(header.sample_ids))
-    mapped = _map(path)
     columns = header.columns()
     parts = {n: _array(mapped, places[n], _shape(header, columns[n]), columns[n].dtype) for n in places}
     return SoftLabels(path, sha256[:DIGEST_LENGTH], header, seal, parts, row_of, mapped)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, mapped: mmap.mmap) -> Iterator[Any]:
     """The file in h5py. Its bytes are known to be those written, so that a failure means that they were written so."""
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(MappedFile(mapped), "r") as file:
             yield file
     except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         what = " ".join(str(error).split())
@@ -269,30 +269,18 @@ def _place(path: Path, dataset: Any, name: str, header: Header, column: Column) 
     return offset
 
 
-def _check_extents(path: Path, extents: Extents, places: Mapping[str, int], header: Header) -> None:
+def _check_extents(path: Path, num_bytes: int, extents: Extents, places: Mapping[str, int], header: Header) -> None:
     """What the header's digest does not cover is rows, and nothing else."""
     covered = USER_BLOCK_BYTES
     taken = list(extents)
     for name, column in header.columns().items():
         size = int(np.prod(_shape(header, column), dtype=np.int64)) * column.dtype.itemsize
         taken.append((places[name], places[name] + size))
-    size = path.stat().st_size
-    taken.append((size, size))
+    taken.append((num_bytes, num_bytes))
     for start, stop in sorted(taken):
         if start != covered:
             raise AlteredHeaderError(f"{path}: bytes {covered} to {start} are neither header nor rows; {remedy(path)}")
         covered = stop
-
-
-def _map(path: Path) -> mmap.mmap:
-    """The whole file, shared by all processes that map it."""
-    try:
-        with path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-        raise EdpipeError(f"{path}: no address space left to map it; raise `ulimit -v`, or close programs") from error
 
 
 def _array(mapped: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from edpipe.precisions import CERTIFIED_TEMPERATURE, Column, Parts, row_kl
 from edpipe.storage.hdf5 import Image
 from edpipe.storage.journal import Journal
 from edpipe.storage.records import digest_bytes, record_path, write_record
+from edpipe.storage.soft_label_file import read_header
 from edpipe.storage.soft_label_format import BLOCK_ROWS, Header, Seal, block_digest, count_agreement, lay_out
 
 RESUME_FOLDER = ".resume"
@@ -47,7 +48,8 @@ class Block:
 class SoftLabelWriter:
     """Stores blocks; use through `create_soft_labels`."""
 
-    def __init__(self, header: Header, image: Image, descriptor: int, journal: Journal) -> None:
+    def __init__(self, target: Path, header: Header, image: Image, descriptor: int, journal: Journal) -> None:
+        self._target = target
         self._header, self._image, self._descriptor, self._journal = header, image, descriptor, journal
         self._precision, self._columns, self._local = header.precision, header.columns(), header.local_labels
         self._synced_s = time.monotonic()
@@ -75,8 +77,8 @@ class SoftLabelWriter:
         """Stores one whole block: its logits, and its attention maps level by level.
 
         Raises:
-            TeacherError: a number is not finite, or does not fit the precision.
-            OSError: the disk fails.
+            TeacherError: a number is not finite, does not fit the precision, or the certified error is over the budget.
+            OverwriteError: the disk fails.
         """
         parts = self._encode(block, logits)
         entry = {"view": block.view, "block": block.index, **self._measure(logits, parts)}
@@ -85,11 +87,14 @@ class SoftLabelWriter:
         for name, values in zip(map_names, maps, strict=True):
             parts[name] = self._as_stored_map(block, values)
         entry["digest"] = int(block_digest(parts))
-        for name, values in parts.items():
-            _write_all(self._descriptor, np.ascontiguousarray(values), self._place(name, block))
-        self._journal.append(entry)  # after its rows: the journal never speaks of what is not there
+        with _disk_errors(self._target):
+            for name, values in parts.items():
+                _write_all(self._descriptor, np.ascontiguousarray(values), self._place(name, block))
+            self._journal.append(entry)  # after its rows: the journal never speaks of what is not there
+            self._sync_at_times()
         self._done[block.view, block.index] = entry
-        self._sync_at_times()
+        # Now, not after hours; the block is kept, so that a larger budget goes on from here.
+        _check_budget(self._target, _certified(entry["error_range"]), self._header.storage.max_kl)
 
     def _encode(self, block: Block, logits: Float32[np.ndarray, "row class"]) -> dict[str, np.ndarray]:
         self._check_finite(block, logits)
@@ -180,7 +185,7 @@ class SoftLabelWriter:
         entries = [self._done[key] for key in sorted(self._done)]
         shape = (self._header.views.num_views, self._header.num_blocks)
         error_range = max(entry["error_range"] for entry in entries)
-        bound = float(kl_bound(np.array([error_range]), CERTIFIED_TEMPERATURE)[0])
+        bound = _certified(error_range)
         _check_budget(target, bound, self._header.storage.max_kl)
         num_rows = self._header.views.num_views * len(self._header.sample_ids)
         return Seal(
@@ -194,6 +199,11 @@ class SoftLabelWriter:
                 "measured_max_kl": max(entry["kl_max"] for entry in entries),
             },
         )
+
+
+def _certified(error_range: float) -> float:
+    """Largest KL at temperature 4 that errors of this range allow, nats."""
+    return float(kl_bound(np.array([error_range]), CERTIFIED_TEMPERATURE)[0])
 
 
 def _check_budget(target: Path, bound: float, max_kl: float | None) -> None:
@@ -236,19 +246,50 @@ def create_soft_labels(
         OverwriteError: the file cannot be written.
     """
     folder = _resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_others(folder)
-        with _locked(folder, target) as (descriptor, journal):
+    with ExitStack() as stack:
+        with _disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_others(folder)
+            descriptor, journal = stack.enter_context(_locked(folder, target))
             image = lay_out(header, None)
-            _reserve(descriptor, image.size)
-            writer = SoftLabelWriter(header, image, descriptor, journal)
-            yield writer
+            _reserve_space(descriptor, image.size)
+            writer = SoftLabelWriter(target, header, image, descriptor, journal)
+        yield writer
+        with _disk_errors(target):
             _seal(target, header, writer, descriptor)
             _publish(target, folder, describe)
+
+
+def adopt_soft_labels(target: Path, header: Header, code: str, describe: Callable[[Path], dict[str, Any]]) -> None:
+    """Writes the record of a whole file that lies under its name already, and removes what was kept to resume it.
+
+    Raises:
+        TeacherError: the certified error at temperature 4 is over `storage.max_kl`.
+        OverwriteError: the record cannot be written.
+    """
+    _check_budget(target, read_header(target).seal.statistics["kl_bound"], header.storage.max_kl)
+    write_record(record_path(target), describe(target))
+    folder = _resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
+    if folder.is_dir():
+        with suppress(BusyError), _disk_errors(target), _lock(folder / "lock"):
+            _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    with suppress(OSError):  # not empty: another dump is at work
+        folder.parent.rmdir()
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    """What the disk refuses, told in one line."""
+    try:
+        yield
     except OSError as error:
         raise OverwriteError(
-            f"{target}: cannot be written: {error.strerror or error}; finished blocks wait in {folder}"
+            f"{target}: cannot be written: {error.strerror or error}; finished blocks stay in "
+            f"{target.parent.parent / RESUME_FOLDER}"
         ) from error
 
 
@@ -264,13 +305,12 @@ def _seal(target: Path, header: Header, writer: SoftLabelWriter, descriptor: int
 def _publish(target: Path, folder: Path, describe: Callable[[Path], dict[str, Any]] | None) -> None:
     """Gives the whole file its name, writes its record and removes what was kept for another call."""
     record = describe(folder / PARTIAL) if describe else None
+    record_path(target).unlink(missing_ok=True)  # that of another file must not stand beside this one
     os.replace(folder / PARTIAL, target)
     _sync_folder(target.parent)
     if record is not None:
         write_record(record_path(target), record)
-    shutil.rmtree(folder)
-    with suppress(OSError):  # not empty: another dump is at work
-        folder.parent.rmdir()
+    _remove_folder(folder)
 
 
 def _resume_folder(target: Path, key: str) -> Path:
@@ -295,23 +335,23 @@ def _locked(folder: Path, target: Path) -> Iterator[tuple[int, Journal]]:
         if not partial.exists() and (folder / "journal").exists():
             _take_back(target, partial)
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-        journal = Journal(folder / "journal", folder.name)
         try:
-            yield descriptor, journal
+            with closing(Journal(folder / "journal", folder.name)) as journal:
+                yield descriptor, journal
         finally:
-            journal.close()
             os.close(descriptor)
 
 
 def _take_back(target: Path, partial: Path) -> None:
     """After a kill between naming the file and removing the journal, the finished blocks lie under the file's name."""
-    if target.is_file() and target.stat().st_nlink == 1:  # a hard link may be the object of a cache
+    # A link, hard or symbolic, may lead to the object of a cache, which is not ours to alter.
+    if target.is_file() and not target.is_symlink() and target.lstat().st_nlink == 1:
         os.replace(target, partial)
     else:
         (partial.parent / "journal").unlink()
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def _reserve_space(descriptor: int, size: int) -> None:
     """A full disk is known now, not after an hour."""
     reserve = getattr(os, "posix_fallocate", None)  # macOS has none
     if reserve:

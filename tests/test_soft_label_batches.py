@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from soft_label_examples import IDS, STORAGE, make_header, path_of, small_blocks, write
 
-from edpipe import soft_targets
+from edpipe import soft_label_batches
 from edpipe.errors import MissingRowsError
 from edpipe.precisions import Affine, Floats, Sampled
-from edpipe.soft_targets import SoftTargets, decode
+from edpipe.soft_label_batches import SoftLabelBatches, decode, fit_in_memory
 from edpipe.storage.soft_label_store import open_store
 from edpipe.views import view_ranges
 
@@ -32,14 +32,14 @@ def stores(tmp_path_factory):
 
 
 @pytest.mark.parametrize("precision", RESIDENT)
-@pytest.mark.parametrize("chunk_rows", [1, 4, 1 << 18])
+@pytest.mark.parametrize("upload_rows", [1, 4, 1 << 18])
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_resident_targets_are_the_gathered_ones_bit_for_bit(stores, precision, chunk_rows, data):
+def test_resident_rows_are_the_gathered_ones_bit_for_bit(stores, precision, upload_rows, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(soft_targets, "_CHUNK_ROWS", chunk_rows)
-        resident = SoftTargets(stores[precision], CPU, is_resident=True)
-    gathered = SoftTargets(stores[precision], CPU, is_resident=False)
+        patch.setattr(soft_label_batches, "_UPLOAD_ROWS", upload_rows)
+        resident = SoftLabelBatches(stores[precision], CPU, is_resident=True)
+    gathered = SoftLabelBatches(stores[precision], CPU, is_resident=False)
     assert (resident.is_resident, gathered.is_resident) == (True, False)
     rows = data.draw(st.lists(st.tuples(st.sampled_from(IDS.tolist()), st.integers(0, 4)), max_size=20))
     ids, views = (np.array([row[axis] for row in rows], dtype=np.int64) for axis in (0, 1))
@@ -68,32 +68,32 @@ def test_a_device_decodes_what_numpy_decodes_bit_for_bit(logits, precision):
 
 @pytest.mark.parametrize("precision", ["top_k", "sampled"])
 def test_rows_of_few_classes_are_decoded_where_they_are_gathered(stores, precision):
-    targets = SoftTargets(stores[precision], CPU, is_resident=True)
-    assert not targets.is_resident
+    labels = SoftLabelBatches(stores[precision], CPU, is_resident=True)
+    assert not labels.is_resident
     views = np.array([4, 0, 1, 2, 3, 3, 0])
-    assert np.array_equal(targets.logits(IDS, views).numpy(), stores[precision].logits(IDS, views))
+    assert np.array_equal(labels.logits(IDS, views).numpy(), stores[precision].logits(IDS, views))
     with pytest.raises(ValueError, match=r"^rows of precision (TopK|Sampled) are decoded on the CPU only$"):
         decode(stores[precision].precision, {})
 
 
 @pytest.mark.parametrize("is_resident", [True, False])
 def test_rows_that_are_not_there_are_refused(stores, is_resident):
-    targets = SoftTargets(stores["uint8"], CPU, is_resident=is_resident)
+    labels = SoftLabelBatches(stores["uint8"], CPU, is_resident=is_resident)
     with pytest.raises(MissingRowsError, match=r"holds no soft labels of sample 4;"):
-        targets.logits(np.array([3, 4]), np.array([0, 0]))
+        labels.logits(np.array([3, 4]), np.array([0, 0]))
     with pytest.raises(MissingRowsError, match=r"holds no soft labels of view 5,"):
-        targets.logits(np.array([3, 3]), np.array([0, 5]))
+        labels.logits(np.array([3, 3]), np.array([0, 5]))
 
 
-def test_on_a_cpu_rows_stay_in_the_files_unless_asked_for(stores):
-    assert not SoftTargets(stores["uint8"], CPU).is_resident
+def test_on_a_cpu_rows_stay_in_the_files(stores):
+    assert not fit_in_memory([stores["uint8"]], CPU)
 
 
-@pytest.mark.parametrize(("free", "is_resident"), [(0, False), (2 * 35 * 9 - 2, False), (2 * 35 * 9, True)])
-def test_rows_are_resident_where_they_take_half_of_the_free_memory_at_most(stores, monkeypatch, free, is_resident):
+@pytest.mark.parametrize(("free", "fit"), [(0, False), (4 * 35 * 9 - 2, False), (4 * 35 * 9, True)])
+def test_all_stores_of_a_stage_together_take_half_of_the_free_memory_at_most(stores, monkeypatch, free, fit):
     assert stores["uint8"].num_bytes == 35 * 9
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
-    assert soft_targets._fits(stores["uint8"].num_bytes, torch.device("cuda")) == is_resident
+    assert fit_in_memory([stores["uint8"]] * 2, torch.device("cuda")) == fit
 
 
 def test_precisions_without_a_device_decoder_say_so():

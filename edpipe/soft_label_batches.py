@@ -1,5 +1,7 @@
 """Stored logits as the training loop wants them: gathered for a whole batch, on its device."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -9,24 +11,23 @@ from edpipe.shapes import SampleIds, Views
 from edpipe.storage.soft_label_store import SoftLabelStore
 
 SHARE_OF_FREE_MEMORY = 0.5
-"""More of a GPU's free memory is left to the student."""
-_CHUNK_ROWS = 1 << 18
+"""Soft labels take no more of what is free on a GPU; the rest is the student's and the images'."""
+_UPLOAD_ROWS = 1 << 18
 
 
-class SoftTargets:
+class SoftLabelBatches:
     """One store's logits, resident in a GPU's memory if they fit there, else gathered from the mapped files.
 
     Args:
         store: of the teacher.
         device: where the batches are.
-        is_resident: None: on a GPU with room for it.
+        is_resident: whether to keep the rows there, where their precision can be decoded there.
     """
 
-    def __init__(self, store: SoftLabelStore, device: torch.device, is_resident: bool | None = None) -> None:
+    def __init__(self, store: SoftLabelStore, device: torch.device, is_resident: bool) -> None:
         self.store, self.device = store, device
         can_reside = isinstance(store.precision, Affine | Floats)
-        wanted = _fits(store.num_bytes, device) if is_resident is None else is_resident
-        self._parts = _upload(store, device) if wanted and can_reside else None
+        self._parts = _upload(store, device) if is_resident and can_reside else None
 
     @property
     def is_resident(self) -> bool:
@@ -40,8 +41,8 @@ class SoftTargets:
             MissingRowsError: a sample or a view is not in the store.
         """
         if self._parts is None:
-            return torch.from_numpy(self.store.logits(sample_ids, views)).to(self.device, non_blocking=True)
-        positions = torch.from_numpy(self.store.positions(sample_ids, views)).to(self.device, non_blocking=True)
+            return torch.from_numpy(self.store.logits(sample_ids, views)).to(self.device)
+        positions = torch.from_numpy(self.store.positions(sample_ids, views)).to(self.device)
         return decode(self.store.precision, {name: part[positions] for name, part in self._parts.items()})
 
 
@@ -61,9 +62,11 @@ def decode(precision: Precision, parts: dict[str, Shaped[Tensor, "row ..."]]) ->
     return codes.float().mul_(parts["scale"].float()[:, None]).add_(parts["zero"].float()[:, None])
 
 
-def _fits(num_bytes: int, device: torch.device) -> bool:
+def fit_in_memory(stores: Sequence[SoftLabelStore], device: torch.device) -> bool:
+    """Whether all of a stage's stores together leave enough of a GPU's memory; on other devices nothing is copied."""
     if device.type != "cuda":
         return False
+    num_bytes = sum(store.num_bytes for store in stores)
     return num_bytes <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
 
 
@@ -76,8 +79,8 @@ def _upload(store: SoftLabelStore, device: torch.device) -> dict[str, Tensor]:
         whole = torch.empty((store.num_forwards, *columns[0].shape[1:]), dtype=kind, device=device)
         start = 0
         for column in columns:
-            for at in range(0, len(column), _CHUNK_ROWS):
-                rows = torch.from_numpy(column[at : at + _CHUNK_ROWS].copy())
+            for at in range(0, len(column), _UPLOAD_ROWS):
+                rows = torch.from_numpy(column[at : at + _UPLOAD_ROWS].copy())
                 whole[start : start + len(rows)] = rows
                 start += len(rows)
         parts[name] = whole
