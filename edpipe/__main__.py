@@ -131,8 +131,7 @@ def _dump_soft_labels(dataset: str, teacher: str, subset: str, views: str) -> No
     from edpipe.steps.asking import TeacherFiles
     from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
 
-    paths = job.inputs
-    files = TeacherFiles(teacher, subset, paths["dataset"][0], _only(paths["partition"]), paths["teacher"][0])
+    files = TeacherFiles.of_job(job.arguments, job.inputs)
     dump_soft_labels(files, DumpKnobs(**job.knobs), ViewRange.parse(views), job.outputs[0])  # type: ignore[arg-type]
 
 
@@ -141,9 +140,8 @@ def _verify_soft_labels(dataset: str, teacher: str, subset: str) -> None:
     from edpipe.steps.asking import TeacherFiles
     from edpipe.steps.verify_soft_labels import verify_soft_labels
 
-    paths = job.inputs
-    files = TeacherFiles(teacher, subset, paths["dataset"][0], _only(paths["partition"]), paths["teacher"][0])
-    labels = tuple(path for path in paths["soft_labels"] if path.suffix == ".h5")
+    files = TeacherFiles.of_job(job.arguments, job.inputs)
+    labels = tuple(path for path in job.inputs["soft_labels"] if path.suffix == ".h5")
     verify_soft_labels(files, labels, job.knobs["views"], job.outputs[0])  # type: ignore[arg-type]
 
 

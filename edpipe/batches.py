@@ -19,7 +19,6 @@ from edpipe.views import ViewSpec, check_views, pad_crop_of, pad_crop_parameters
 CANARY_SAMPLES = 8
 RESIDENT_BYTES = 2**31
 """Raw images up to this size, in all, are kept on a GPU: CIFAR takes 0.18 GB, 60,000 squares of 64 pixels 0.74 GB."""
-_CPU = torch.device("cpu")
 
 
 class ViewBatches:

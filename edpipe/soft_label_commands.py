@@ -48,15 +48,7 @@ def verify(words: Sequence[str]) -> None:
     from edpipe.steps.asking import TeacherFiles
     from edpipe.steps.verify_soft_labels import verify_file
 
-    partition = job.inputs["partition"][0] if job.inputs["partition"] else None
-    words_of_job = job.arguments
-    files = TeacherFiles(
-        str(words_of_job["teacher"]),
-        str(words_of_job["subset"]),
-        job.inputs["dataset"][0],
-        partition,
-        job.inputs["teacher"][0],
-    )
+    files = TeacherFiles.of_job(job.arguments, job.inputs)
     print(f"{options.file}: {verify_file(files, options.file, options.rows, options.seed).say()}")
 
 
@@ -171,24 +163,23 @@ def _try_first(params: Params, experiment: str, uses: tuple[TeacherUse, ...]) ->
     dataset = params.experiments[experiment].dataset
     for use in uses:
         if layout.teacher_path(dataset, use.teacher, use.subset).exists():
-            return _try(params, dataset, use)
+            return ask_teacher(params, dataset, use, TRIED_ROWS)
     return None
 
 
-def _try(params: Params, dataset_name: str, use: TeacherUse) -> _Trial:
+def ask_teacher(params: Params, dataset_name: str, use: TeacherUse, num_rows: int) -> _Trial:
+    """What the teacher says of so many rows at most, spread over its samples and views."""
     from edpipe.batches import ViewBatches
     from edpipe.device import prepare_device
     from edpipe.steps.asking import TeacherFiles, interview, load_teacher
     from edpipe.views import ViewSpec
 
     job = jobs.verify_soft_labels(params, dataset_name, use.teacher, use.subset)
-    partition = job.inputs["partition"][0] if job.inputs["partition"] else None
     dataset = open_dataset(job.inputs["dataset"][0])
-    files = TeacherFiles(use.teacher, use.subset, dataset.path, partition, job.inputs["teacher"][0])
-    teacher = load_teacher(files, dataset)
+    teacher = load_teacher(TeacherFiles.of_job(job.arguments, job.inputs), dataset)
     spec = ViewSpec.from_knobs(params.soft_labels[dataset_name].student_views, dataset.image_size)
     pool = dataset.sample_ids("train", teacher.class_ids)
-    ids = pool[np.linspace(0, len(pool) - 1, min(TRIED_ROWS, len(pool))).astype(np.int64)]
+    ids = pool[np.linspace(0, len(pool) - 1, min(num_rows, len(pool))).astype(np.int64)]
     views = np.arange(len(ids), dtype=np.int64) % spec.num_views
     has_maps = params.soft_labels[dataset_name].storage.attention
     with interview(teacher, ViewBatches(dataset, spec, prepare_device(), (pool,)), has_maps) as asked:

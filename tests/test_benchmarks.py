@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,8 +79,10 @@ def test_a_ratio_is_that_of_paired_runs(bench_store):
 
 
 def test_the_table_has_a_row_for_each_precision(precision_table, monkeypatch, capsys):
-    rows = np.random.default_rng(0).normal(0, 3, (50, 10)).astype(np.float32), np.arange(50)
-    monkeypatch.setattr(precision_table, "logits_of", lambda *words: rows)
+    logits = np.random.default_rng(0).normal(0, 3, (50, 10)).astype(np.float32)
+    trial = SimpleNamespace(logits=logits, sample_ids=np.arange(50))
+    monkeypatch.setattr(precision_table, "load_params", lambda: None)
+    monkeypatch.setattr(precision_table, "ask_teacher", lambda *words: trial)
     monkeypatch.setattr(sys, "argv", ["precision_table.py", "digits", "general", "all", "--rows", "50"])
     precision_table.main()
     header, rule, *lines = capsys.readouterr().out.splitlines()

@@ -1,6 +1,6 @@
 """What dumping and verifying soft labels have in common: a loaded teacher, and what it says of a view."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,13 @@ class TeacherFiles:
     dataset_path: Path
     partition_path: Path | None
     weights_path: Path
+
+    @classmethod
+    def of_job(cls, arguments: Mapping[str, object], inputs: Mapping[str, tuple[Path, ...]]) -> "TeacherFiles":
+        """From what a job of this teacher is told and reads."""
+        partition = inputs["partition"][0] if inputs["partition"] else None
+        names = str(arguments["teacher"]), str(arguments["subset"])
+        return cls(*names, inputs["dataset"][0], partition, inputs["teacher"][0])
 
 
 @dataclass(frozen=True)
