@@ -1,6 +1,12 @@
 """Folders in which everything seems made: artifacts that hold their own path, and records as the steps write them."""
 
+import atexit
 import json
+import shutil
+import tempfile
+from contextlib import chdir
+from functools import cache
+from pathlib import Path
 
 from project import ROOT
 
@@ -101,9 +107,19 @@ def edit_record(artifact_path, edit):
     write_record(path, record)
 
 
-def pretend_all(folder, experiments):
-    """Everything of these experiments, with the code of this package beside it; the folder must be the current one."""
+@cache
+def _template(experiments):
+    """Made once: writing so many files to disk takes a second."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "edpipe").symlink_to(ROOT / "edpipe")
     write_params(folder)
-    for job in jobs.jobs_of(params_with(), experiments):
-        pretend(job)
+    with chdir(folder):
+        for job in jobs.jobs_of(params_with(), experiments):
+            pretend(job)
+    return folder
+
+
+def pretend_all(folder, experiments):
+    """Everything of these experiments, with the code of this package beside it."""
+    shutil.copytree(_template(tuple(experiments)), folder, symlinks=True, dirs_exist_ok=True)
