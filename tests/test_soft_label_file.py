@@ -35,6 +35,7 @@ from soft_label_examples import (
 import edpipe.storage.soft_label_format as format_
 from edpipe.errors import CorruptFileError, EdpipeError, MissingRowsError, TeacherError
 from edpipe.precisions import row_bytes, row_kl
+from edpipe.storage import soft_label_file
 from edpipe.storage.hdf5 import ALIGNMENT
 from edpipe.storage.soft_label_file import open_soft_labels
 from edpipe.storage.soft_label_format import USER_BLOCK_BYTES, Header, lay_out
@@ -401,3 +402,25 @@ def test_a_block_has_4096_rows():
         assert header.num_blocks == 2
         assert lay_out(header, None).large.keys() == {"logits", "scale", "zero"}
     assert format_.BLOCK_ROWS == BLOCK
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_stays_the_one_that_was_checked(tmp_path, monkeypatch):
+    first, second = (path_of(tmp_path / name) for name in "ab")
+    header = make_header("float32")
+    with small_blocks():
+        write(first, header)
+        write(second, replace(header, provenance=replace(header.provenance, teacher_digest="f" * 16)), 2 * draw(header))
+        expected = open_soft_labels(first)
+        rows = expected.logits(IDS, np.zeros(len(IDS), dtype=np.int64))
+        check_head = soft_label_file.check_head
+
+        def check_and_replace(path, mapped):
+            found = check_head(path, mapped)
+            os.replace(second, first)
+            return found
+
+        monkeypatch.setattr(soft_label_file, "check_head", check_and_replace)
+        labels = open_soft_labels(first)
+    assert labels.digest == expected.digest
+    assert labels.provenance == expected.provenance
+    assert np.array_equal(labels.logits(IDS, np.zeros(len(IDS), dtype=np.int64)), rows)

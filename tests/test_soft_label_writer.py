@@ -176,7 +176,7 @@ def create_soft_labels_expecting(path, header, wanted, written):
     yield missing
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, EdpipeError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, EdpipeError, ConnectionError])
 def test_an_error_inside_the_block_is_the_one_that_is_seen_and_keeps_what_is_finished(path, error):
     header = make_header()
 
@@ -210,6 +210,28 @@ def test_a_cached_object_behind_a_hard_link_is_not_touched(path):
     other = replace(header, provenance=replace(PROVENANCE, teacher_digest="f" * 16))
     write(path, other)
     assert path.with_name("cached").read_bytes() == old
+
+
+def test_a_cached_object_behind_a_symbolic_link_is_not_taken_back_for_a_partial_file(path, monkeypatch):
+    """After a kill between naming the file and removing the journal, DVC may put a link in the file's place."""
+    header = make_header()
+
+    def stop(folder):
+        raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edpipe.storage.soft_label_writer._remove_folder", stop)
+        with pytest.raises(StopError):
+            write(path, header)
+    expected, cached = path.read_bytes(), path.with_name("cached")
+    path.unlink()
+    write(cached, replace(header, provenance=replace(PROVENANCE, teacher_digest="f" * 16)))
+    old = cached.read_bytes()
+    path.symlink_to(cached)
+    assert len(dump(path, header)) == BLOCKS
+    assert cached.read_bytes() == old
+    assert path.read_bytes() == expected
+    assert not path.is_symlink()
 
 
 def row_offset(header, column, view, row):

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -277,6 +278,21 @@ def load_and_ask(world, files, ids, views, attention=False, space=NINE, device=C
     batches = ViewBatches(dataset, labels_spec, device, (dataset.sample_ids("train", teacher.class_ids),))
     with interview(teacher, batches, attention) as asked:
         return asked.ask(ids, views)
+
+
+def test_other_samples_are_looked_at_in_each_file(world, teacher, monkeypatch):
+    paths = world.dump(teacher, use=ViewUse(per_file=3))
+    ask, looked_at = asking.Interview.ask, []
+
+    def watched(self, ids, views):
+        looked_at.append(set(zip(ids.tolist(), (views - views.min() // 3 * 3).tolist(), strict=True)))
+        return ask(self, ids, views)
+
+    monkeypatch.setattr(asking.Interview, "ask", watched)
+    for path in paths:
+        verify_file(teacher, path, 30, 0)
+    assert len(looked_at) == 3
+    assert all(len(a & b) < 15 for a, b in pairwise(looked_at))
 
 
 # What belongs to something else
