@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edpipe import __version__, jobs, layout
 from edpipe.errors import EdpipeError
+from edpipe.interruption import Interrupted, interruptible
 from edpipe.jobs import Job
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
@@ -17,9 +18,8 @@ from edpipe.plan_command import add_plan
 from edpipe.verify_command import add_verify
 from edpipe.views import ViewRange
 
-EXIT_INTERRUPTED = 130
 EXIT_MENDABLE = 2
-"""A mistake that the user can mend; a bug ends with Python's 1, SIGTERM with 143."""
+"""A mistake that the user can mend; a bug ends with Python's 1, Ctrl-C with 130, SIGTERM with 143."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,16 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     run: Callable[..., None] = options.pop("run")
     try:
-        run(**options)
+        with interruptible():
+            run(**options)
     except EdpipeError as error:
         for line in str(error).splitlines():
             print(f"edpipe: {line}", file=sys.stderr)
         return EXIT_MENDABLE
     except BrokenPipeError:
         return 0
-    except KeyboardInterrupt:
+    except Interrupted as interruption:
         print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return interruption.exit_code
     return 0
 
 

@@ -11,7 +11,7 @@ CORE = (
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
 )  # fmt: skip
 LAYERS = (
-    ("errors", "shapes", "threads", "layout", "progress", "sources", "__init__"),
+    ("errors", "shapes", "threads", "layout", "progress", "sources", "interruption", "__init__"),
     ("params.*",),
     CORE,
     ("models.*", "methods.*"),

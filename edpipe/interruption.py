@@ -1,0 +1,72 @@
+"""SIGTERM and Ctrl-C: at once where nothing is lost, at the next safe moment inside the training loop."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(BaseException):
+    """The process was asked to end. No Exception, so that nothing takes it for a failure of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What shells and schedulers expect: 143 after SIGTERM, 130 after Ctrl-C."""
+        return 128 + self.number
+
+
+class Postponed:
+    """Signals that came while they were postponed."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal has come."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise Interrupted inside the block, so that half-written files are cleared away."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    with _handled_by(interrupt):
+        yield
+
+
+@contextmanager
+def postponing() -> Iterator[Postponed]:
+    """A first SIGTERM or Ctrl-C is only noted, for the block to ask for; a second one raises Interrupted at once."""
+    postponed = Postponed()
+
+    def note(number: int, _: FrameType | None) -> None:
+        if postponed.number is not None:
+            raise Interrupted(number)
+        postponed.number = number
+
+    with _handled_by(note):
+        yield postponed
+
+
+@contextmanager
+def _handled_by(handler: object) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

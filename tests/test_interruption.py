@@ -1,0 +1,54 @@
+"""SIGTERM and Ctrl-C end a process with the exit codes that schedulers know, at a moment when nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from edpipe.interruption import SIGNALS, Interrupted, interruptible, postponing
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_interrupts_the_block(number, code):
+    with pytest.raises(Interrupted) as raised, interruptible():
+        os.kill(os.getpid(), number)
+    assert raised.value.exit_code == code
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_postponed_signal_is_noted_and_a_second_one_interrupts(number):
+    with postponing() as postponed:
+        postponed.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted):
+            postponed.check()
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), number)
+
+
+def test_handlers_are_what_they_were_before():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with interruptible(), postponing():
+        pass
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_an_interruption_is_no_exception_that_a_step_would_take_for_its_own():
+    assert not issubclass(Interrupted, Exception)
+
+
+PROGRAM = """
+import os, signal, sys
+from edpipe import __main__ as command
+command.STEPS["report"] = (lambda experiment: os.kill(os.getpid(), int(experiment)), ("experiment",), "any")
+sys.exit(command.main(["report", "--experiment", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_says_one_line_and_exits_as_schedulers_expect(number, code):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr == "edpipe: interrupted; what is finished is kept, the same command goes on from there\n"
