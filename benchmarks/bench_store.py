@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 
 from edpipe.batches import ViewBatches
+from edpipe.forward import forward
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, StorageKnobs, StudentViews, ViewSpace
@@ -42,7 +43,6 @@ from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels
 from edpipe.storage.soft_label_format import Header, Provenance
 from edpipe.storage.soft_label_store import SoftLabelStore
 from edpipe.storage.soft_label_writer import create_soft_labels
-from edpipe.training import forward
 from edpipe.views import ViewRange, ViewSpec, view_of
 
 ROWS = 256

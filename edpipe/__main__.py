@@ -12,6 +12,7 @@ from edpipe import __version__, jobs, layout
 from edpipe.errors import EdpipeError
 from edpipe.interruption import Interrupted, interruptible
 from edpipe.jobs import Job
+from edpipe.ledger import booked, parts_of
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.plan_command import add_plan
@@ -74,34 +75,43 @@ def _only(paths: tuple[Path, ...]) -> Path | None:
     return paths[0] if paths else None
 
 
-def _pack_dataset(dataset: str) -> None:
-    job = jobs.pack_dataset(_begin(), dataset)
+def _booked(make: Callable[..., Job], run: Callable[[Job], None]) -> Callable[..., None]:
+    """A step as a command: finds the job that the words name, runs it, and notes what that took."""
+
+    def command(**words: str | int) -> None:
+        job = make(_begin(), **words)
+        with booked(job):
+            run(job)
+
+    return command
+
+
+def _pack_dataset(job: Job) -> None:
     from edpipe.steps.pack_dataset import pack_dataset
 
-    knobs = job.knobs["dataset"]
+    dataset, knobs = str(job.arguments["dataset"]), job.knobs["dataset"]
     pack_dataset(dataset, knobs, layout.raw_path(dataset, knobs.root), job.outputs[0])  # type: ignore[attr-defined, arg-type]
 
 
-def _partition_dataset(dataset: str, partition: str) -> None:
-    job = jobs.partition_dataset(_begin(), dataset, partition)
+def _partition_dataset(job: Job) -> None:
     from edpipe.steps.partition_dataset import partition_dataset
 
     partition_dataset(job.inputs["dataset"][0], job.knobs["partition"], job.outputs[0])  # type: ignore[arg-type]
 
 
-def _make_teacher(step: str) -> Callable[[str, str, str], None]:
-    def run(dataset: str, teacher: str, subset: str) -> None:
-        job = jobs.make_teacher(_begin(), dataset, teacher, subset)
+def _teacher_by(step: str) -> Callable[..., Job]:
+    def make(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+        job = jobs.make_teacher(params, dataset, teacher, subset)
         if job.step != step:
             raise EdpipeError(
                 f"teachers.{teacher}.network.source: this teacher is made by `edpipe {job.step}`, not {step}"
             )
-        _run_teacher(job)
+        return job
 
-    return run
+    return make
 
 
-def _run_teacher(job: Job) -> None:
+def _make_teacher(job: Job) -> None:
     from edpipe.models.names import check_model_name
     from edpipe.steps.teaching import open_course
 
@@ -127,17 +137,16 @@ def _run_teacher(job: Job) -> None:
         fetch_teacher(course, network, job.outputs[0])  # type: ignore[arg-type]
 
 
-def _dump_soft_labels(dataset: str, teacher: str, subset: str, views: str) -> None:
-    job = jobs.dump_soft_labels(_begin(), dataset, teacher, subset, views)
+def _dump_soft_labels(job: Job) -> None:
     from edpipe.steps.asking import TeacherFiles
     from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
 
     files = TeacherFiles.of_job(job.arguments, job.inputs)
-    dump_soft_labels(files, DumpKnobs(**job.knobs), ViewRange.parse(views), job.outputs[0])  # type: ignore[arg-type]
+    views = ViewRange.parse(str(job.arguments["views"]))
+    dump_soft_labels(files, DumpKnobs(**job.knobs), views, job.outputs[0])  # type: ignore[arg-type]
 
 
-def _verify_soft_labels(dataset: str, teacher: str, subset: str) -> None:
-    job = jobs.verify_soft_labels(_begin(), dataset, teacher, subset)
+def _verify_soft_labels(job: Job) -> None:
     from edpipe.steps.asking import TeacherFiles
     from edpipe.steps.verify_soft_labels import verify_soft_labels
 
@@ -146,10 +155,10 @@ def _verify_soft_labels(dataset: str, teacher: str, subset: str) -> None:
     verify_soft_labels(files, labels, job.knobs["views"], job.outputs[0])  # type: ignore[arg-type]
 
 
-def _run_stage(experiment: str, seed: int, stage: str) -> None:
-    job = jobs.run_stage(_begin(), experiment, seed, stage)
+def _run_stage(job: Job) -> None:
     from edpipe.models.names import check_model_name
-    from edpipe.steps.run_stage import StageFiles, StageKnobsOfJob, run_stage
+    from edpipe.steps.classroom import StageKnobsOfJob
+    from edpipe.steps.run_stage import StageFiles, run_stage
 
     knobs = StageKnobsOfJob(**job.knobs)  # type: ignore[arg-type]
     check_model_name(knobs.student.model)
@@ -163,26 +172,29 @@ def _run_stage(experiment: str, seed: int, stage: str) -> None:
         paths["teachers"],
         job.outputs[0],
     )
-    run_stage(f"{experiment} seed {seed} {stage}", seed, knobs, files)
+    experiment, seed, stage = job.arguments.values()
+    run_stage(f"{experiment} seed {seed} {stage}", int(seed), knobs, files)
 
 
-def _evaluate(experiment: str, seed: int) -> None:
-    job = jobs.evaluate(_begin(), experiment, seed)
+def _evaluate(job: Job) -> None:
     from edpipe.steps.evaluate import evaluate
 
     students = tuple(path for path in job.inputs["students"] if path.suffix != ".json")
-    evaluate(seed, job.inputs["dataset"][0], job.inputs["partition"][0], students, job.outputs[0])
+    evaluate(int(job.arguments["seed"]), job.inputs["dataset"][0], job.inputs["partition"][0], students, job.outputs[0])
 
 
 def _result(experiment: str) -> None:
-    job = jobs.result(_begin(), experiment)
-    from edpipe.steps.result import result
+    params = _begin()
+    job = jobs.result(params, experiment)
+    with booked(job):
+        from edpipe.steps.result import result
 
-    result(experiment, str(job.knobs["method"]), job.inputs["evaluations"], *job.outputs)
+        before = [other for other in jobs.jobs_of(params, [experiment]) if other.step not in ("result", "report")]
+        method = str(job.knobs["method"])
+        result(experiment, method, job.inputs["evaluations"], parts_of(before), *job.outputs)
 
 
-def _report(experiment: str) -> None:
-    job = jobs.report(_begin(), experiment)
+def _report(job: Job) -> None:
     from edpipe.steps.report import report
 
     report(job.inputs["result"][0], job.outputs[0])
@@ -198,28 +210,44 @@ def _check() -> None:
 
 
 STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
-    "pack_dataset": (_pack_dataset, ("dataset",), "pack raw images into one file"),
-    "partition_dataset": (_partition_dataset, ("dataset", "partition"), "deal the classes out to subsets"),
-    "train_teacher": (_make_teacher("train_teacher"), ("dataset", "teacher", "subset"), "train a teacher from scratch"),
+    "pack_dataset": (_booked(jobs.pack_dataset, _pack_dataset), ("dataset",), "pack raw images into one file"),
+    "partition_dataset": (
+        _booked(jobs.partition_dataset, _partition_dataset),
+        ("dataset", "partition"),
+        "deal the classes out to subsets",
+    ),
+    "train_teacher": (
+        _booked(_teacher_by("train_teacher"), _make_teacher),
+        ("dataset", "teacher", "subset"),
+        "train a teacher from scratch",
+    ),
     "fetch_teacher": (
-        _make_teacher("fetch_teacher"),
+        _booked(_teacher_by("fetch_teacher"), _make_teacher),
         ("dataset", "teacher", "subset"),
         "fetch and fine-tune a teacher",
     ),
     "dump_soft_labels": (
-        _dump_soft_labels,
+        _booked(jobs.dump_soft_labels, _dump_soft_labels),
         ("dataset", "teacher", "subset", "views"),
         "store a teacher's logits on some views, such as 0-7",
     ),
     "verify_soft_labels": (
-        _verify_soft_labels,
+        _booked(jobs.verify_soft_labels, _verify_soft_labels),
         ("dataset", "teacher", "subset"),
         "hold stored logits against the teacher",
     ),
-    "run_stage": (_run_stage, ("experiment", "seed", "stage"), "train a student through one stage"),
-    "evaluate": (_evaluate, ("experiment", "seed"), "measure every stage's student on the test split"),
+    "run_stage": (
+        _booked(jobs.run_stage, _run_stage),
+        ("experiment", "seed", "stage"),
+        "train a student through one stage",
+    ),
+    "evaluate": (
+        _booked(jobs.evaluate, _evaluate),
+        ("experiment", "seed"),
+        "measure every stage's student on the test split",
+    ),
     "result": (_result, ("experiment",), "gather the seeds of an experiment"),
-    "report": (_report, ("experiment",), "draw the page of an experiment"),
+    "report": (_booked(jobs.report, _report), ("experiment",), "draw the page of an experiment"),
 }
 
 

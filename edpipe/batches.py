@@ -14,6 +14,7 @@ from edpipe.params.soft_labels import PadCrop, is_finite
 from edpipe.pixels import apply_cutmix, apply_mixup, apply_pad_crop, apply_resized_crop, gather_pad_crop
 from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.records import digest_bytes
+from edpipe.threads import num_threads
 from edpipe.views import ViewSpec, check_views, pad_crop_of, pad_crop_parameters, resized_crop_boxes
 
 CANARY_SAMPLES = 8
@@ -46,6 +47,17 @@ class ViewBatches:
         self.spec = spec
         self.device = device
         self._pools = PartnerPools(pools)
+
+    @property
+    def num_workers(self) -> int:
+        """Threads in which batches are worth making ahead: none where views cost next to nothing.
+
+        Decoding and colour take their time on the CPU: as many as there are threads. A GPU need not wait for a gather.
+        """
+        augment = self.spec.augment
+        if self.dataset.encoding != "raw" or not isinstance(augment, PadCrop) or not is_finite(augment):
+            return num_threads()
+        return int(self.device.type != "cpu" and self._resident is None)
 
     def views(
         self, sample_ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import nn
 
 from edpipe.errors import EdpipeError
 from edpipe.threads import num_threads
@@ -39,3 +40,18 @@ def _device(named: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EdpipeError(f"EDPIPE_DEVICE={named!r}: torch sees no GPU here; use cpu, or leave it unset")
     return device
+
+
+def callable_network(network: nn.Module) -> nn.Module:
+    """The network to call while training: compiled if EDPIPE_COMPILE is 1, on a GPU with CUDA graphs, else itself.
+
+    Raises:
+        EdpipeError: EDPIPE_COMPILE is neither 0 nor 1.
+    """
+    wish = os.environ.get("EDPIPE_COMPILE", "0")
+    if wish not in ("0", "1"):
+        raise EdpipeError(f"EDPIPE_COMPILE={wish!r}: must be 0 or 1; mend or unset it")
+    if wish == "0":
+        return network
+    is_on_gpu = next(network.parameters()).device.type == "cuda"
+    return torch.compile(network, mode="reduce-overhead" if is_on_gpu else "default")  # type: ignore[return-value]

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,10 +29,9 @@ class Postponed:
     def __init__(self) -> None:
         self.number: int | None = None
 
-    def check(self) -> None:
-        """Raises Interrupted if a signal has come."""
-        if self.number is not None:
-            raise Interrupted(self.number)
+    def interrupt(self) -> NoReturn:
+        """Raises Interrupted: by the signal that has come, or by SIGTERM if it came to another process."""
+        raise Interrupted(self.number if self.number is not None else signal.SIGTERM)
 
 
 @contextmanager

@@ -62,15 +62,17 @@ def slice_kd_loss(
     return _divergence(log_probs[:, columns], teacher_logits, temperature)
 
 
-def combine(task: Float[Tensor, " sample"], kd: Float[Tensor, " sample"], task_weight: float) -> Float[Tensor, ""]:
-    """task_weight · task + (1 - task_weight) · kd, mean over samples.
+def combine(
+    task: Float[Tensor, " sample"], kd: Float[Tensor, " sample"], task_weight: float
+) -> Float[Tensor, " sample"]:
+    """task_weight · task + (1 - task_weight) · kd of each sample.
 
     Raises:
         ValueError: task_weight outside [0, 1].
     """
     if not 0 <= task_weight <= 1:
         raise ValueError(f"task_weight must be in [0, 1], got {task_weight}")
-    return (task_weight * task + (1 - task_weight) * kd).mean()
+    return task_weight * task + (1 - task_weight) * kd
 
 
 def _divergence(

@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     MIX = 11
     MIX_PLACE = 12
     SAMPLED_CLASS = 20
+    TRAINING_NOISE = 30
 
 
 def philox4x32(

@@ -2,30 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edpipe.threads import is_main_process
+
 LINE_EVERY_S = 10.0
-
-
-@runtime_checkable
-class TrainingProgress(Protocol):
-    """What the training loop yields."""
-
-    @property
-    def images(self) -> int:
-        """Seen so far."""
-        ...
-
-    @property
-    def loss(self) -> float:
-        """Of the latest batch, nats."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -37,8 +23,9 @@ class Tick:
 
 
 def announce(text: str) -> None:
-    """One plain line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """One plain line on standard error; of several processes that train together, only the first speaks."""
+    if is_main_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -48,7 +35,7 @@ def show_progress(title: str, total: int) -> Iterator[Callable[[Tick], None]]:
     On a terminal a rich bar with images per second and time left; elsewhere a line every ten seconds, and a last one.
     """
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and is_main_process():
         with _bar(console) as bar:
             task = bar.add_task(title, total=total, text="", rate="")
             started_s = time.perf_counter()
@@ -99,14 +86,3 @@ class _Lines:
 
 def _rate(done: int, elapsed_s: float) -> str:
     return f"{done / max(elapsed_s, 1e-9):,.0f} images/s"
-
-
-def watch(title: str, total: int, epoch_images: int, progress: Iterable[TrainingProgress]) -> float:
-    """Runs a training loop to its end, showing epoch and loss; returns the mean loss of its last tenth, nats."""
-    losses: list[float] = []
-    with show_progress(title, total) as show:
-        for now in progress:
-            losses.append(now.loss)
-            show(Tick(now.images, f"epoch {now.images / epoch_images:.1f}, loss {now.loss:.4f}"))
-    tail = losses[-max(1, len(losses) // 10) :]
-    return sum(tail) / len(tail)

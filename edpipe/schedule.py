@@ -1,6 +1,7 @@
 """When what is shown, and how fast is learnt: budgets, learning rates and the endless stream of samples."""
 
 import math
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -14,13 +15,17 @@ from edpipe.views import sample_order
 # The first iteration of a warmup must not be wasted on a rate of exactly 0.
 _WARMUP_START = 0.01
 _NUM_CACHED_EPOCHS = 2
+# As in torch.optim.lr_scheduler.OneCycleLR: shares of the peak at the start and at the end.
+_ONE_CYCLE_START = 1 / 25
+_ONE_CYCLE_END = 1 / 250_000
 
 
 def rate_factor(recipe: RecipeKnobs, fraction: float) -> float:
     """What the peak learning rate is multiplied by when `fraction` of the window has passed; in [0, 1].
 
     The warmup rises linearly from 0.01 to 1. Cosine falls from 1 to 0 over the rest of the window; step multiplies by
-    gamma at each milestone, counted from the start of the window.
+    gamma at each milestone, counted from the start of the window. One-cycle rises from 1/25 during the warmup and falls
+    to 1/250,000 over the rest, both along half a cosine (Smith and Topin 2018, as torch has it).
 
     >>> rate_factor(RecipeKnobs(schedule="cosine"), 0.5)
     0.5
@@ -30,7 +35,19 @@ def rate_factor(recipe: RecipeKnobs, fraction: float) -> float:
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction of the window must be in [0, 1), got {fraction}")
+    if recipe.schedule == "one_cycle":
+        return _one_cycle(recipe.warmup, fraction)
     return _rise(recipe, fraction) * _decay(recipe, fraction)
+
+
+def _one_cycle(warmup: float, fraction: float) -> float:
+    if fraction < warmup:
+        return _half_cosine(_ONE_CYCLE_START, 1.0, fraction / warmup)
+    return _half_cosine(1.0, _ONE_CYCLE_END, (fraction - warmup) / (1 - warmup))
+
+
+def _half_cosine(first: float, last: float, progress: float) -> float:
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _rise(recipe: RecipeKnobs, fraction: float) -> float:
@@ -43,8 +60,7 @@ def _decay(recipe: RecipeKnobs, fraction: float) -> float:
     if recipe.schedule == "step":
         return recipe.gamma ** sum(milestone <= fraction for milestone in recipe.milestones)
     if recipe.schedule == "cosine":
-        progress = max(0.0, fraction - recipe.warmup) / (1 - recipe.warmup)
-        return 0.5 * (1 + math.cos(math.pi * progress))
+        return _half_cosine(1.0, 0.0, max(0.0, fraction - recipe.warmup) / (1 - recipe.warmup))
     return 1.0
 
 
@@ -117,6 +133,7 @@ class SampleStream:
         self._seed = seed
         self._groups = (together,) if mixing == "mixed" else subset_ids
         self._orders: dict[int, SampleIds] = {}
+        self._lock = Lock()  # batches are made in several threads
         self.num_samples = len(together)
 
     def slice(self, start: int, stop: int) -> tuple[Int64[np.ndarray, " sample"], SampleIds]:
@@ -137,8 +154,9 @@ class SampleStream:
 
     def _order(self, epoch: int) -> Int64[np.ndarray, "..."]:
         """All samples in the order of one epoch; the last two epochs asked for are kept."""
-        if epoch not in self._orders:
-            while len(self._orders) >= _NUM_CACHED_EPOCHS:
-                self._orders.pop(next(iter(self._orders)))
-            self._orders[epoch] = np.concatenate([sample_order(self._seed, epoch, ids) for ids in self._groups])
-        return self._orders[epoch]
+        with self._lock:
+            if epoch not in self._orders:
+                while len(self._orders) >= _NUM_CACHED_EPOCHS:
+                    self._orders.pop(next(iter(self._orders)))
+                self._orders[epoch] = np.concatenate([sample_order(self._seed, epoch, ids) for ids in self._groups])
+            return self._orders[epoch]

@@ -1,12 +1,13 @@
-"""How many threads a step may use: from the environment, never from a knob, never in a result."""
+"""How many threads and processes a step may use: from the environment, never from a knob, never in a result."""
 
 import os
 
 from edpipe.errors import EdpipeError
 
 THREAD_VARIABLES = ("EDPIPE_THREADS", "OMP_NUM_THREADS")
+PROCESSES_VARIABLE = "EDPIPE_PROCESSES"
 MOST_THREADS = 1024
-"""More are a slip of the finger, and cannot be started."""
+"""More, of threads or processes, are a slip of the finger, and cannot be started."""
 
 
 def num_threads() -> int:
@@ -16,11 +17,32 @@ def num_threads() -> int:
         EdpipeError: the variable is not a whole number from 1 to 1024.
     """
     for variable in THREAD_VARIABLES:
-        text = os.environ.get(variable)
-        if text:
-            if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_THREADS):
-                raise EdpipeError(
-                    f"{variable}={text!r}: must be a whole number from 1 to {MOST_THREADS}; mend or unset it"
-                )
-            return int(text)
+        if os.environ.get(variable):
+            return _count(variable)
     return len(os.sched_getaffinity(0))
+
+
+def num_processes() -> int:
+    """Processes that are to train one network together: EDPIPE_PROCESSES, else 1.
+
+    Raises:
+        EdpipeError: the variable is not a whole number from 1 to 1024.
+    """
+    return _count(PROCESSES_VARIABLE) if os.environ.get(PROCESSES_VARIABLE) else 1
+
+
+def is_started_by_torchrun() -> bool:
+    """Whether this process is one of several that train together."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_main_process() -> bool:
+    """Whether this process is alone or the first of those started together: the one that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _count(variable: str) -> int:
+    text = os.environ[variable]
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_THREADS):
+        raise EdpipeError(f"{variable}={text!r}: must be a whole number from 1 to {MOST_THREADS}; mend or unset it")
+    return int(text)

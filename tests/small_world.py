@@ -11,6 +11,7 @@ import torch
 from layouts import make_image_folder
 
 from edpipe.batches import ViewBatches
+from edpipe.forward import forward
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.models.zoo import build_network
 from edpipe.params.dataset import DatasetKnobs
@@ -30,7 +31,6 @@ from edpipe.storage.dataset_file import open_dataset
 from edpipe.storage.partition_file import read_partition
 from edpipe.storage.records import make_record, record_path
 from edpipe.storage.weights import write_weights
-from edpipe.training import forward
 from edpipe.views import ViewSpec, count_views, view_ranges
 
 CPU = torch.device("cpu")

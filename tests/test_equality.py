@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tasks
 import torch
 from small_world import CPU, NINE, SHIFTS, every_row, make_world
 
 from edpipe.batches import ViewBatches
+from edpipe.forward import forward
 from edpipe.losses import combine, kd_loss, task_loss
 from edpipe.models.student import grow
-from edpipe.params.soft_labels import Mixing, StorageKnobs, ViewSpace, ViewUse
+from edpipe.params.soft_labels import Mixing, StorageKnobs, StudentViews, ViewSpace, ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.pixels import normalise
 from edpipe.precisions import row_kl
@@ -24,7 +26,7 @@ from edpipe.steps import run_stage as stage_step
 from edpipe.steps.asking import DUMP_BATCH, interview, load_teacher
 from edpipe.storage.dataset_file import open_dataset
 from edpipe.storage.soft_label_store import open_store
-from edpipe.training import Budget, fit, forward
+from edpipe.training import Budget
 from edpipe.views import ViewSpec, view_of
 
 pytestmark = pytest.mark.slow
@@ -53,7 +55,7 @@ class LiveTargets(SoftLabelBatches):
     def __init__(self, world, files, space, use=ViewUse(per_file=9)):  # noqa: B008  (frozen)
         dataset = open_dataset(world.dataset)
         teacher = load_teacher(files, dataset)
-        views = stage_step.StudentViews(space=space, number=use.number, choice=use.choice)
+        views = StudentViews(space=space, number=use.number, choice=use.choice)
         self.ids = dataset.sample_ids("train", teacher.class_ids)
         self.class_ids = np.array(teacher.class_ids, dtype=np.int32)
         batches = ViewBatches(dataset, ViewSpec.from_knobs(views, dataset.image_size), CPU, (self.ids,))
@@ -75,7 +77,7 @@ class LiveTargets(SoftLabelBatches):
 
 def train(knobs, files, live=None, before=None):
     """Losses of every iteration and the student's weights; `live` takes the place of the stores."""
-    classroom = stage_step._open(0, knobs, files)
+    classroom = stage_step._open(0, knobs, files, CPU)
     if live is not None:
         lessons = zip(classroom.lessons, live, strict=True)
         classroom.lessons = [replace(lesson, labels=targets) for lesson, targets in lessons]
@@ -85,19 +87,14 @@ def train(knobs, files, live=None, before=None):
     student.to(memory_format=torch.channels_last)
     budget = knobs.plan.budget
     total = num_images(budget, classroom.stream.num_samples)
-    progress = fit(
-        student,
-        knobs.recipe,
-        Budget(total, budget.learning_rate, knobs.plan.window),
-        lambda start, stop: classroom.loss(student, start, stop),
-    )
+    progress = tasks.train(student, knobs.recipe, Budget(total, budget.learning_rate, knobs.plan.window), classroom)
     losses = [step.loss for step in progress]
     return losses, {name: value.clone() for name, value in student.weights().items()}
 
 
 def train_online(knobs, files, live):
     """Plain KD with the teacher beside the student, without the package's classroom: losses and weights."""
-    classroom = stage_step._open(0, knobs, files)
+    classroom = stage_step._open(0, knobs, files, CPU)
     student, _ = stage_step._student(0, knobs, files, classroom)
     student.to(memory_format=torch.channels_last)
     dataset, plan = open_dataset(files.dataset), knobs.plan
@@ -105,15 +102,16 @@ def train_online(knobs, files, live):
     spec = ViewSpec.from_knobs(knobs.views, dataset.image_size)
     batches = ViewBatches(dataset, spec, CPU)
 
-    def batch_loss(start, stop):
+    def loss(network, start, stop):
         epochs, ids = stream.slice(start, stop)
         views = view_of(classroom.seed, epochs, ids, spec.num_views, knobs.views.choice)
-        outputs = forward(student, normalise(batches.views(ids, views), dataset.mean, dataset.std), knobs.recipe)
+        outputs = forward(network, normalise(batches.views(ids, views), dataset.mean, dataset.std), knobs.recipe)
         task = task_loss(outputs, torch.from_numpy(dataset.labels[ids].astype(np.int64)))
         return combine(task, kd_loss(outputs, live.logits(ids, views), plan.temperature), plan.task_weight)
 
     total = num_images(plan.budget, stream.num_samples)
-    losses = [step.loss for step in fit(student, knobs.recipe, Budget(total, plan.budget.learning_rate), batch_loss)]
+    budget = Budget(total, plan.budget.learning_rate)
+    losses = [step.loss for step in tasks.train(student, knobs.recipe, budget, tasks.Positions(loss))]
     return losses, {name: value.clone() for name, value in student.weights().items()}
 
 
@@ -250,14 +248,14 @@ def seen_views(world, choice, epochs):
     knobs, files = world.stage(
         [teacher], world.store(teacher, use=use), use=use, budget=StageKnobs(epochs=epochs), **taught
     )
-    classroom = stage_step._open(0, knobs, files)
+    classroom = stage_step._open(0, knobs, files, CPU)
     watched = Watched(classroom.lessons[0].labels)
     classroom.lessons = [replace(classroom.lessons[0], labels=watched)]
     student, _ = stage_step._student(0, knobs, files, classroom)
     num = classroom.stream.num_samples
     with torch.no_grad():
         for start in range(0, epochs * num, 512):
-            classroom.loss(student, start, min(start + 512, epochs * num))
+            classroom.loss(student, classroom.batch(start, min(start + 512, epochs * num)))
     ids, views = (np.concatenate(column) for column in zip(*watched.rows, strict=True))
     assert len(ids) == epochs * num
     order = np.argsort(ids, kind="stable")  # the stream goes epoch by epoch

@@ -20,12 +20,20 @@ def test_a_signal_interrupts_the_block(number, code):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_postponed_signal_is_noted_and_a_second_one_interrupts(number):
     with postponing() as postponed:
-        postponed.check()
+        assert postponed.number is None
         os.kill(os.getpid(), number)
-        with pytest.raises(Interrupted):
-            postponed.check()
+        assert postponed.number == number
+        with pytest.raises(Interrupted) as raised:
+            postponed.interrupt()
+        assert raised.value.number == number
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), number)
+
+
+def test_a_process_that_no_signal_came_to_ends_as_by_sigterm():
+    with postponing() as postponed, pytest.raises(Interrupted) as raised:
+        postponed.interrupt()
+    assert raised.value.exit_code == 143
 
 
 def test_handlers_are_what_they_were_before():

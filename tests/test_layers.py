@@ -9,21 +9,34 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
     "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
+    "cost",
 )  # fmt: skip
 LAYERS = (
-    ("errors", "shapes", "threads", "layout", "progress", "sources", "interruption", "__init__"),
+    (
+        "errors",
+        "shapes",
+        "threads",
+        "layout",
+        "progress",
+        "sources",
+        "interruption",
+        "prefetch",
+        "handover",
+        "__init__",
+    ),
     ("params.*",),
     CORE,
     ("models.*", "methods.*"),
-    ("training", "device"),
+    ("device", "processes", "forward"),
+    ("training",),
     ("storage.*",),
     ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
-    ("freshness", "evidence"),
+    ("freshness", "evidence", "ledger"),
     ("checks", "tracked_jobs", "compare", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
     ("soundness", "soft_label_commands", "verify_command", "plan_command"),
-    ("__main__",),
+    ("__main__", "entry", "fork_server"),
 )
 """From the bottom: a module imports from its own layer and from those before it."""
 ALLOWED = {("params.base", "errors")}
@@ -85,7 +98,7 @@ def test_imports_go_one_way(name):
 
 
 def test_no_step_imports_another_but_for_what_teachers_and_dumps_share():
-    shared = {"steps.teaching", "steps.asking"}
+    shared = {"steps.teaching", "steps.asking", "steps.classroom", "steps.fitting"}
     for name in modules():
         if name.startswith("steps."):
             assert not {n for n in imported(name) if n.startswith("steps.")} - shared, name

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import edpipe.progress as progress
-from edpipe.progress import LINE_EVERY_S, Tick, announce, show_progress, watch
+from edpipe.progress import LINE_EVERY_S, Tick, announce, show_progress
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,3 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "100 %" in plain
     assert "epoch 1.0, loss 0.5000" in plain
     assert "images/s" in plain
-
-
-def test_watch_gives_the_mean_loss_of_the_last_tenth(capsys):
-    losses = [9.0] * 27 + [1.0, 2.0, 6.0]
-    assert watch("t", 30, 10, (Now(i + 1, loss) for i, loss in enumerate(losses))) == 3.0
-    assert "epoch 3.0, loss 6.0000" in capsys.readouterr().err
-    assert watch("t", 3, 10, [Now(1, 4.0), Now(2, 5.0), Now(3, 6.0)]) == 6.0

@@ -25,6 +25,7 @@ from edpipe.errors import (
     TeacherError,
     UnverifiedError,
 )
+from edpipe.forward import forward
 from edpipe.models.attention import attention_map
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
@@ -47,7 +48,6 @@ from edpipe.storage.records import read_record, record_path, write_record
 from edpipe.storage.soft_label_store import open_store
 from edpipe.storage.soft_label_writer import SoftLabelWriter
 from edpipe.storage.weights import read_weights
-from edpipe.training import forward
 from edpipe.views import ViewSpec
 
 pytestmark = pytest.mark.slow
@@ -117,7 +117,7 @@ def test_a_stage_is_taught_what_is_stored_and_its_record_says_how_exact_that_is(
     assert use["digests"] == store.digests
     assert use["kl_bound"] == store.kl_bound(4.0) > 0
     assert use["teacher_forwards"] == store.num_forwards
-    classroom = stage_step._open(0, knobs, files)
+    classroom = stage_step._open(0, knobs, files, CPU)
     ids, views = every_row(store.files[0])
     assert np.array_equal(classroom.lessons[0].labels.logits(ids, views).numpy(), store.logits(ids, views))
 
@@ -125,7 +125,7 @@ def test_a_stage_is_taught_what_is_stored_and_its_record_says_how_exact_that_is(
 def test_sampled_targets_teach_at_their_own_temperature(world, teacher):
     knobs, files, record = taught(world, teacher, storage=SAMPLED)
     assert record["inputs"]["soft_labels"][0]["kl_bound"] is None
-    classroom = stage_step._open(0, knobs, files)
+    classroom = stage_step._open(0, knobs, files, CPU)
     ids, views = every_row(open_store(files.soft_labels).files[0])
     shares = torch.softmax(classroom.lessons[0].labels.logits(ids, views) / 4.0, dim=1)
     draws = shares * 20
@@ -289,7 +289,7 @@ def test_a_dump_over_budget_is_refused_at_its_first_block_which_is_kept(world, t
 
 def mixed_classroom(world, teacher, **plan):
     knobs, files = world.stage([teacher], world.store(teacher, MIXED, FOUR), MIXED, FOUR, **plan)
-    return stage_step._open(0, knobs, files)
+    return stage_step._open(0, knobs, files, CPU)
 
 
 def test_a_mixed_views_task_loss_uses_both_labels_by_their_shares(world, teacher):
@@ -303,7 +303,7 @@ def test_a_mixed_views_task_loss_uses_both_labels_by_their_shares(world, teacher
     share = torch.from_numpy(mix.own_share)[:, None]
     soft = 0.9 * (share * own + (1 - share) * other) + 0.1 / 10
     expected = -(soft * F.log_softmax(logits, dim=1)).sum(dim=1)
-    torch.testing.assert_close(classroom._task(logits, ids, views), expected)
+    torch.testing.assert_close(classroom._task(logits, classroom.batch_of(ids, views)), expected)
     is_mixed = mix.partner_ids != ids
     assert 0.5 < is_mixed.mean() < 1
     assert (labels[ids] != labels[mix.partner_ids])[is_mixed].mean() > 0.5
@@ -337,7 +337,7 @@ def test_specialists_partners_are_of_their_own_subset(world):
     paths = [path for teacher in teachers for path in world.store(teacher, MIXED, FOUR)]
     plan = {"number": 2, "num_stages": 2, "taught": ("primary", "middle"), "known": ("primary", "middle")}
     knobs, files = world.stage(teachers, paths, MIXED, FOUR, **plan)
-    classroom = stage_step._open(0, knobs, files)
+    classroom = stage_step._open(0, knobs, files, CPU)
     ids = classroom.dataset.sample_ids("train")
     for view in range(4):
         partners = classroom.batches.mix(ids, np.full(len(ids), view)).partner_ids

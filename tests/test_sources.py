@@ -23,7 +23,7 @@ STEPS = (
 )
 DISPATCH = (
     "__main__", "__init__", "jobs", "layout", "checks", "tracked_jobs", "workflow_hooks",
-    "plan_command", "verify_command", "freshness", "evidence", "soundness",
+    "plan_command", "verify_command", "freshness", "evidence", "soundness", "ledger", "cost", "interruption", "threads",
 )  # fmt: skip
 """What turns a command into a job, and other commands; an edit of it changes the job's knobs or nothing."""
 
@@ -33,7 +33,7 @@ def closure(step):
 
 
 def test_there_is_a_step_for_each_module():
-    shared = {"__init__", "teaching", "asking"}
+    shared = {"__init__", "teaching", "asking", "classroom", "fitting"}
     assert {path.stem for path in (ROOT / "steps").glob("*.py")} - shared == set(STEPS)
 
 

@@ -1,19 +1,22 @@
 """The one training loop, on a toy."""
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tasks import Positions
 from torch import nn
 
 from edpipe.device import prepare_device
 from edpipe.errors import EdpipeError, TrainingError
+from edpipe.forward import forward
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.schedule import rate_factor
-from edpipe.training import Budget, fit, forward, make_optimizer
+from edpipe.training import Budget, Training, make_optimizer
 
 torch.set_num_threads(1)
 IMAGES = torch.randn(256, 3, generator=torch.Generator().manual_seed(0))
@@ -26,17 +29,17 @@ def toy(seed=0):
         return nn.Linear(3, 1)
 
 
-def squares(network):
-    def batch_loss(start, stop):
-        rows = torch.arange(start, stop) % len(IMAGES)
-        return ((network(IMAGES[rows]) - TARGETS[rows]) ** 2).mean()
-
-    return batch_loss
+def square(network, start, stop):
+    rows = torch.arange(start, stop) % len(IMAGES)
+    return ((network(IMAGES[rows]) - TARGETS[rows]) ** 2).flatten()
 
 
-def train(recipe, budget, network=None):
+SQUARES = Positions(square)
+
+
+def train(recipe, budget, network=None, task=SQUARES):
     network = network or toy()
-    return network, list(fit(network, recipe, budget, squares(network)))
+    return network, list(Training(network, recipe, budget).run(task))
 
 
 def test_the_loss_falls():
@@ -62,13 +65,12 @@ def test_progress_counts_every_image_once():
 
 def test_the_positions_are_those_of_the_stream():
     asked = []
-    network = toy()
 
-    def batch_loss(start, stop):
+    def loss(network, start, stop):
         asked.append((start, stop))
-        return network(IMAGES[start:stop]).mean()
+        return network(IMAGES[start:stop]).flatten()
 
-    list(fit(network, RecipeKnobs(batch_size=4), Budget(13, 0.01), batch_loss))
+    train(RecipeKnobs(batch_size=4), Budget(13, 0.01), task=Positions(loss))
     # A single image left over joins the batch before it.
     assert asked == [(0, 4), (4, 8), (8, 13)]
 
@@ -78,8 +80,8 @@ def rates(recipe, budget):
     network = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(network.weight)
     weights = [0.0]
-    steps = fit(network, recipe, budget, lambda start, stop: network.weight.sum())
-    for _ in steps:
+    task = Positions(lambda network, start, stop: network.weight.sum().expand(stop - start))
+    for _ in Training(network, recipe, budget).run(task):
         weights.append(network.weight.item())
     return [before - after for before, after in pairwise(weights)]
 
@@ -109,43 +111,75 @@ def test_two_windows_after_one_another_are_the_whole_schedule():
     assert parts == pytest.approx(rates(recipe, Budget(40, 0.1)), abs=1e-6)
 
 
-def test_a_loss_that_is_no_number_ends_training():
-    network = toy()
+def broken_from(position, value):
+    def loss(network, start, stop):
+        return square(network, start, stop) * (value if start >= position else 1)
 
-    def batch_loss(start, stop):
-        return network(IMAGES[start:stop]).mean() * (math.nan if start == 32 else 1)
+    return Positions(loss)
 
-    steps = fit(network, RecipeKnobs(batch_size=16, schedule="constant"), Budget(64, 0.05), batch_loss)
+
+@pytest.mark.parametrize(("value", "name"), [(math.nan, "nan"), (math.inf, "inf"), (1e9, r"[\d.e+]+")])
+def test_a_loss_past_mending_ends_training(value, name):
+    training = Training(toy(), RecipeKnobs(batch_size=16, schedule="constant"), Budget(64, 0.05))
+    steps = training.run(broken_from(32, value))
     assert [next(steps).iteration, next(steps).iteration] == [1, 2]
-    before = [p.clone() for p in network.parameters()]
     with pytest.raises(TrainingError) as caught:
         next(steps)
-    assert str(caught.value) == (
-        "loss became nan at iteration 3 of 4 (learning rate 0.05); lower learning_rate, raise the recipe's warmup, or "
-        "use precision: float32"
-    )
-    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    said, remedy = str(caught.value).split("; ")
+    assert re.fullmatch(rf"loss became {name} at iteration 3 of 4 \(learning rate 0\.05, first loss \d\.\d+\)", said)
+    assert remedy == ("lower learning_rate, raise the recipe's warmup, set its clip_norm, or use precision: float32")
 
 
-def test_an_infinite_loss_ends_training():
+def test_a_loss_is_past_mending_at_a_hundred_times_the_first_one_or_one():
+    def run(factors):
+        losses = iter(factors)
+
+        def loss(network, start, stop):
+            return network.weight.sum() * 0 + torch.full((stop - start,), next(losses))
+
+        train(RecipeKnobs(batch_size=2), Budget(2 * len(factors), 0.1), task=Positions(loss))
+
+    run([5.0, 499.0])
+    run([0.01, 99.0])
+    for factors in ([5.0, 501.0], [0.01, 101.0]):
+        with pytest.raises(TrainingError, match="loss became"):
+            run(factors)
+
+
+def test_weights_that_are_no_numbers_are_neither_kept_nor_handed_on():
     network = toy()
-    steps = fit(network, RecipeKnobs(), Budget(64, 0.05), lambda a, b: network.weight.sum() * math.inf)
-    with pytest.raises(TrainingError, match=r"loss became (inf|-inf) at iteration 1 of 1"):
-        next(steps)
+    training = Training(network, RecipeKnobs(batch_size=16), Budget(64, 0.05))
+    next(training.run(SQUARES))
+    training.state()
+    with torch.no_grad():
+        network.bias.fill_(math.nan)
+    for act in (training.state, training.finish):
+        with pytest.raises(TrainingError, match="weight bias is no longer finite at iteration 1 of 4; lower"):
+            act()
 
 
 def test_the_optimizer_is_the_recipes():
     network = toy()
     sgd = make_optimizer(network, RecipeKnobs(momentum=0.8, nesterov=True, weight_decay=1e-3))
     assert isinstance(sgd, torch.optim.SGD)
-    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (0.8, True, 1e-3)
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.8, True)
+    assert [group["weight_decay"] for group in sgd.param_groups] == [1e-3]
     plain = make_optimizer(network, RecipeKnobs(nesterov=False))
     assert plain.defaults["nesterov"] is False
     # Without momentum nesterov means nothing, and torch refuses it.
     assert make_optimizer(network, RecipeKnobs(momentum=0.0)).defaults["nesterov"] is False
     adamw = make_optimizer(network, RecipeKnobs(optimizer="adamw", weight_decay=0.05))
     assert isinstance(adamw, torch.optim.AdamW)
-    assert adamw.defaults["weight_decay"] == 0.05
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.05]
+
+
+def test_only_matrices_are_decayed_if_asked_for():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    decayed, plain = make_optimizer(network, RecipeKnobs(weight_decay=0.1, decay="matrices")).param_groups
+    assert [(g["weight_decay"], [p.ndim for p in g["params"]]) for g in (decayed, plain)] == [
+        (0.1, [4, 2]),
+        (0.0, [1, 1, 1, 1]),
+    ]
 
 
 def test_frozen_parameters_are_left_alone():
@@ -157,7 +191,7 @@ def test_frozen_parameters_are_left_alone():
 
 def test_training_runs_in_training_mode():
     network = nn.Sequential(nn.BatchNorm1d(3), toy()).eval()
-    list(fit(network, RecipeKnobs(batch_size=16), Budget(32, 0.01), squares(network)))
+    train(RecipeKnobs(batch_size=16), Budget(32, 0.01), network)
     assert network[0].num_batches_tracked == 2
 
 

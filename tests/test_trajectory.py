@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tasks
 import torch
 import torch.nn.functional as F
 
@@ -13,7 +14,7 @@ from edpipe.storage.soft_label_file import open_soft_labels
 from edpipe.storage.soft_label_format import Header, Provenance
 from edpipe.storage.soft_label_writer import create_soft_labels
 from edpipe.storage.trajectory import TrajectoryRecorder, stream_text, trajectory_header
-from edpipe.training import Budget, fit
+from edpipe.training import Budget
 from edpipe.views import ViewRange
 
 NUM_SAMPLES, NUM_CLASSES, NUM_EPOCHS, BATCH = 23, 4, 3, 5
@@ -41,16 +42,16 @@ def train_and_record(path):
     with create_soft_labels(path, HEADER, "code") as writer:
         recorder = TrajectoryRecorder(writer, HEADER)
 
-        def batch_loss(start, stop):
+        def loss(network, start, stop):
             epochs, ids = stream.slice(start, stop)
             logits = network(images[ids])
             values = logits.detach().numpy().copy()
             recorder.record(epochs, ids, values)
             said.update({(e, i): row for e, i, row in zip(epochs.tolist(), ids.tolist(), values, strict=True)})
-            return F.cross_entropy(logits, torch.from_numpy(ids % NUM_CLASSES))
+            return F.cross_entropy(logits, torch.from_numpy(ids % NUM_CLASSES), reduction="none")
 
-        for _ in fit(network, RecipeKnobs(batch_size=BATCH), Budget(NUM_EPOCHS * NUM_SAMPLES, 0.1), batch_loss):
-            pass
+        budget = Budget(NUM_EPOCHS * NUM_SAMPLES, 0.1)
+        tasks.train(network, RecipeKnobs(batch_size=BATCH), budget, tasks.Positions(loss))
     return said
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edpipe.batches import ViewBatches
 from edpipe.errors import MismatchError
+from edpipe.forward import forward
 from edpipe.models.attention import attention_taps
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
@@ -22,7 +23,6 @@ from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.partition_file import read_partition
 from edpipe.storage.soft_label_format import Provenance
 from edpipe.storage.weights import read_weights
-from edpipe.training import forward
 from edpipe.views import ViewRange
 
 DUMP_BATCH = 256

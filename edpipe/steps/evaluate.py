@@ -12,6 +12,7 @@ from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.errors import MismatchError
 from edpipe.forgetting import backward_transfer, forgetting
+from edpipe.forward import forward
 from edpipe.metrics import Hits, expected_calibration_error, top_k_hits
 from edpipe.models.macs import count_macs, count_parameters
 from edpipe.models.student import Student
@@ -25,7 +26,6 @@ from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
 from edpipe.storage.records import make_record, write_record
 from edpipe.storage.weights import read_weights
-from edpipe.training import forward
 from edpipe.views import ViewSpec
 
 EVALUATION_BATCH = 256

@@ -5,7 +5,7 @@ from pathlib import Path
 from edpipe.errors import TeacherError
 from edpipe.models.fetch import Normalisation, fetch_weights
 from edpipe.params.teacher import NetworkKnobs
-from edpipe.steps.teaching import Course, fit_teacher, save_teacher
+from edpipe.steps.teaching import Course, fit_and_save
 
 
 def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path) -> None:
@@ -22,7 +22,4 @@ def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path) -> None
         )
     own = info["normalisation"] or Normalisation(course.dataset.mean, course.dataset.std)
     course = course.normalised(own.mean, own.std)
-    facts: dict[str, object] = {"fresh_classifier": info["fresh_classifier"]}
-    if course.fitting.epochs > 0:
-        facts["final_loss"] = fit_teacher(fetched, course)
-    save_teacher("fetch_teacher", fetched, course, network, out_path, **facts)
+    fit_and_save("fetch_teacher", fetched, course, network, out_path, fresh_classifier=info["fresh_classifier"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
+from edpipe.forward import forward
 from edpipe.metrics import Hits, top_k_hits
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
@@ -18,13 +19,15 @@ from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited
 from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs
 from edpipe.pixels import normalise
-from edpipe.progress import announce, watch
+from edpipe.processes import joined
+from edpipe.progress import announce
 from edpipe.schedule import SampleStream, num_images
+from edpipe.steps.fitting import Fitting
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
 from edpipe.storage.records import make_record
 from edpipe.storage.weights import write_weights
-from edpipe.training import Budget, fit, forward
+from edpipe.training import Budget, Training
 from edpipe.views import ViewSpec, view_of
 
 EVALUATION_BATCH = 256
@@ -91,29 +94,63 @@ def subset_classes(dataset: Dataset, partition_path: Path | None, subset: str) -
     return partition.classes_of((subset,)), partition.digest
 
 
-def fit_teacher(network: nn.Module, course: Course) -> float:
-    """Trains the network in place; returns the mean loss of the last tenth, nats."""
-    sample_ids = course.sample_ids("train")
-    stream = SampleStream(course.fitting.seed, (sample_ids,), "mixed")
-    total = num_images(StageKnobs.model_validate({"epochs": course.fitting.epochs}), len(sample_ids))
-    network.to(course.batches.device).to(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Lessons:
+    """What a teacher learns: the labels of its classes. The task of its training."""
 
-    def batch_loss(start: int, stop: int) -> Float[Tensor, ""]:
-        epochs, ids = stream.slice(start, stop)
+    course: Course
+    stream: SampleStream
+
+    @property
+    def num_workers(self) -> int:
+        """Threads that make batches ahead, see `ViewBatches.num_workers`."""
+        return self.course.batches.num_workers
+
+    def batch(self, start: int, stop: int) -> tuple[Float[Tensor, "sample _ _ _"], Int64[Tensor, " sample"]]:
+        """Normalised views and labels of the samples at positions start … stop-1."""
+        course = self.course
+        epochs, ids = self.stream.slice(start, stop)
         views = view_of(course.fitting.seed, epochs, ids, course.batches.spec.num_views)
-        images = normalise(course.batches.views(ids, views), course.mean, course.std)
-        # Not edpipe.losses: an edit of the student's losses must not train teachers again.
-        return F.cross_entropy(forward(network, images, course.recipe), course.local_labels(ids))
+        return normalise(course.batches.views(ids, views), course.mean, course.std), course.local_labels(ids)
 
-    progress = fit(network, course.recipe, Budget(total, course.fitting.learning_rate), batch_loss)
-    return watch(course.title, total, len(sample_ids), progress)
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Float[Tensor, " sample"]:
+        """Cross-entropy of each sample, nats."""
+        images, labels = batch
+        # Not edpipe.losses: an edit of the student's losses must not train teachers again.
+        return F.cross_entropy(forward(network, images, self.course.recipe), labels, reduction="none")
+
+
+def fit_and_save(
+    step: str, network: nn.Module, course: Course, knobs: NetworkKnobs, out_path: Path, **facts: object
+) -> None:
+    """Trains the network in place, if its course has any epochs; measures it, writes its weights and record.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number, or much too large.
+        Interrupted: SIGTERM or Ctrl-C came; the same call goes on where it was.
+    """
+    network.to(course.batches.device).to(memory_format=torch.channels_last)
+    if not course.fitting.epochs:
+        _save(network, course, out_path, _record(step, course, knobs, facts))
+        return
+    with joined(course.batches.device) as group:
+        sample_ids = course.sample_ids("train")
+        total = num_images(StageKnobs.model_validate({"epochs": course.fitting.epochs}), len(sample_ids))
+        budget = Budget(total, course.fitting.learning_rate)
+        training = Training(network, course.recipe, budget, course.fitting.seed, group)
+        record = _record(step, course, knobs, facts | {"images_seen": total})
+        fitting = Fitting(course.title, training, out_path, record, len(sample_ids))
+        final_loss = fitting.run(Lessons(course, SampleStream(course.fitting.seed, (sample_ids,), "mixed")))
+        if group.is_main:
+            _save(network, course, out_path, {**record, "final_loss": final_loss})
+            fitting.finish()
 
 
 def measure_teacher(network: nn.Module, course: Course) -> tuple[Hits, str]:
     """Hits on the subset's validation samples; on its training samples if none were set aside. Says which."""
     split = "val" if len(course.sample_ids("val")) else "train"
     sample_ids = course.sample_ids(split)
-    network.to(course.batches.device).to(memory_format=torch.channels_last).eval()
+    network.eval()
     hits = Hits(0, 0)
     with torch.inference_mode():
         for ids in np.split(sample_ids, range(EVALUATION_BATCH, len(sample_ids), EVALUATION_BATCH)):
@@ -123,17 +160,11 @@ def measure_teacher(network: nn.Module, course: Course) -> tuple[Hits, str]:
     return hits, split
 
 
-def save_teacher(
-    step: str, network: nn.Module, course: Course, knobs: NetworkKnobs, out_path: Path, **facts: object
-) -> None:
-    """Measures the teacher and writes its weights and record."""
-    hits, split = measure_teacher(network, course)
-    announce(
-        f"{course.title}: top1 {hits.top1:.4f} on {hits.asked} {split} images of its {len(course.class_ids)} classes"
-    )
+def _record(step: str, course: Course, knobs: NetworkKnobs, facts: dict[str, object]) -> dict[str, object]:
+    """What is known before training; all that decides its result is in it."""
     all_knobs = {"network": knobs, "fitting": course.fitting, "recipe": course.recipe}
     all_knobs["augment"] = course.batches.spec.augment
-    record = make_record(
+    return make_record(
         step,
         all_knobs,
         {"dataset": course.dataset.digest, "partition": course.partition_digest},
@@ -141,9 +172,15 @@ def save_teacher(
         class_ids=list(course.class_ids),
         mean=list(course.mean),
         std=list(course.std),
-        top1=hits.top1,
-        top1_split=split,
-        top1_samples=hits.asked,
         **facts,
     )
-    write_weights(out_path, network.state_dict(), record)
+
+
+def _save(network: nn.Module, course: Course, out_path: Path, record: dict[str, object]) -> None:
+    """Measures the teacher and writes its weights and record."""
+    hits, split = measure_teacher(network, course)
+    announce(
+        f"{course.title}: top1 {hits.top1:.4f} on {hits.asked} {split} images of its {len(course.class_ids)} classes"
+    )
+    measured = {"top1": hits.top1, "top1_split": split, "top1_samples": hits.asked}
+    write_weights(out_path, network.state_dict(), record | measured)
