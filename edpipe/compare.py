@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edpipe.metrics import Spread
-from edpipe.storage.result_file import Result, read_result
+from edpipe.storage.result_file import Result, read_result, say_seconds
 
 COLUMNS = (
     "experiment",
@@ -24,11 +24,15 @@ COLUMNS = (
     "images\nseen",
     "training\nGMACs",
     "teacher forwards\nspent / saved",
+    "time\nown / shared",
     "report",
 )
 HALVES = COLUMNS[:8], COLUMNS[:1] + COLUMNS[8:]
 """For a terminal too narrow for all columns: accuracy, then cost."""
-LEGEND = "mean ± std over n seeds; forgetting in points; images and GMACs of one seed, teacher forwards of all seeds"
+LEGEND = (
+    "mean ± std over n seeds; forgetting in points; images and GMACs of one seed, teacher forwards of all seeds; "
+    "time of all students / of data, teachers and soft labels, which are shared; ≥: of some the time is not known"
+)
 LEFT_ALIGNED = frozenset({"experiment", "method", "report"})
 GIGA = 10**9
 
@@ -103,6 +107,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         f"{budget.images_seen:,}",
         f"{budget.training_macs / GIGA:,.4g}",
         f"{budget.teacher_forwards_spent:,} / {budget.teacher_forwards_saved:,}" if has_teacher else "–",
+        f"{say_seconds(result.cost, False)} / {say_seconds(result.cost, True)}",
         str(page) if page.is_file() else "–",
     )
 

@@ -193,8 +193,6 @@ def _reconcile(repo: Any, changed: set[str]) -> None:
         if not _is_ours(stage):
             continue
         is_misled = _is_misled(stage, status.get(stage.addressing, []), outputs)
-        if not all(records.is_intact(path) for path in _paths(stage.outs)):
-            _forget_benchmark(stage)
         for output in filter(os.path.lexists, _paths(stage.outs)):
             if stage in good:
                 _vouch_for(output)
@@ -213,25 +211,12 @@ def _settle_times(repo: Any, good: set[Any]) -> bool:
         times = [newest_ns[before] for before in repo.index.graph.successors(stage)]
         newest = max([*times, *map(records.input_time_ns, _paths(stage.deps))], default=0)
         outputs = [path for path in _paths(stage.outs) if os.path.lexists(path)]
-        for output in [*outputs, *_benchmarks(stage)] if stage in good and _is_ours(stage) else ():
+        for output in outputs if stage in good and _is_ours(stage) else ():
             if records.output_time_ns(output) < newest:
                 is_changed = True
                 _make_newer(output, newest)
         newest_ns[stage] = max([newest, *map(records.input_time_ns, outputs)])
     return is_changed
-
-
-def _benchmarks(stage: Any) -> list[str]:
-    """Snakemake's benchmark of a stage's job, if there is one; it counts its time among the outputs'."""
-    paths = [Path(path) for path in _paths(stage.outs)[:1]]
-    benchmarks = [layout.benchmark_path(_step_of(stage), path) for path in paths]
-    return [str(path) for path in benchmarks if path.exists()]
-
-
-def _forget_benchmark(stage: Any) -> None:
-    """DVC has made the files, so that the benchmark tells of others."""
-    for path in _benchmarks(stage):
-        os.unlink(path)
 
 
 def _is_only_absent(changes: list[Any], outputs: set[str]) -> bool:

@@ -65,10 +65,10 @@ def report_path(experiment: str) -> Path:
 
 
 def benchmark_path(step: str, output: Path) -> Path:
-    """Where Snakemake's rule `step` writes what the making of `output` took; logs/ has the same names.
+    """Where `edpipe STEP` notes what the making of `output` took; logs/ has the same names.
 
     >>> str(benchmark_path("evaluate", evaluation_path("digits_ed", 0)))
-    'benchmarks/evaluate/digits_ed-seed0.tsv'
+    'benchmarks/evaluate/digits_ed-seed0.json'
     """
     root = ARTIFACTS / "any" if output.is_relative_to(ARTIFACTS) else RESULTS
-    return Path("benchmarks") / step / ("-".join(output.with_suffix("").parts[len(root.parts) :]) + ".tsv")
+    return Path("benchmarks") / step / ("-".join(output.with_suffix("").parts[len(root.parts) :]) + ".json")

@@ -3,13 +3,14 @@
 from argparse import REMAINDER, ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from edpipe import layout
+from edpipe.cost import duration
 from edpipe.errors import ParamsError
 from edpipe.evidence import Records, evidence, present_origin
 from edpipe.freshness import Outcome, Verdict, judge, outcomes, title, version_lines
 from edpipe.jobs import Job, jobs_of
+from edpipe.ledger import read_entry
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params, nearest
 
@@ -140,23 +141,7 @@ def _expected(running: Sequence[Job]) -> str:
     return f"; about {duration(sum(known))}{share}, one after the other"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the units of a person.
-
-    >>> duration(0.2), duration(47.4), duration(750.0), duration(9000.0)
-    ('1 s', '47 s', '12 min 30 s', '2 h 30 min')
-    """
-    whole = max(round(seconds), 1)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def seconds_taken(job: Job) -> float | None:
-    """How long the job took when it last ran, by Snakemake's benchmark; None where there is none that can be read."""
-    path: Path = layout.benchmark_path(job.step, job.outputs[0])
-    try:
-        header, values, *_ = path.read_text(encoding="utf-8").splitlines()
-        return float(dict(zip(header.split("\t"), values.split("\t"), strict=True))["s"])
-    except (OSError, ValueError, KeyError):
-        return None
+    """How long the job took when it last ran to its end; None where the ledger does not say."""
+    entry = read_entry(job)
+    return entry.seconds if entry and entry.finished else None

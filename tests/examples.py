@@ -2,6 +2,7 @@
 
 import json
 
+from edpipe.cost import Figures, Part
 from edpipe.methods import ce, ed, kd
 from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, EdKnobs, KdKnobs
@@ -119,11 +120,22 @@ def write_evaluations(folder, records):
     return paths
 
 
-def write_result(folder, records=None, experiment="digits_ed"):
+COSTS = [
+    Part("pack_dataset", Figures(1.5, 1.25, 0, 0, 100_000_000, None)),
+    Part("train_teacher", Figures(120.0, 200.0, 9_000, 0, 900_000_000, None)),
+    Part("dump_soft_labels", Figures(30.0, 40.0, 0, 9_100, 1_500_000_000, 2_000_000)),
+    Part("run_stage", Figures(60.5, 61.0, 24_000, 0, 800_000_000, 5_000_000)),
+    Part("run_stage", Figures(59.5, 61.0, 24_000, 0, 700_000_000, None)),
+    Part("evaluate", Figures(2.25, 2.0, 0, 0, 600_000_000, None)),
+]
+
+
+def write_result(folder, records=None, experiment="digits_ed", costs=COSTS):
     """A result, made by the step from evaluations; returns its path."""
     if records is None:
         records = [evaluation(seed, experiment) for seed in (0, 1, 2)]
     path = folder / "results" / f"{experiment}.json"
     method = experiment.rsplit("_", 1)[-1]
-    result(experiment, method, write_evaluations(folder / experiment, records), path, path.with_suffix(".csv"))
+    evaluations = write_evaluations(folder / experiment, records)
+    result(experiment, method, evaluations, costs, path, path.with_suffix(".csv"))
     return path

@@ -12,6 +12,7 @@ from pretended import change, digest_of, edit_record, params_with, pretend_all
 from project import ROOT, copy_of
 
 from edpipe import evidence, jobs, layout, plan_command, verify_command
+from edpipe.cost import duration
 from edpipe.errors import ParamsError
 from edpipe.evidence import Records, present_origin, recorded_origin
 from edpipe.freshness import Verdict
@@ -274,27 +275,38 @@ def test_canonical_knobs_are_those_of_the_record():
 # Seconds
 
 
-def benchmark(job, text):
+def note_seconds(job, seconds, **changes):
     path = layout.benchmark_path(job.step, job.outputs[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    figures = {"cpu_seconds": 1, "images": 0, "teacher_forwards": 0, "peak_memory_bytes": 1}
+    whom = {"device": "cpu", "processes": 1, "threads": 1, "host": "a", "ended": "then", "version": "0"}
+    entry = {
+        "format": "edpipe-ledger",
+        "format_version": 1,
+        "job": "a",
+        "record": None,
+        "finished": True,
+        "attempts": 1,
+    }
+    contents = entry | figures | whom | {"seconds": seconds, "peak_gpu_memory_bytes": None} | changes
+    path.write_text(json.dumps(contents), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"),
+    ("changes", "seconds"),
     [
-        ("s\th:m:s\n12.5\t0:00:12\n", 12.5),
-        ("h:m:s\ts\n0:00:12\t12.5\n", 12.5),
-        ("", None),
-        ("s\n", None),
-        ("s\n-\n", None),
-        ("h:m:s\n0:00:12\n", None),
-        ("s\th:m:s\n12.5\n", None),
+        ({}, 12.5),
+        ({"finished": False}, None),
+        ({"seconds": "-"}, None),
+        ({"seconds": -1}, None),
+        ({"format_version": 2}, None),
+        ({"surprise": 1}, None),
     ],
 )
-def test_a_benchmark_of_snakemake_is_read(folder, text, seconds):
+def test_seconds_are_those_of_the_last_whole_run(folder, changes, seconds):
     job = jobs.evaluate(params_with(), "digits_ed", 0)
-    benchmark(job, text)
+    assert plan_command.seconds_taken(job) is None
+    note_seconds(job, **{"seconds": 12.5} | changes)
     assert plan_command.seconds_taken(job) == seconds
 
 
@@ -303,13 +315,13 @@ def test_expected_time_is_that_of_the_jobs_that_ran_before(folder):
     running = [outcome.job for outcome in plan_of(changes) if outcome.is_run]
     assert "about" not in plan_command.lines_of(plan_of(changes))[-1]
     for job in running[:4]:
-        benchmark(job, "s\th:m:s\n30.0\t0:00:30\n")
+        note_seconds(job, 30.0)
     line = plan_command.lines_of(plan_of(changes))[-1]
     assert line.endswith("; about 2 min 0 s for the 4 that ran before, one after the other")
     for job in running:
-        benchmark(job, "s\n0.5\n")
+        note_seconds(job, 0.5)
     line = plan_command.lines_of(plan_of(changes))[-1]
-    assert line.endswith(f"; about {plan_command.duration(len(running) / 2)}, one after the other")
+    assert line.endswith(f"; about {duration(len(running) / 2)}, one after the other")
 
 
 # The words

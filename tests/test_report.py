@@ -6,8 +6,9 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from examples import DATASET, DIGITS, PARTITION, evaluation, write_result
+from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, write_result
 
+from edpipe.cost import Part
 from edpipe.errors import CorruptFileError
 from edpipe.steps.report import report
 from edpipe.storage.records import read_record, write_record
@@ -82,6 +83,9 @@ def test_page_is_well_formed(tmp_path, experiment, seeds):
         "Hardest for the last student: zero (81.0 %), one (82.0 %), two (83.0 %).",
         "Training, each seed 168 GMACs",
         "Teacher forwards saved here 62,900",
+        "Time of students and their evaluation, all seeds 2 min 2 s",
+        "Time of data, teachers and soft labels, shared with other experiments 2 min 32 s",
+        "Most memory of one process 1.5 GB; GPU 5 MB",
         "Expected calibration error 3.8 % ± 0.2",
         "0.3 task + 0.7 kd at temperature 4",
         "digits_specialists: primary, middle, university",
@@ -137,6 +141,23 @@ def test_one_stage_says_that_nothing_could_be_forgotten(tmp_path):
     text = Page(page_of(tmp_path, experiment="digits_ce")).text
     assert "No subset was taught by an earlier stage, so nothing could be forgotten." in text
     assert "No teacher took part." in text
+
+
+def test_what_is_not_known_of_the_cost_is_said(ed, tmp_path):
+    assert "made elsewhere" not in Page(ed).text
+    result = write_result(tmp_path, costs=[*COSTS, Part("evaluate", None), Part("verify_soft_labels", None)])
+    report(result, tmp_path / "page.html")
+    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "all seeds ≥ 2 min 2 s" in text
+    assert "Time and memory are those of 6 of 8 artifacts: the others were made elsewhere" in text
+
+
+def test_without_any_figures_there_are_dashes(tmp_path):
+    report(write_result(tmp_path, costs=[Part("evaluate", None)]), tmp_path / "page.html")
+    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "all seeds – Time of data" in text
+    assert "Most memory of one process – " in text
+    assert "those of 0 of 1 artifact:" in text
 
 
 def test_a_store_that_has_not_paid_off_is_named(tmp_path):

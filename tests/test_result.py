@@ -3,16 +3,18 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
-from examples import DATASET, SUBSETS, evaluation, write_evaluations, write_result
+from examples import COSTS, DATASET, SUBSETS, evaluation, write_evaluations, write_result
+from project import without_cost
 
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.steps.result import result
 from edpipe.storage.records import read_record
-from edpipe.storage.result_file import Result, read_result, result_schema
+from edpipe.storage.result_file import Result, read_result, result_schema, say_seconds
 
 DOCS = Path(__file__).parent.parent / "docs"
 STUDENT_T_2 = 4.302652729911275
@@ -21,7 +23,7 @@ STUDENT_T_2 = 4.302652729911275
 
 def gather(folder, records):
     out = folder / "r.json"
-    result("digits_ed", "ed", write_evaluations(folder, records), out, out.with_suffix(".csv"))
+    result("digits_ed", "ed", write_evaluations(folder, records), COSTS, out, out.with_suffix(".csv"))
     return read_record(out)
 
 
@@ -79,6 +81,62 @@ def test_without_teachers_no_forwards_are_counted(tmp_path):
     budget = read_record(write_result(tmp_path, experiment="digits_ce"))["budget"]
     names = ("teacher_forwards_spent", "teacher_forwards_online", "teacher_forwards_saved")
     assert [budget[name] for name in names] == [0, 0, 0]
+
+
+def test_cost_by_hand(tmp_path):
+    cost = read_record(write_result(tmp_path))["cost"]
+    steps = cost.pop("steps")
+    assert cost == {
+        "seconds": 273.75,
+        "cpu_seconds": 365.25,
+        "images": 9_000 + 2 * 24_000,
+        "teacher_forwards": 9_100,
+        "peak_memory_bytes": 1_500_000_000,
+        "peak_gpu_memory_bytes": 5_000_000,
+        "artifacts": 6,
+        "with_figures": 6,
+        "shared_seconds": 1.5 + 120 + 30,
+        "own_seconds": 60.5 + 59.5 + 2.25,
+    }
+    assert steps["run_stage"] == {
+        "is_shared": False,
+        "seconds": 120.0,
+        "cpu_seconds": 122.0,
+        "images": 48_000,
+        "teacher_forwards": 0,
+        "peak_memory_bytes": 800_000_000,
+        "peak_gpu_memory_bytes": 5_000_000,
+        "artifacts": 2,
+        "with_figures": 2,
+    }
+    assert {step for step, one in steps.items() if one["is_shared"]} == {
+        "pack_dataset",
+        "train_teacher",
+        "dump_soft_labels",
+    }
+
+
+def test_what_is_not_known_is_counted_and_in_no_sum(tmp_path):
+    costs = [replace(part, figures=None) if part.step != "run_stage" else part for part in COSTS]
+    cost = read_record(write_result(tmp_path, costs=costs))["cost"]
+    assert (cost["artifacts"], cost["with_figures"]) == (6, 2)
+    assert (cost["seconds"], cost["own_seconds"], cost["shared_seconds"]) == (120.0, 120.0, None)
+    assert cost["steps"]["evaluate"] == {
+        **dict.fromkeys(cost["steps"]["evaluate"]),
+        "is_shared": False,
+        "artifacts": 1,
+        "with_figures": 0,
+    }
+    found = read_result(tmp_path / "results/digits_ed.json").cost
+    assert not found.is_whole
+    assert (say_seconds(found, False), say_seconds(found, True)) == ("≥ 2 min 0 s", "–")
+
+
+def test_of_two_equal_runs_only_the_cost_may_differ(tmp_path):
+    slower = [replace(part, figures=replace(part.figures, seconds=999.0)) for part in COSTS]
+    first, second = write_result(tmp_path / "a"), write_result(tmp_path / "b", costs=slower)
+    assert first.read_bytes() != second.read_bytes()
+    assert without_cost(first) == without_cost(second)
 
 
 def test_table_has_a_row_for_each_known_subset_in_the_order_of_teaching(tmp_path):
@@ -161,9 +219,9 @@ def test_every_key_is_documented():
 
 def test_another_version_is_refused(tmp_path):
     path = write_result(tmp_path)
-    contents = read_record(path) | {"format_version": 2}
+    contents = read_record(path) | {"format_version": 1}
     path.write_text(json.dumps(contents))
-    with pytest.raises(CorruptFileError, match=r"result of version 2, this edpipe reads 1; make it again"):
+    with pytest.raises(CorruptFileError, match=r"result of version 1, this edpipe reads 2; make it again"):
         read_result(path)
 
 

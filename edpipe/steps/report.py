@@ -10,7 +10,7 @@ from edpipe import pictures
 from edpipe.errors import CorruptFileError
 from edpipe.metrics import Spread, mean_and_spread
 from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.result_file import Result, StageOutcome, read_result
+from edpipe.storage.result_file import Result, StageOutcome, read_result, say_seconds
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 NUM_HARDEST = 3
@@ -72,7 +72,8 @@ def page(result: Result) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "short": short, "macs": macs}
+    environment.filters |= {"percent": percent, "points": points, "grouped": grouped}
+    environment.filters |= {"short": short, "macs": macs, "size": size}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     rows = matrix(result)
     scale = pictures.scale_of([cell.mean for row in rows for cell in row.cells if cell] + _all_top1(result))
@@ -80,6 +81,8 @@ def page(result: Result) -> str:
     every_stage = [stage for seed in result.seeds for stage in seed.stages]
     return template.render(
         result=result,
+        own_time=say_seconds(result.cost, False),
+        shared_time=say_seconds(result.cost, True),
         method_text=METHODS.get(result.method, f"Method '{result.method}'."),
         rows=rows,
         scale=scale,
@@ -223,3 +226,12 @@ def macs(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}MACs" if count < 1000 * size else f"{count / size:,.0f} {unit}MACs"
     return f"{count:,} MACs"
+
+
+def size(num_bytes: int) -> str:
+    """Bytes with the unit that fits.
+
+    >>> size(1_234_567_890), size(52_000_000)
+    ('1.23 GB', '52 MB')
+    """
+    return f"{num_bytes / 10**9:.3g} GB" if num_bytes >= 10**9 else f"{num_bytes / 10**6:.3g} MB"

@@ -2,10 +2,12 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edpipe.cost import Part, sum_costs
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.metrics import mean_and_spread
 from edpipe.storage.atomic import write_text_atomically
@@ -16,8 +18,17 @@ SEED_KEYS = ("seed", "metrics", "stages", "code", "versions")
 """What is kept of each seed's evaluation; the rest is the same for all."""
 
 
-def result(experiment: str, method: str, evaluation_paths: tuple[Path, ...], out_path: Path, curve_path: Path) -> None:
+def result(
+    experiment: str,
+    method: str,
+    evaluation_paths: tuple[Path, ...],
+    costs: Sequence[Part],
+    out_path: Path,
+    curve_path: Path,
+) -> None:
     """Writes the result and the table of its accuracy matrix.
+
+    `costs` are of everything that the experiment needed; two equal runs may differ in them, and in nothing else.
 
     Raises:
         CorruptFileError: an evaluation is damaged.
@@ -36,6 +47,7 @@ def result(experiment: str, method: str, evaluation_paths: tuple[Path, ...], out
         method=method,
         summary=_summary(seeds),
         budget=_budget(seeds),
+        cost=sum_costs(costs),
         data=seeds[0]["data"],
         setup=seeds[0]["setup"],
         seeds=[{name: seed[name] for name in SEED_KEYS} for seed in seeds],

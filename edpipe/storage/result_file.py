@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from edpipe.cost import duration
 from edpipe.errors import CorruptFileError
 from edpipe.methods.curriculum import StagePlan
 from edpipe.metrics import Spread
@@ -19,10 +20,11 @@ from edpipe.params.student import StudentKnobs
 from edpipe.storage.records import read_record
 
 RESULT_FORMAT = "edpipe-result"
-RESULT_FORMAT_VERSION = 1
+RESULT_FORMAT_VERSION = 2
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Versions = dict[str, str]
 
@@ -125,8 +127,8 @@ class Summary(Knobs):
     forgetting: dict[str, Spread] = Field(description="Of the subsets that an earlier stage taught.")
 
 
-class Cost(Knobs):
-    """What the experiment cost; images, compute and sizes for one seed, teacher forwards over all seeds."""
+class Budget(Knobs):
+    """What the experiment used, counted; images, compute and sizes for one seed, teacher forwards over all seeds."""
 
     images_seen: Count = Field(description="Training images of one seed, repeats counted.")
     training_macs: Count = Field(description="Multiply-accumulates of one seed's training, teachers not counted.")
@@ -135,6 +137,50 @@ class Cost(Knobs):
     teacher_forwards_spent: Count = Field(description="Images through teachers to make the soft labels, once.")
     teacher_forwards_online: Count = Field(description="Images that teachers would have seen without a store.")
     teacher_forwards_saved: int = Field(description="online - spent; negative until enough students share the store.")
+
+
+class Taken(Knobs):
+    """What making some artifacts took; null where no figures are known of any of them."""
+
+    seconds: Seconds | None = Field(description="By the clock, one artifact after the other.")
+    cpu_seconds: Seconds | None = Field(description="Of all threads.")
+    images: Count | None = Field(description="That networks were fitted to, repeats counted; teachers included.")
+    teacher_forwards: Count | None = Field(description="Images through teachers, to dump and to verify.")
+    peak_memory_bytes: Count | None = Field(description="Of the largest process.")
+    peak_gpu_memory_bytes: Count | None = Field(description="By torch's count; null: no GPU was used.")
+    artifacts: Count = Field(description="How many were needed.")
+    with_figures: Count = Field(description="Of how many the figures are known; the others are in no sum.")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing in the sums."""
+        return self.with_figures == self.artifacts
+
+
+class StepCost(Taken):
+    """What all artifacts of one step took."""
+
+    is_shared: bool = Field(description="Whether other experiments use these artifacts as well.")
+
+
+class Cost(Taken):
+    """What everything that the experiment needed took, counted in full; the one part that equal runs may differ in."""
+
+    shared_seconds: Seconds | None = Field(description="Of dataset, partitions, teachers and soft labels.")
+    own_seconds: Seconds | None = Field(description="Of students and their evaluation, all seeds.")
+    steps: dict[str, StepCost] = Field(description="The same for each step.")
+
+    def is_whole_of(self, is_shared: bool) -> bool:
+        """Whether nothing is missing in the seconds of shared artifacts, or of the others."""
+        return all(step.is_whole for step in self.steps.values() if step.is_shared == is_shared)
+
+
+def say_seconds(cost: Cost, is_shared: bool) -> str:
+    """The seconds of shared artifacts, or of the others, for people; "≥" where figures are missing in the sum."""
+    seconds = cost.shared_seconds if is_shared else cost.own_seconds
+    if seconds is None:
+        return "–"
+    return ("" if cost.is_whole_of(is_shared) else "≥ ") + duration(seconds)
 
 
 class ResultInputs(Knobs):
@@ -148,11 +194,12 @@ class Result(Knobs):
     """results/<experiment>.json: all seeds of one experiment."""
 
     format: Literal["edpipe-result"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     experiment: str = Field(description="Name in params.yaml.")
     method: str = Field(description="ce, kd, ed, …")
     summary: Summary
-    budget: Cost
+    budget: Budget
+    cost: Cost
     data: DataFacts
     setup: Setup
     seeds: Annotated[tuple[SeedOutcome, ...], Field(min_length=1, strict=False)]

@@ -6,8 +6,6 @@ rule pack_dataset:
         record="artifacts/datasets/{dataset}.json",
     log:
         "logs/pack_dataset/{dataset}.log",
-    benchmark:
-        "benchmarks/pack_dataset/{dataset}.tsv"
     threads: 1
     resources:
         mem_mb=4000,

@@ -9,8 +9,6 @@ rule partition_dataset:
         "artifacts/partitions/{dataset}/{partition}.json",
     log:
         "logs/partition_dataset/{dataset}-{partition}.log",
-    benchmark:
-        "benchmarks/partition_dataset/{dataset}-{partition}.tsv"
     threads: 1
     resources:
         mem_mb=1000,

@@ -9,8 +9,6 @@ rule report:
         report("results/{experiment}.html", caption="../report/report.rst", category="Reports"),
     log:
         "logs/report/{experiment}.log",
-    benchmark:
-        "benchmarks/report/{experiment}.tsv"
     threads: 1
     resources:
         mem_mb=1000,

@@ -9,8 +9,6 @@ rule evaluate:
         "artifacts/evaluations/{experiment}/seed{seed}.json",
     log:
         "logs/evaluate/{experiment}-seed{seed}.log",
-    benchmark:
-        "benchmarks/evaluate/{experiment}-seed{seed}.tsv"
     threads: threads_of
     resources:
         gpu=GPU,
@@ -30,8 +28,6 @@ rule result:
         curve="results/{experiment}.csv",
     log:
         "logs/result/{experiment}.log",
-    benchmark:
-        "benchmarks/result/{experiment}.tsv"
     threads: 1
     resources:
         mem_mb=1000,

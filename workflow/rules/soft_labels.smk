@@ -6,8 +6,6 @@ rule dump_soft_labels:
         record="artifacts/soft_labels/{dataset}/{teacher}/{subset}/views_{views}.json",
     log:
         "logs/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.log",
-    benchmark:
-        "benchmarks/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.tsv"
     priority: 5  # students wait for these
     threads: threads_of
     resources:
@@ -28,8 +26,6 @@ rule verify_soft_labels:
         "artifacts/soft_labels/{dataset}/{teacher}/{subset}.json",
     log:
         "logs/verify_soft_labels/{dataset}-{teacher}-{subset}.log",
-    benchmark:
-        "benchmarks/verify_soft_labels/{dataset}-{teacher}-{subset}.tsv"
     priority: 5  # students wait for these
     threads: threads_of
     resources:

@@ -6,8 +6,6 @@ rule run_stage:
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
     log:
         "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
-    benchmark:
-        "benchmarks/run_stage/{experiment}-seed{seed}-{number}_{stage}.tsv"
     threads: threads_of
     resources:
         gpu=GPU,

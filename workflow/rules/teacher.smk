@@ -6,8 +6,6 @@ rule train_teacher:
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
     log:
         "logs/train_teacher/{dataset}-{teacher}-{subset}.log",
-    benchmark:
-        "benchmarks/train_teacher/{dataset}-{teacher}-{subset}.tsv"
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
@@ -31,8 +29,6 @@ rule fetch_teacher:
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
     log:
         "logs/fetch_teacher/{dataset}-{teacher}-{subset}.log",
-    benchmark:
-        "benchmarks/fetch_teacher/{dataset}-{teacher}-{subset}.tsv"
     wildcard_constraints:
         teacher=one_of(FETCHED),
     priority: 10  # students wait for these
