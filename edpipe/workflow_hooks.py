@@ -1,14 +1,21 @@
 """What the Snakefile calls: loading, checks before the first job, and the bridge to DVC."""
 
+import atexit
 import os
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edpipe import dvcsync
 from edpipe.errors import EdpipeError, ParamsError
+from edpipe.handover import SERVER
 from edpipe.jobs import Job
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
@@ -16,6 +23,12 @@ from edpipe.params.schema import Params
 _STARTED_S = time.time()
 """Logs that are older are of an earlier run."""
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
+LONGEST_SOCKET_PATH = 100
+"""Bytes; the system's own limit is 108 on Linux, 104 on macOS."""
+LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""What the libraries of numbers read when they are loaded; Snakemake sets them for each job."""
+LIBRARIES = {"timm:": "timm", "torchvision:": "torchvision.models"}
+"""Beginnings of model names, and what building such a network imports."""
 
 
 def load(workflow: Any, config: dict[str, Any]) -> Params:
@@ -64,6 +77,50 @@ def check_before_first_job(workflow: Any) -> None:
         check_params(load_params(), tuple(sorted(experiments)))
     except EdpipeError as error:
         _end(error)
+
+
+def start_fork_server(workflow: Any) -> None:
+    """Where jobs run on this machine: one process imports torch and the steps, and every job is forked from it.
+
+    It ends with this process, whose end of a pipe it watches. Whatever keeps it from starting costs time only.
+    """
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.is_shell]
+    is_wanted = os.environ.get("EDPIPE_FORK_SERVER", "1") != "0" and len(jobs) > 1
+    is_here = workflow.is_main_process and workflow.local_exec and not workflow.touch
+    if is_wanted and is_here and hasattr(socket, "AF_UNIX"):
+        knobs = " ".join(str(job.params) for job in jobs)
+        with suppress(OSError):
+            os.environ[SERVER] = str(_start_fork_server([LIBRARIES[name] for name in LIBRARIES if name in knobs]))
+
+
+def _start_fork_server(modules: list[str]) -> Path:
+    """Starts it, to import these modules too; gives the path of its socket, which can be called from now on."""
+    path = _private_folder() / "socket"
+    lifeline, _held_to_the_end = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(128)
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "edpipe.fork_server", str(listener.fileno()), str(lifeline), *modules],
+            env=os.environ | dict.fromkeys(LIBRARY_THREADS, "1"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(listener.fileno(), lifeline),
+            start_new_session=True,  # the terminal's Ctrl-C is for the jobs' front-ends
+        )
+    os.close(lifeline)
+    return path
+
+
+def _private_folder() -> Path:
+    """A folder that nobody else may enter, with a path that is short enough for a socket."""
+    folder = tempfile.mkdtemp(prefix="edpipe-")
+    if len(os.fsencode(folder)) + len("/socket") > LONGEST_SOCKET_PATH:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="edpipe-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def explain_failures(workflow: Any) -> None:

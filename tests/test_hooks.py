@@ -1,12 +1,15 @@
 """What Snakemake's hooks and the environment say when something is wrong: one line each."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from edpipe import device, threads, workflow_hooks
+from edpipe import device, handover, threads, workflow_hooks
 from edpipe.errors import EdpipeError, ParamsError
 from edpipe.jobs import dump_soft_labels, make_teacher, run_stage
 from edpipe.params.load import load_params, load_raw, parse_params
@@ -63,6 +66,62 @@ def test_failures_are_explained_by_the_lines_of_their_new_logs(tmp_path, capsys,
     assert capsys.readouterr().err == ""  # Snakemake shows the logs itself
     workflow_hooks.explain_failures(SimpleNamespace(dag=dag, output_settings=SimpleNamespace(quiet=["rules"])))
     assert one_line(capsys) == f"edpipe: failed.log says why  ({failed})\n"
+
+
+def workflow_of(num_jobs, **facts):
+    """A run of so many shell jobs, and of one target without a command."""
+    knobs = ['{"model": "resnet8"}', '{"model": "timm:resnet18"}']
+    jobs = [SimpleNamespace(is_shell=True, params=[knobs[i % 2]]) for i in range(num_jobs)]
+    dag = SimpleNamespace(needrun_jobs=lambda: iter([*jobs, SimpleNamespace(is_shell=False)]))
+    return SimpleNamespace(**{"dag": dag, "is_main_process": True, "local_exec": True, "touch": False} | facts)
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands of processes that would have been started."""
+    started = []
+    monkeypatch.setattr(workflow_hooks.subprocess, "Popen", lambda command, **_: started.append(command))
+    monkeypatch.setattr(workflow_hooks.atexit, "register", lambda *_, **__: None)
+    monkeypatch.setitem(os.environ, handover.SERVER, "")
+    monkeypatch.delenv("EDPIPE_FORK_SERVER", raising=False)
+    return started
+
+
+def test_the_fork_server_imports_the_libraries_of_the_jobs_and_can_be_called(commands, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    workflow_hooks.start_fork_server(workflow_of(2))
+    assert [command[-1] for command in commands] == ["timm"]
+    path = Path(os.environ[handover.SERVER])
+    assert path.is_socket()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("num_jobs", "facts", "switch"),
+    [
+        (1, {}, "1"),
+        (2, {}, "0"),
+        (2, {"local_exec": False}, "1"),
+        (2, {"is_main_process": False}, "1"),
+        (2, {"touch": True}, "1"),
+    ],
+)
+def test_no_fork_server_where_it_is_of_no_use(commands, monkeypatch, num_jobs, facts, switch):
+    monkeypatch.setenv("EDPIPE_FORK_SERVER", switch)
+    workflow_hooks.start_fork_server(workflow_of(num_jobs, **facts))
+    assert commands == []
+    assert os.environ[handover.SERVER] == ""
+
+
+def test_a_long_temporary_folder_is_left_for_a_short_one(commands, monkeypatch, tmp_path):
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    workflow_hooks.start_fork_server(workflow_of(2))
+    path = Path(os.environ[handover.SERVER])
+    assert path.is_socket()
+    assert list(long.iterdir()) == []
+    shutil.rmtree(path.parent)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "²", "999999", "1.5"])
