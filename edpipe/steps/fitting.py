@@ -58,15 +58,21 @@ class Fitting:
                         due_s = self._write()
                     if must_stop:
                         postponed.interrupt()
+            if postponed.number is not None:  # it came after the last look
+                self._write()
+                postponed.interrupt()
             self._training.finish()
         except TrainingError as error:
             raise TrainingError(f"{self._title}: {error}{self._last_good()}") from error
         return self._training.mean_tail_loss
 
     def finish(self) -> None:
-        """Removes the checkpoints: the artifact has been written."""
+        """Removes the checkpoints: the artifact has been written, which is not lost if they cannot be removed."""
         if self.group.is_main:
-            self._checkpoints.clear()
+            try:
+                self._checkpoints.clear()
+            except OverwriteError as error:
+                announce(f"{self._title}: {error}")
 
     def _resume(self) -> None:
         checkpoint, damaged = self._checkpoints.newest()

@@ -25,7 +25,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path.parent, path.name)
         yield partial
         _sync(partial)
         os.replace(partial, path)
@@ -50,6 +50,16 @@ def remove_file(path: Path) -> None:
         raise OverwriteError(f"{path}: cannot be removed: {error.strerror or error}; remove it by hand") from error
 
 
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes what killed processes of this host left of the file of this name, or of any; others may be alive."""
+    beginning = re.escape(f".{name}.") if name else r"\..+\."
+    pattern = re.compile(beginning + re.escape(_host()) + r"-(\d+)\.partial")
+    for leftover in folder.iterdir():
+        match = pattern.fullmatch(leftover.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            _discard(leftover)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """The file `path` with exactly this text, whole or not at all."""
     with write_atomically(path) as partial:
@@ -58,15 +68,6 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def _host() -> str:
     return re.sub(r"\W", "_", socket.gethostname())
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Removes what a killed process of this host left beside `path`; that of other hosts may be alive."""
-    pattern = re.compile(re.escape(f".{path.name}.{_host()}-") + r"(\d+)\.partial")
-    for leftover in path.parent.iterdir():
-        match = pattern.fullmatch(leftover.name)
-        if match and not psutil.pid_exists(int(match[1])):
-            _discard(leftover)
 
 
 def _discard(partial: Path) -> None:
