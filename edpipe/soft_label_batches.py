@@ -74,14 +74,16 @@ def _upload(store: SoftLabelStore, device: torch.device) -> dict[str, Tensor]:
     """All rows of all files, views and samples as one axis."""
     parts = {}
     for name in store.precision.columns():
-        columns = [file.flat(name) for file in store.files]
-        kind = torch.from_numpy(columns[0][:1].copy()).dtype
-        whole = torch.empty((store.num_forwards, *columns[0].shape[1:]), dtype=kind, device=device)
+        first = store.files[0].flat(name)
+        kind = torch.from_numpy(first[:1].copy()).dtype
+        whole = torch.empty((store.num_forwards, *first.shape[1:]), dtype=kind, device=device)
         start = 0
-        for column in columns:
+        for file in store.files:
+            column = file.flat(name)
             for at in range(0, len(column), _UPLOAD_ROWS):
                 rows = torch.from_numpy(column[at : at + _UPLOAD_ROWS].copy())
                 whole[start : start + len(rows)] = rows
                 start += len(rows)
+                file.let_go()
         parts[name] = whole
     return parts

@@ -5,6 +5,7 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from edpipe.errors import (
     TruncatedFileError,
 )
 from edpipe.precisions import Parts
+from edpipe.storage.mapped_pages import HELD_BYTES, watch
 from edpipe.storage.soft_label_format import (
     BLOCK_ROWS,
     FORMAT,
@@ -80,7 +82,7 @@ def map_file(path: Path) -> mmap.mmap:
         with path.open("rb") as stream:
             if os.fstat(stream.fileno()).st_size == 0:
                 raise TruncatedFileError(f"{path}: is empty; {remedy(path)}")
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return watch(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         helps = "raise `ulimit -v`, or close programs" if error.errno == errno.ENOMEM else "mend that, then try again"
         raise EdpipeError(f"{path}: cannot be mapped: {error.strerror or error}; {helps}") from error
@@ -205,14 +207,17 @@ def check_shapes(path: Path, header: Header, seal: Seal) -> None:
         )
 
 
-def check_rows(path: Path, header: Header, seal: Seal, parts: Parts) -> None:
+def check_rows(path: Path, header: Header, seal: Seal, parts: Parts, let_go: Callable[[], None]) -> None:
     """Every block against its digest, and against its labels.
+
+    `let_go` gives back the pages read so far: called from time to time and at the end.
 
     Raises:
         AlteredRowsError: naming the block whose bytes are not those that were written.
         LabelAgreementError: naming the block in which the teacher names the label more or less often than it did.
     """
     local, precision, names = header.local_labels, header.precision, header.precision.columns()
+    held = 0
     for view, block in np.ndindex(seal.block_digest.shape):
         rows = slice(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
         stored = {name: array[view, rows] for name, array in parts.items()}
@@ -225,3 +230,8 @@ def check_rows(path: Path, header: Header, seal: Seal, parts: Parts) -> None:
                 f"{where}: the teacher names the label of {found} rows, of {seal.agreement[view, block]} when they "
                 f"were dumped: labels and rows do not belong together; {remedy(path)}"
             )
+        held += sum(array.nbytes for array in stored.values())
+        if held >= HELD_BYTES:
+            let_go()
+            held = 0
+    let_go()

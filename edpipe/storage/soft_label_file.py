@@ -20,6 +20,7 @@ from edpipe.errors import AlteredHeaderError, MissingRowsError, UnverifiedError
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.precisions import Column, Parts, Precision
 from edpipe.storage.hdf5 import MappedFile, plain_attribute
+from edpipe.storage.mapped_pages import gather_rows, let_go
 from edpipe.storage.records import DIGEST_LENGTH
 from edpipe.storage.soft_label_checks import (
     check_content,
@@ -132,8 +133,8 @@ class SoftLabels:
         Raises:
             MissingRowsError: a sample or a view is not in the file.
         """
-        positions = self.positions(sample_ids, views)
-        return {name: self.flat(name).take(positions, axis=0) for name in self.precision.columns()}
+        columns = {name: self.flat(name) for name in self.precision.columns()}
+        return gather_rows(self._mapped, columns, self.positions(sample_ids, views))
 
     def flat(self, name: str) -> np.ndarray:
         """A large column with views and samples as one axis; no copy."""
@@ -161,7 +162,12 @@ class SoftLabels:
         name = f"{ATTENTION}{level}"
         if name not in self.parts:
             raise MissingRowsError(f"{self.path}: holds no {name}; dump it with storage.attention: true")
-        return self.flat(name).take(self.positions(sample_ids, views), axis=0).astype(np.float32)
+        rows = gather_rows(self._mapped, {name: self.flat(name)}, self.positions(sample_ids, views))
+        return rows[name].astype(np.float32)
+
+    def let_go(self) -> None:
+        """Pages that were read in order are this process's no longer; `gather` sees to its own."""
+        let_go(self._mapped)
 
 
 def open_soft_labels(
@@ -186,7 +192,7 @@ def open_soft_labels(
     if expected is not None:
         check_provenance(path, labels.provenance, expected)
     check_content(path, labels.header, sample_keys, class_ids)
-    check_rows(path, labels.header, labels.seal, labels.parts)
+    check_rows(path, labels.header, labels.seal, labels.parts, labels.let_go)
     if hasattr(mmap, "MADV_RANDOM"):
         labels._mapped.madvise(mmap.MADV_RANDOM)  # the check was the last reading in order
     return labels
