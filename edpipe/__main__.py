@@ -9,16 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edpipe import __version__, jobs, layout
-from edpipe.errors import EdpipeError
+from edpipe.errors import EdpipeError, LostProcessError
 from edpipe.interruption import Interrupted, interruptible
 from edpipe.jobs import Job
+from edpipe.launch import is_to_be_shared, run_together
 from edpipe.ledger import booked, parts_of
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.plan_command import add_plan
+from edpipe.threads import is_main_process, is_started_by_torchrun
 from edpipe.verify_command import add_verify
 from edpipe.views import ViewRange
 
+TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
+"""Those that several processes may run together."""
 EXIT_MENDABLE = 2
 """A mistake that the user can mend; a bug ends with Python's 1, Ctrl-C with 130, SIGTERM with 143."""
 
@@ -31,13 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interruptible():
             run(**options)
     except EdpipeError as error:
-        for line in str(error).splitlines():
+        # Of several processes that train together, all fail alike, but for the loss of one of them.
+        for line in str(error).splitlines() if is_main_process() or isinstance(error, LostProcessError) else ():
             print(f"edpipe: {line}", file=sys.stderr)
         return EXIT_MENDABLE
     except BrokenPipeError:
         return 0
     except Interrupted as interruption:
-        print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        if not is_started_by_torchrun():  # whoever started them says it once
+            print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return interruption.exit_code
     return 0
 
@@ -80,6 +86,9 @@ def _booked(make: Callable[..., Job], run: Callable[[Job], None]) -> Callable[..
 
     def command(**words: str | int) -> None:
         job = make(_begin(), **words)
+        if job.step in TRAINING_STEPS and is_to_be_shared():
+            run_together(job.command.split()[1:])
+            return
         with booked(job):
             run(job)
 

@@ -6,14 +6,16 @@ import torch
 from torch import nn
 
 from edpipe.errors import EdpipeError
-from edpipe.threads import num_threads
+from edpipe.threads import is_started_by_torchrun, num_threads
 
 
 def prepare_device() -> torch.device:
     """Where to compute: EDPIPE_DEVICE, else the GPU with most memory free, else the CPU; sets torch's threads.
 
+    Of several processes that train together, each gets a GPU of its own.
+
     Raises:
-        EdpipeError: EDPIPE_DEVICE names no device, or a GPU where there is none.
+        EdpipeError: EDPIPE_DEVICE names no device, or a GPU where there is none; or more processes than GPUs.
     """
     torch.set_num_threads(num_threads())
     named = os.environ.get("EDPIPE_DEVICE")
@@ -21,9 +23,20 @@ def prepare_device() -> torch.device:
         return _device(named)
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if is_started_by_torchrun():
+        return _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     # Snakemake counts GPUs but does not hand them out, so of several the emptiest is taken.
     free_bytes = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
     return torch.device("cuda", free_bytes.index(max(free_bytes)))
+
+
+def _own_gpu(local_rank: int) -> torch.device:
+    if local_rank >= torch.cuda.device_count():
+        raise EdpipeError(
+            f"EDPIPE_PROCESSES: process {local_rank} has no GPU of its own, there are {torch.cuda.device_count()}; "
+            "start fewer, or set EDPIPE_DEVICE=cpu"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def _device(named: str) -> torch.device:

@@ -27,7 +27,8 @@ EdpipeError
 │   ├── LabelAgreementError   rows and labels do not belong together
 │   └── StaleJournalError     what is left of an interrupted dump belongs to another dump
 ├── VerificationError  stored soft labels are not what their teacher says now
-├── TrainingError      the loss is no longer a finite number
+├── TrainingError      the loss is no longer a finite number, or much too large
+│   └── LostProcessError      another of the processes that train together is gone
 ├── OverwriteError     a path is in the way or cannot be written
 └── BusyError          another tool is at work in this folder
 
@@ -145,6 +146,10 @@ class VerificationError(EdpipeError):
 
 class TrainingError(EdpipeError):
     """Training cannot go on: the loss is no longer a finite number."""
+
+
+class LostProcessError(TrainingError):
+    """Another of the processes that train one network together is gone."""
 
 
 class OverwriteError(EdpipeError):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edpipe.errors import EdpipeError, TrainingError
+from edpipe.errors import EdpipeError, LostProcessError, TrainingError
 
 PATIENCE = timedelta(minutes=10)
 """How long one process waits for the others, which may still be reading their soft labels."""
@@ -57,9 +57,14 @@ class Group:
         return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
     def add_up(self, values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """The sum of all processes' values, in place."""
+        """The sum of all processes' values, in place.
+
+        Raises:
+            LostProcessError: one of them is gone.
+        """
         if self.size > 1:
-            dist.all_reduce(values)
+            with self.meeting():
+                dist.all_reduce(values)
         return values
 
     def any(self, is_so: bool) -> bool:
@@ -87,14 +92,14 @@ class Group:
         """Around all that waits for the other processes.
 
         Raises:
-            TrainingError: one of them is gone.
+            LostProcessError: one of them is gone.
         """
         try:
             yield
         except RuntimeError as error:
             if self.size == 1 or not _is_lost_contact(error):
                 raise
-            raise TrainingError(
+            raise LostProcessError(
                 f"process {self.rank} of {self.size}: lost another process, which was killed or cannot be reached; "
                 "the same command goes on from the last checkpoint"
             ) from error
@@ -157,8 +162,9 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
     def _statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel; the running ones follow them."""
         axes = [0, *range(2, features.ndim)]
-        count = _SumOfAll.apply(features.new_tensor(float(features.numel() // features.shape[1])))
-        mean = _SumOfAll.apply(features.sum(axes)) / count
+        own_count = features.new_tensor([features.numel() // features.shape[1]])
+        *_, count = total = _SumOfAll.apply(torch.cat([features.sum(axes), own_count]))
+        mean = total[:-1] / count
         shape = (1, -1) + (1,) * (features.ndim - 2)
         variance = _SumOfAll.apply((features - mean.reshape(shape)).square().sum(axes)) / count
         self._follow(mean.detach(), (variance * (count / (count - 1))).detach())

@@ -20,6 +20,7 @@ LAYERS = (
         "progress",
         "sources",
         "interruption",
+        "launch",
         "prefetch",
         "handover",
         "__init__",

@@ -63,7 +63,7 @@ class Fitting:
                 postponed.interrupt()
             self._training.finish()
         except TrainingError as error:
-            raise TrainingError(f"{self._title}: {error}{self._last_good()}") from error
+            raise type(error)(f"{self._title}: {error}{self._last_good()}") from error
         return self._training.mean_tail_loss
 
     def finish(self) -> None:

@@ -130,10 +130,11 @@ def fit_and_save(
         Interrupted: SIGTERM or Ctrl-C came; the same call goes on where it was.
     """
     network.to(course.batches.device).to(memory_format=torch.channels_last)
-    if not course.fitting.epochs:
-        _save(network, course, out_path, _record(step, course, knobs, facts))
-        return
     with joined(course.batches.device) as group:
+        if not course.fitting.epochs:
+            if group.is_main:
+                _save(network, course, out_path, _record(step, course, knobs, facts))
+            return
         sample_ids = course.sample_ids("train")
         total = num_images(StageKnobs.model_validate({"epochs": course.fitting.epochs}), len(sample_ids))
         budget = Budget(total, course.fitting.learning_rate)
