@@ -336,13 +336,16 @@ def test_what_the_server_imports_starts_no_thread_and_no_gpu():
     assert done.stdout.split() == ["1", "False"], done.stderr
 
 
+LAST_OF_SEVEN_JOBS = "artifacts/students/ed/seed0/1_primary.safetensors"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("threads", [1, 2])
 def test_snakemake_makes_the_same_bytes_with_the_server_and_without(tmp_path, threads):
     made = {}
     for switch in ("0", "1"):
         project = make_project(tmp_path / switch, tiny_params())
-        ran = project.snakemake("--", "results/ed.json", EDPIPE_FORK_SERVER=switch, EDPIPE_THREADS=threads)
+        ran = project.snakemake("--", LAST_OF_SEVEN_JOBS, EDPIPE_FORK_SERVER=switch, EDPIPE_THREADS=threads)
         assert ran.rc == 0, ran.text
-        made[switch] = {name: (project.root / name).read_bytes() for name in project.files("artifacts", "results")}
+        made[switch] = {name: (project.root / name).read_bytes() for name in project.files("artifacts")}
     assert made["0"] == made["1"]
