@@ -27,7 +27,7 @@ from edpipe.params.base import Knobs
 from edpipe.progress import announce
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.records import digest_file, digest_json, read_record, record_path, to_json
-from edpipe.threads import num_threads
+from edpipe.threads import is_main_process, num_threads
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -98,7 +98,7 @@ def _record_digest(job: Job) -> str | None:
 @contextmanager
 def booked(job: Job) -> Iterator[None]:
     """Adds what the block takes to the ledger of the job, however it ends; the artifact comes first."""
-    if os.environ.get("RANK", "0") != "0":  # of several processes that torchrun started, the first writes
+    if not is_main_process():  # of several that train together, the first writes
         yield
         return
     earlier, meter = _unfinished(job), _Meter()
@@ -204,4 +204,4 @@ def _device() -> str:
     cuda = _cuda()
     if cuda:
         return f"cuda: {cuda.get_device_name()}"
-    return (os.environ.get("EDPIPE_DEVICE") or "cpu") if "torch" in sys.modules else "cpu"
+    return "mps" if os.environ.get("EDPIPE_DEVICE") == "mps" and "torch" in sys.modules else "cpu"

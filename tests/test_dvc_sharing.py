@@ -3,6 +3,7 @@
 In all but the last test, steps are played by stand_in_command_line.py.
 """
 
+import json
 import re
 import subprocess
 import time
@@ -238,6 +239,9 @@ def test_real_steps_agree_as_well(tmp_path):
 
     folder.edit(MIDDLE, MIDDLE.replace("0.1", "5e-2"))
     assert rules_of(folder.call("dvc", "repro")) == from_middle
+    cost = json.loads((folder.root / "results/ed.json").read_text())["cost"]
+    assert cost["with_figures"] == cost["artifacts"] == 15, "both tools' steps note what they took"
+    assert folder.call("git", "status", "--short", "benchmarks") == "", "and git does not see it"
     assert "Nothing to be done" in folder.call("snakemake", "--cores", "2")
     metrics = without_cost(folder.root / "results/ed.json")
 

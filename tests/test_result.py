@@ -11,6 +11,7 @@ import pytest
 from examples import COSTS, DATASET, SUBSETS, evaluation, write_evaluations, write_result
 from project import without_cost
 
+from edpipe.cost import Part
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.steps.result import result
 from edpipe.storage.records import read_record
@@ -130,6 +131,15 @@ def test_what_is_not_known_is_counted_and_in_no_sum(tmp_path):
     found = read_result(tmp_path / "results/digits_ed.json").cost
     assert not found.is_whole
     assert (say_seconds(found, False), say_seconds(found, True)) == ("≥ 2 min 0 s", "–")
+
+
+@pytest.mark.parametrize(
+    ("step", "own", "shared"),
+    [("evaluate", "≥ 2 min 2 s", "2 min 32 s"), ("verify_soft_labels", "2 min 2 s", "≥ 2 min 32 s")],
+)
+def test_a_sum_in_which_something_is_missing_is_a_lower_bound(tmp_path, step, own, shared):
+    cost = read_result(write_result(tmp_path, costs=[*COSTS, Part(step, None)])).cost
+    assert (say_seconds(cost, False), say_seconds(cost, True)) == (own, shared)
 
 
 def test_of_two_equal_runs_only_the_cost_may_differ(tmp_path):
