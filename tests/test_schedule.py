@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SEEDS, subsets
@@ -151,3 +152,48 @@ def test_streams_that_make_no_sense_are_refused():
         SampleStream(0, (np.arange(3), np.arange(2, 5)), "mixed")
     with pytest.raises(ValueError, match="positions must satisfy 0 <= start <= stop, got 3 and 2"):
         SampleStream(0, (np.arange(3),), "mixed").slice(3, 2)
+
+
+def torch_rates(make, iterations):
+    """What torch's own schedule makes of a peak rate of 1, before each iteration."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer, iterations)
+    rates = []
+    for _ in range(iterations):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("iterations", [10, 400])
+def test_cosine_and_step_are_torchs(iterations):
+    places = [i / iterations for i in range(iterations)]
+    cosine = [rate_factor(RecipeKnobs(schedule="cosine"), place) for place in places]
+    theirs = torch_rates(torch.optim.lr_scheduler.CosineAnnealingLR, iterations)
+    assert cosine == pytest.approx(theirs, abs=1e-9)
+    step = [rate_factor(RecipeKnobs(schedule="step", milestones=(0.5, 0.9), gamma=0.2), place) for place in places]
+    milestones = [iterations // 2, iterations * 9 // 10]
+    theirs = torch_rates(lambda o, n: torch.optim.lr_scheduler.MultiStepLR(o, milestones, 0.2), iterations)
+    assert step == pytest.approx(theirs, abs=1e-9)
+
+
+def test_one_cycle_is_torchs_but_for_half_an_iteration():
+    iterations = 2000
+    recipe = RecipeKnobs(schedule="one_cycle", warmup=0.3)
+    ours = [rate_factor(recipe, i / iterations) for i in range(iterations)]
+
+    def make(optimizer, total):
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 1.0, total_steps=total, pct_start=0.3, cycle_momentum=False
+        )
+
+    theirs = torch_rates(make, iterations - 1)
+    assert ours[:-1] == pytest.approx(theirs, abs=3e-3)
+    assert (ours[0], max(ours)) == (pytest.approx(1 / 25), pytest.approx(1.0))
+    assert rate_factor(recipe, 1 - 1e-9) == pytest.approx(1 / 250_000, rel=1e-3)
+
+
+def test_one_cycle_without_a_rise_is_refused():
+    with pytest.raises(ValueError, match=r"schedule one_cycle needs a warmup > 0, such as 0\.3"):
+        RecipeKnobs(schedule="one_cycle")

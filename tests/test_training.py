@@ -15,6 +15,7 @@ from edpipe.device import prepare_device
 from edpipe.errors import EdpipeError, TrainingError
 from edpipe.forward import forward
 from edpipe.params.recipe import RecipeKnobs
+from edpipe.processes import Group
 from edpipe.schedule import rate_factor
 from edpipe.training import Budget, Training, make_optimizer
 
@@ -231,3 +232,112 @@ def test_a_device_that_is_none_is_refused_in_one_line(monkeypatch):
     with pytest.raises(EdpipeError) as caught:
         prepare_device()
     assert str(caught.value) == "EDPIPE_DEVICE='cuda': torch sees no GPU here; use cpu, or leave it unset"
+
+
+def test_a_running_mean_of_the_weights_by_hand():
+    recipe = RecipeKnobs(batch_size=16, momentum=0.0, weight_decay=0.0, ema_decay=0.6)
+    network = toy()
+    training = Training(network, recipe, Budget(80, 0.05))
+    # timm's decay: nothing is kept of the first weights, then 1 - step^-2/3 as long as that is under 0.6.
+    decays = [0.0, *(min(0.6, 1 - (1 + step) ** (-2 / 3)) for step in range(1, 5))]
+    mean = None
+    for _, decay in zip(training.run(SQUARES), decays, strict=True):
+        now = network.weight.detach().clone()
+        mean = now if mean is None else decay * mean + (1 - decay) * now
+    training.finish()
+    torch.testing.assert_close(network.weight.detach(), mean)
+    assert not torch.equal(network.weight, now)
+
+
+def test_long_gradients_are_scaled_down_and_short_ones_left():
+    plain = {"batch_size": 2, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+    task = Positions(lambda network, start, stop: (network.weight @ torch.tensor([3.0, 0.0, 4.0])).expand(stop - start))
+    for clip_norm, length in [(None, 5.0), (10.0, 5.0), (0.5, 0.5)]:
+        network = toy()
+        before = network.weight.detach().clone()
+        train(RecipeKnobs(clip_norm=clip_norm, **plain), Budget(2, 1.0), network, task)
+        assert (network.weight - before).norm().item() == pytest.approx(length, rel=1e-5)
+
+
+def noisy(seed, iterations=3, rank=0):
+    """What dropout leaves of ones, in each iteration."""
+    seen = []
+
+    def loss(network, start, stop):
+        seen.append(network[0](torch.ones(64)).tolist())
+        return network[1].weight.sum().expand(stop - start)
+
+    network = nn.Sequential(nn.Dropout(0.5), toy())
+    budget = Budget(2 * iterations, 0.01)
+    training = Training(network, RecipeKnobs(batch_size=2), budget, seed, Group(rank, 1))
+    list(training.run(Positions(loss)))
+    return seen
+
+
+def test_a_networks_own_noise_depends_on_seed_iteration_and_process_alone():
+    first = noisy(1)
+    torch.rand(17)
+    assert noisy(1) == first
+    assert noisy(1, iterations=2) == first[:2]
+    assert first[0] != first[1]
+    assert noisy(2) != first
+    assert noisy(1, rank=1) != first
+
+
+def test_losses_are_looked_at_now_and_then_where_that_costs_a_wait():
+    network = toy()
+    training = Training(network, RecipeKnobs(batch_size=16), Budget(7 * 16, 0.05))
+    training._report_every = 3
+    assert [step.iteration for step in training.run(SQUARES)] == [3, 6, 7]
+    every = Training(other := toy(), RecipeKnobs(batch_size=16), Budget(7 * 16, 0.05))
+    list(every.run(SQUARES))
+    assert torch.equal(network.weight, other.weight)
+    assert training.mean_tail_loss == every.mean_tail_loss
+    broken = Training(toy(), RecipeKnobs(batch_size=16), Budget(7 * 16, 0.05))
+    broken._report_every = 3
+    with pytest.raises(TrainingError, match="loss became nan at iteration 2 of 7"):
+        next(broken.run(broken_from(16, math.nan)))
+
+
+def test_the_mean_loss_is_that_of_the_last_tenth():
+    values = iter([9.0] * 27 + [1.0, 2.0, 6.0])
+    task = Positions(lambda network, start, stop: network.weight.sum() * 0 + torch.full((stop - start,), next(values)))
+    training = Training(toy(), RecipeKnobs(batch_size=2), Budget(60, 0.1))
+    list(training.run(task))
+    assert training.mean_tail_loss == 3.0
+
+
+def test_batches_made_ahead_train_alike():
+    task = Positions(square)
+    task.num_workers = 3
+    (here, _), (ahead, _) = (train(RecipeKnobs(batch_size=16), Budget(400, 0.05), task=t) for t in (SQUARES, task))
+    assert torch.equal(here.weight, ahead.weight)
+
+
+def test_a_network_is_compiled_if_the_environment_says_so(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network, mode: asked.append(mode) or network)
+    train(RecipeKnobs(batch_size=16), Budget(32, 0.05))
+    monkeypatch.setenv("EDPIPE_COMPILE", "1")
+    train(RecipeKnobs(batch_size=16), Budget(32, 0.05))
+    assert asked == ["default"]
+    monkeypatch.setenv("EDPIPE_COMPILE", "yes")
+    with pytest.raises(EdpipeError) as caught:
+        train(RecipeKnobs(batch_size=16), Budget(32, 0.05))
+    assert str(caught.value) == "EDPIPE_COMPILE='yes': must be 0 or 1; mend or unset it"
+
+
+def test_each_process_gets_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("EDPIPE_THREADS", "1")
+    monkeypatch.delenv("EDPIPE_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert prepare_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(EdpipeError) as caught:
+        prepare_device()
+    assert str(caught.value) == (
+        "EDPIPE_PROCESSES: process 2 has no GPU of its own, there are 2; start fewer, or set EDPIPE_DEVICE=cpu"
+    )
