@@ -19,6 +19,7 @@ from edpipe.handover import SERVER
 from edpipe.jobs import Job
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
+from edpipe.threads import num_processes
 
 _STARTED_S = time.time()
 """Logs that are older are of an earlier run."""
@@ -152,6 +153,14 @@ def gpus_per_job() -> int:
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or os.environ.get("EDPIPE_DEVICE") == "cpu":
         return 0
     return int(GPU_FOLDER.is_dir() and any(GPU_FOLDER.iterdir()))
+
+
+def processes_per_training() -> int:
+    """EDPIPE_PROCESSES, else 1; ends the process with one line if it is no such number."""
+    try:
+        return num_processes()
+    except EdpipeError as error:
+        _end(error)
 
 
 def _end(error: EdpipeError) -> NoReturn:

@@ -175,3 +175,14 @@ def test_values_beyond_reason_are_refused(path, value, text):
         parse_params(raw)
     assert text in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_wrong_number_of_processes_ends_snakemake_with_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("EDPIPE_PROCESSES", "many")
+    with pytest.raises(SystemExit) as ended:
+        workflow_hooks.processes_per_training()
+    assert ended.value.code == 2
+    said = "edpipe: EDPIPE_PROCESSES='many': must be a whole number from 1 to 1024; mend or unset it\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setenv("EDPIPE_PROCESSES", "3")
+    assert workflow_hooks.processes_per_training() == 3

@@ -68,3 +68,10 @@ def threads_of(wildcards):
 
 # Jobs ask for a GPU where there is one; `resources: gpu` in the profile says how many there are to share.
 GPU = workflow_hooks.gpus_per_job()
+# Several processes may train one network: each has a GPU, where there are any, and as many threads as one alone.
+PROCESSES = workflow_hooks.processes_per_training()
+
+
+def training_threads_of(wildcards):
+    """Threads of all processes that train together."""
+    return PROCESSES * threads_of(wildcards)

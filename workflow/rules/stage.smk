@@ -6,9 +6,9 @@ rule run_stage:
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
     log:
         "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
-    threads: threads_of
+    threads: training_threads_of
     resources:
-        gpu=GPU,
+        gpu=PROCESSES * GPU,
         mem_mb=8000,
         runtime=1440,
     params:

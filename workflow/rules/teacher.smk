@@ -9,9 +9,9 @@ rule train_teacher:
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
-    threads: threads_of
+    threads: training_threads_of
     resources:
-        gpu=GPU,
+        gpu=PROCESSES * GPU,
         mem_mb=8000,
         runtime=1440,
     params:
@@ -32,9 +32,9 @@ rule fetch_teacher:
     wildcard_constraints:
         teacher=one_of(FETCHED),
     priority: 10  # students wait for these
-    threads: threads_of
+    threads: training_threads_of
     resources:
-        gpu=GPU,
+        gpu=PROCESSES * GPU,
         mem_mb=8000,
         runtime=1440,
     params:
