@@ -15,6 +15,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,20 @@ def _open_repo(is_patient: bool) -> Iterator[Any]:
         chatter.setLevel(level)
 
 
+@contextmanager
+def _parsing_each_text_once() -> Iterator[None]:
+    """DVC parses params.yaml anew for every stage, in pure Python; inside the block, only a text it has not seen."""
+    from dvc.utils.serialize import _yaml
+
+    parse = _yaml.parse_yaml
+    parsed = cache(parse)
+    _yaml.parse_yaml = lambda *text_and_path, **kind: deepcopy(parsed(*text_and_path, **kind))
+    try:
+        yield
+    finally:
+        _yaml.parse_yaml = parse
+
+
 def _is_running_a_step() -> bool:
     try:
         contents = json.loads(READERS_AND_WRITERS.read_text(encoding="utf-8"))
@@ -147,15 +163,16 @@ def reconcile(params: Params, is_dry_run: bool) -> None:
         CorruptFileError: dvc.yaml or dvc.lock cannot be read.
         OverwriteError: a file belongs to somebody else.
     """
-    changed = _changed_jobs(params)
+    changed: set[str] = set()
     if not is_dry_run:
         write_tracked_jobs(params)
-        changed = set()
         _digest_at_start[:] = [_digest_of_sources(params)]
-    elif not layout.TRACKED_JOBS.is_file():
+    elif layout.TRACKED_JOBS.is_file():
+        changed = _changed_jobs(params)
+    else:
         return
     try:
-        with _open_repo(is_patient=False) as repo:
+        with _open_repo(is_patient=False) as repo, _parsing_each_text_once():
             _reconcile(repo, changed)
     except BusyError:
         if not is_dry_run:
