@@ -25,6 +25,28 @@ def bench_store(monkeypatch):
 
 
 @pytest.fixture
+def bench_engine(monkeypatch):
+    """With batches of four images, networks that take no time, and no process beside this one."""
+    torch.set_num_threads(1)
+    for name in ("bench_store", "school"):
+        load(name, monkeypatch)
+    module = load("bench_engine", monkeypatch)
+    small = {"STEP_IMAGES": 4, "PHOTOS": 2, "STUDENT": "resnet8", "TEACHER": "resnet8", "USUAL_WORKERS": 0}
+    for name, value in (small | {"GATHERED": 2}).items():
+        monkeypatch.setattr(module, name, value)
+    for name, size in (("SQUARES_RECIPE", 4), ("PHOTOS_RECIPE", 2)):
+        monkeypatch.setattr(module, name, getattr(module, name).model_copy(update={"batch_size": size}))
+    return module
+
+
+@pytest.fixture
+def squares(bench_engine, tmp_path):
+    """Eight squares, and soft labels of one view and of all."""
+    dataset = bench_engine.write_squares(tmp_path / "squares.h5", 8, 4)
+    return dataset, *(bench_engine.open_rows(tmp_path / f"{views}.h5", dataset, views) for views in (162, 1))
+
+
+@pytest.fixture
 def precision_table(monkeypatch):
     return load("precision_table", monkeypatch)
 
@@ -65,6 +87,44 @@ def test_gathering_and_input_of_a_tiny_file_are_measured(bench_store, capsys):
 
 def test_dumping_a_tiny_dataset_is_measured(bench_store):
     assert check(bench_store.bench_dump(1, 40, CPU))[0] == "dump / bare forward (speed)"
+
+
+def test_training_is_measured_with_and_without_cache(bench_engine, squares):
+    dataset, many, one = squares
+    figures = check(bench_engine.bench_student(dataset, many, 1, CPU))
+    assert figures[:4] == [
+        "cached / ce (speed)",
+        "cached / online (speed)",
+        "cached / usual (speed)",
+        "batch / step (time)",
+    ]
+    assert check(bench_engine.bench_views(dataset, many, one, 1, CPU))[0] == "162 views / 1 (speed)"
+
+
+def test_memory_is_measured_in_the_order_in_which_it_is_taken(bench_engine, squares):
+    dataset, many, _ = squares
+    figures = bench_engine.held(dataset.path, many.files[0].path, 1, 1)
+    assert figures["opening, MB"] <= figures["opening and training, MB"] <= figures["peak, MB"]
+    assert figures["data set, MB"] == pytest.approx(8 * 3 * 32 * 32 / 1e6)
+    assert figures["peak less data set, MB"] == pytest.approx(figures["peak, MB"] - figures["data set, MB"])
+
+
+def test_photos_made_ahead_are_measured(bench_engine, tmp_path):
+    photos = bench_engine.write_photos(tmp_path / "photos.h5", 4, 2)
+    names = check(bench_engine.bench_photos(photos, 1, 1, CPU))
+    assert names[:2] == ["batches, 1 thread / 0 (speed)", "batches, 2 threads / 0 (speed)"]
+
+
+def test_a_live_teacher_says_what_a_cache_of_it_would(bench_engine, squares):
+    dataset, many, _ = squares
+    room, plain = (bench_engine.classroom(dataset, stores, bench_engine.SHIFTS, CPU) for stores in ([many], []))
+    teacher = bench_engine.build_network("resnet8", 4, 3, 0)
+    cached, online = room.batch(0, 4), bench_engine.Online(plain, room, teacher).batch(0, 4)
+    assert torch.equal(cached.images, online.images)
+    assert torch.equal(cached.teachings[0].rows, online.teachings[0].rows)
+    assert torch.equal(cached.teachings[0].columns, online.teachings[0].columns)
+    assert cached.teachings[0].logits.shape == online.teachings[0].logits.shape
+    assert not teacher.training
 
 
 def test_runs_are_taken_in_turn_after_one_that_does_not_count(bench_store):
