@@ -36,9 +36,9 @@ STEPS = {
     "die": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "wait": (
         "import os, signal, sys, time\n"
-        "def end(number, _): print('signal', number, flush=True); sys.exit(128 + number)\n"
+        "def end(number, _): os.write(1, b'signal %d\\n' % number); sys.exit(128 + number)\n"
         "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, end)\n"
-        "print(os.getpid(), flush=True)\ntime.sleep(60)"
+        "os.write(1, b'%d\\n' % os.getpid())\ntime.sleep(60)"
     ),
 }
 
@@ -78,7 +78,9 @@ class Served:
             self.server.wait(20)
 
     def environment(self, **more):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "EDPIPE_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON", "EDPIPE_"))
+        }
         return (
             kept | {"PYTHONPATH": str(self.package.parent), "WORD": "as said", handover.SERVER: str(self.path)} | more
         )
