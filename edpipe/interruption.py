@@ -2,12 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_S = 1.0
+"""Signals so soon after the first are the same wish: it comes to the whole process group, and is passed on as well."""
 
 
 class Interrupted(BaseException):
@@ -47,13 +50,16 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def postponing() -> Iterator[Postponed]:
-    """A first SIGTERM or Ctrl-C is only noted, for the block to ask for; a second one raises Interrupted at once."""
+    """A first SIGTERM or Ctrl-C is only noted, for the block to ask for; a later one raises Interrupted at once."""
     postponed = Postponed()
+    noted_s = 0.0
 
     def note(number: int, _: FrameType | None) -> None:
-        if postponed.number is not None:
+        nonlocal noted_s
+        if postponed.number is None:
+            postponed.number, noted_s = number, time.monotonic()
+        elif time.monotonic() >= noted_s + SAME_S:
             raise Interrupted(number)
-        postponed.number = number
 
     with _handled_by(note):
         yield postponed

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tasks import Positions
 from torch import nn
 
+from edpipe import interruption
 from edpipe.errors import EdpipeError, TrainingError
 from edpipe.forward import forward
 from edpipe.interruption import Interrupted
@@ -339,7 +340,8 @@ def test_a_signal_ends_training_after_its_iteration(folder, number):
     assert folder.iterations() == [2]
 
 
-def test_a_second_signal_ends_training_at_once(folder):
+def test_a_second_signal_ends_training_at_once(folder, monkeypatch):
+    monkeypatch.setattr(interruption, "SAME_S", 0.0)
     training, loss = folder.fit(before_iteration=lambda i: [signalling([3])(i) for _ in range(2)])
     assert loss is None
     assert training.iteration == 2

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from edpipe import interruption
 from edpipe.interruption import SIGNALS, Interrupted, interruptible, postponing
 
 
@@ -18,7 +20,9 @@ def test_a_signal_interrupts_the_block(number, code):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_postponed_signal_is_noted_and_a_second_one_interrupts(number):
+def test_a_postponed_signal_is_noted_and_a_later_one_interrupts(number, monkeypatch):
+    now_s = 50.0
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now_s))
     with postponing() as postponed:
         assert postponed.number is None
         os.kill(os.getpid(), number)
@@ -26,6 +30,9 @@ def test_a_postponed_signal_is_noted_and_a_second_one_interrupts(number):
         with pytest.raises(Interrupted) as raised:
             postponed.interrupt()
         assert raised.value.number == number
+        now_s += 0.9  # the same wish, passed on by another process
+        os.kill(os.getpid(), number)
+        now_s += 0.1
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), number)
 
