@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
+
+import psutil
 
 from edpipe import dvcsync
 from edpipe.errors import EdpipeError, ParamsError
@@ -122,6 +126,30 @@ def _private_folder() -> Path:
         folder = tempfile.mkdtemp(prefix="edpipe-", dir="/tmp")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+def pass_sigterm_on() -> None:
+    """SIGTERM to Snakemake ends its running jobs after a checkpoint, as Ctrl-C does; it would let them run on."""
+    begin_to_end = signal.getsignal(signal.SIGTERM)  # Snakemake's own: no more jobs are started
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if callable(begin_to_end):
+            begin_to_end(number, frame)
+        for command in _commands_of_jobs():
+            with suppress(psutil.Error):
+                command.send_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _commands_of_jobs() -> list[psutil.Process]:
+    """What the shells of running jobs have started; not the shells, which would not wait. The fork server is no job."""
+    found = []
+    for shell in psutil.Process().children():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(shell.pid) == os.getsid(0):
+                found += shell.children() or [shell]
+    return found
 
 
 def explain_failures(workflow: Any) -> None:

@@ -12,6 +12,7 @@ workflow_hooks.put_command_on_path()
 PARAMS = workflow_hooks.load(workflow, config)
 check_before_first_job = workflow_hooks.check_before_first_job
 start_fork_server = workflow_hooks.start_fork_server
+pass_sigterm_on = workflow_hooks.pass_sigterm_on
 hand_over_to_dvc = workflow_hooks.hand_over_to_dvc
 explain_failures = workflow_hooks.explain_failures
 
