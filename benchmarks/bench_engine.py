@@ -2,6 +2,7 @@
 
     python benchmarks/bench_engine.py            a quarter of an hour, and 5 GB of disk
     python benchmarks/bench_engine.py --quick    small files and few repeats, to see that it runs
+    python benchmarks/bench_engine.py --part squares    student and views alone; likewise memory, photos
 
 student  images/s of a resnet20 in the training loop, batches of 128 squares of 32 × 32, 100 classes, bfloat16:
          cached   kd from an exhaustive uint8 store, rows gathered at random
@@ -21,6 +22,7 @@ import argparse
 import multiprocessing
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -41,6 +43,7 @@ from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.soft_label_store import SoftLabelStore, open_store
 from edpipe.training import GPU_REPORT_EVERY, Budget, Task, Training
 
+Clock = Callable[[], float]
 STUDENT, TEACHER, SMALL = "resnet20", "resnet110", "resnet8"
 STEP_IMAGES, PHOTOS = 128, 32
 """Images in a batch of squares and of photos."""
@@ -110,7 +113,9 @@ def usual(dataset: Dataset, device: torch.device) -> Iterator[None]:
             yield
 
 
-def bench_student(dataset: Dataset, store: SoftLabelStore, repeats: int, device: torch.device) -> dict[str, object]:
+def bench_student(
+    dataset: Dataset, store: SoftLabelStore, repeats: int, device: torch.device, clock: Clock = time.perf_counter
+) -> dict[str, object]:
     """Cached distillation against no distillation, an online teacher, and the usual way; and its input work."""
     count = steps_at_once(device)
     cached, plain = (classroom(dataset, stores, SHIFTS, device) for stores in ([store], []))
@@ -126,7 +131,7 @@ def bench_student(dataset: Dataset, store: SoftLabelStore, repeats: int, device:
         for _ in range(count):
             next(conventional)
 
-    cached_s, plain_s, online_s, usual_s, batch_s = alternate(repeats, *runs, go_on_as_usual, make_batches)
+    cached_s, plain_s, online_s, usual_s, batch_s = alternate(repeats, *runs, go_on_as_usual, make_batches, clock=clock)
     return {
         "cached / ce (speed)": ratio(plain_s, cached_s),
         "cached / online (speed)": ratio(online_s, cached_s),
@@ -141,16 +146,21 @@ def bench_student(dataset: Dataset, store: SoftLabelStore, repeats: int, device:
 
 
 def bench_views(
-    dataset: Dataset, many: SoftLabelStore, one: SoftLabelStore, repeats: int, device: torch.device
+    dataset: Dataset,
+    stores: tuple[SoftLabelStore, SoftLabelStore],
+    repeats: int,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, object]:
     """Training, and its batches alone, over all views against a single one."""
+    many, one = stores
     rooms = [classroom(dataset, [many], SHIFTS, device), classroom(dataset, [one], ONE_SHIFT, device)]
     runs = [trainer(STUDENT, room, dataset, device) for room in rooms]
 
     def make_batches(room: Classroom) -> Callable[[], None]:
         return lambda: [room.batch(n * STEP_IMAGES, (n + 1) * STEP_IMAGES) for n in range(20)] and None
 
-    many_s, one_s, many_batches_s, one_batches_s = alternate(repeats, *runs, *map(make_batches, rooms))
+    many_s, one_s, many_batches_s, one_batches_s = alternate(repeats, *runs, *map(make_batches, rooms), clock=clock)
     return {
         f"{many.num_views} views / {one.num_views} (speed)": ratio(one_s, many_s),
         f"batches of {many.num_views} views / of {one.num_views} (speed)": ratio(one_batches_s, many_batches_s),
@@ -227,17 +237,54 @@ def bench_photos(dataset: Dataset, repeats: int, num_batches: int, device: torch
     }
 
 
+def squares(folder: Path, options: argparse.Namespace) -> None:
+    """student and views."""
+    device, repeats = torch.device(options.device), 3 if options.quick else 21
+    dataset = write_squares(folder / "squares.h5", 2_000 if options.quick else 50_000, 100)
+    many, one = (open_rows(folder / f"{views}.h5", dataset, views) for views in (162, 1))
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    show("student", bench_student(dataset, many, repeats, device, clock))
+    show("views", bench_views(dataset, (many, one), repeats, device, clock))
+
+
+def memory(folder: Path, options: argparse.Namespace) -> None:
+    """Every view of 50,000 images, 500 classes: 4.1 GB."""
+    dataset = write_squares(folder / "many.h5", 2_000 if options.quick else 50_000, 500)
+    write_rows(folder / "large.h5", dataset, 162)
+    steps = 3 if options.quick else 40
+    show("memory", bench_memory(folder / "many.h5", folder / "large.h5", steps, options.threads))
+
+
+def photos(folder: Path, options: argparse.Namespace) -> None:
+    """photos."""
+    dataset = write_photos(folder / "photos.h5", 64 if options.quick else 512, 100)
+    repeats, batches = (2, 2) if options.quick else (7, 6)
+    show("photos", bench_photos(dataset, repeats, batches, torch.device(options.device)))
+
+
+PARTS = {"squares": squares, "memory": memory, "photos": photos}
+
+
+def open_rows(path: Path, dataset: Dataset, num_views: int) -> SoftLabelStore:
+    """A store of one file, written and then opened as the pipeline does."""
+    write_rows(path, dataset, num_views)
+    return open_store([path], sample_keys=dataset.sample_keys)
+
+
 def main() -> None:
-    """Runs all of them and prints them, with the machine."""
+    """Runs the parts that are asked for and prints their figures, with the machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS, help="all of them if none is named")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch; what the rules give small images")
+    parser.add_argument("--cpu-time", action="store_true", help="squares by CPU time: where others compute, and no GPU")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print_machine(options)
-    with tempfile.TemporaryDirectory() as folder:
-        run_all(Path(folder), options)
+    for name in options.part or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[name](Path(folder), options)
 
 
 def print_machine(options: argparse.Namespace) -> None:
@@ -245,29 +292,8 @@ def print_machine(options: argparse.Namespace) -> None:
     is_cpu = torch.device(options.device).type == "cpu"
     name = platform.processor() or platform.machine() if is_cpu else torch.cuda.get_device_name(options.device)
     versions = f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
-    print(f"machine {name}, {versions}, torch threads: {options.threads}, device {options.device}", flush=True)
-
-
-def run_all(folder: Path, options: argparse.Namespace) -> None:
-    """Everything, in a folder that may be removed afterwards."""
-    device, is_quick = torch.device(options.device), options.quick
-    samples, repeats = (2_000, 3) if is_quick else (50_000, 21)
-    dataset = write_squares(folder / "squares.h5", samples, 100)
-    stores = [open_rows(folder / f"{views}.h5", dataset, views) for views in (162, 1)]
-    show("student", bench_student(dataset, stores[0], repeats, device))
-    show("views", bench_views(dataset, *stores, repeats, device))
-    # Every view of 50,000 images, 500 classes: 4.1 GB.
-    many = write_squares(folder / "many.h5", samples, 500)
-    write_rows(folder / "large.h5", many, 162)
-    show("memory", bench_memory(folder / "many.h5", folder / "large.h5", 3 if is_quick else 40, options.threads))
-    photos = write_photos(folder / "photos.h5", 64 if is_quick else 512, 100)
-    show("photos", bench_photos(photos, 2 if is_quick else 7, 2 if is_quick else 12, device))
-
-
-def open_rows(path: Path, dataset: Dataset, num_views: int) -> SoftLabelStore:
-    """A store of one file, written and then opened as the pipeline does."""
-    write_rows(path, dataset, num_views)
-    return open_store([path], sample_keys=dataset.sample_keys)
+    clock = "CPU time of this process" if options.cpu_time else "wall time"
+    print(f"machine {name}, {versions}, torch threads: {options.threads}, device {options.device}, {clock}", flush=True)
 
 
 if __name__ == "__main__":

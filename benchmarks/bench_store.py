@@ -77,17 +77,19 @@ def random_images(num_samples: int) -> Dataset:
     )
 
 
-def alternate(repeats: int, *runs: Callable[[], object]) -> list[list[float]]:
+def alternate(
+    repeats: int, *runs: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
     """Seconds of each run, taken in turn, so that all see the same state of the machine."""
     seconds: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
     for _ in range(repeats):
         for run, taken in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             run()
             synchronise()
-            taken.append(time.perf_counter() - start)
+            taken.append(clock() - start)
     return seconds
 
 

@@ -98,7 +98,7 @@ def test_training_is_measured_with_and_without_cache(bench_engine, squares):
         "cached / usual (speed)",
         "batch / step (time)",
     ]
-    assert check(bench_engine.bench_views(dataset, many, one, 1, CPU))[0] == "162 views / 1 (speed)"
+    assert check(bench_engine.bench_views(dataset, (many, one), 1, CPU))[0] == "162 views / 1 (speed)"
 
 
 def test_memory_is_measured_in_the_order_in_which_it_is_taken(bench_engine, squares):
