@@ -29,21 +29,24 @@ def announce(text: str) -> None:
 
 
 @contextmanager
-def show_progress(title: str, total: int) -> Iterator[Callable[[Tick], None]]:
-    """A function to call with each tick; `total` is in images.
+def show_progress(title: str, total: int, before: int = 0) -> Iterator[Callable[[Tick], None]]:
+    """A function to call with each tick; `total` is in images, and so is `before`, what an earlier call has done of it.
 
     On a terminal a rich bar with images per second and time left; elsewhere a line every ten seconds, and a last one.
     """
     console = Console(stderr=True)
     if console.is_terminal and is_main_process():
         with _bar(console) as bar:
-            task = bar.add_task(title, total=total, text="", rate="")
+            task = bar.add_task(title, total=total, completed=before, text="", rate="")
             started_s = time.perf_counter()
             yield lambda tick: bar.update(
-                task, completed=tick.done, text=tick.text, rate=_rate(tick.done, time.perf_counter() - started_s)
+                task,
+                completed=tick.done,
+                text=tick.text,
+                rate=_rate(tick.done - before, time.perf_counter() - started_s),
             )
     else:
-        lines = _Lines(title, total)
+        lines = _Lines(title, total, before)
         yield lines.show
         lines.close()
 
@@ -61,10 +64,10 @@ def _bar(console: Console) -> Progress:
 
 
 class _Lines:
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total = title, total
+    def __init__(self, title: str, total: int, before: int) -> None:
+        self._title, self._total, self._before = title, total, before
         self._started_s = self._shown_s = time.perf_counter()
-        self._last = Tick(0, "")
+        self._last = Tick(before, "")
 
     def show(self, tick: Tick) -> None:
         self._last = tick
@@ -77,9 +80,10 @@ class _Lines:
     def _print(self) -> None:
         self._shown_s = time.perf_counter()
         elapsed_s = self._shown_s - self._started_s
-        left_s = elapsed_s * (self._total - self._last.done) / max(self._last.done, 1)
+        done_now = self._last.done - self._before
+        left_s = elapsed_s * (self._total - self._last.done) / max(done_now, 1)
         announce(
-            f"{self._title}: {self._last.done:,}/{self._total:,} images, {_rate(self._last.done, elapsed_s)}, "
+            f"{self._title}: {self._last.done:,}/{self._total:,} images, {_rate(done_now, elapsed_s)}, "
             f"{left_s:.0f} s left  {self._last.text}"
         )
 

@@ -166,7 +166,9 @@ def test_resumed_after_any_iteration_the_weights_are_those_of_one_go(tmp_path, r
         assert folder.iterations() == [iteration]
         capsys.readouterr()
         check_equal(*folder.fit(recipe), recipe)
-        assert f"primary: goes on after iteration {iteration} of 6, from {folder.newest()}\n" in capsys.readouterr().err
+        goes_on, last = capsys.readouterr().err.splitlines()
+        assert goes_on == f"primary: goes on after iteration {iteration} of 6, from {folder.newest()}"
+        assert last.startswith("primary: 24/24 images, ")
 
 
 @settings(deadline=None, max_examples=25)

@@ -54,6 +54,16 @@ def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(capsys, clock):
     assert lines[-1] == "pack digits: 1,000/1,000 images, 25 images/s, 0 s left  at 1000"
 
 
+def test_what_an_earlier_call_has_done_counts_neither_for_the_rate_nor_for_the_time_left(capsys, clock):
+    with show_progress("resumed", 1000, 600) as show:
+        clock.now_s += 2
+        show(Tick(700, "loss 1"))
+    assert capsys.readouterr().err == "resumed: 700/1,000 images, 50 images/s, 6 s left  loss 1\n"
+    with show_progress("over", 1000, 1000):
+        clock.now_s += 2
+    assert capsys.readouterr().err.startswith("over: 1,000/1,000 images, 0 images/s, 0 s left")
+
+
 def test_a_short_task_gets_one_line(capsys, clock):
     with show_progress("short", 10) as show:
         clock.now_s += LINE_EVERY_S / 2

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edpipe.errors import EdpipeError, OverwriteError, TrainingError
@@ -49,7 +51,7 @@ class Fitting:
         """
         self._resume()
         try:
-            with postponing() as postponed, show_progress(self._title, self._training.budget.num_images) as show:
+            with postponing() as postponed, self._progress() as show:
                 due_s = time.monotonic() + self._every_s
                 for progress in self._training.run(task):
                     show(self._tick(progress))
@@ -96,6 +98,11 @@ class Fitting:
                 announce(f"{self._title}: no checkpoint: {error}; training goes on")
         now_s = time.monotonic()
         return now_s + max(self._every_s, (now_s - start_s) / MOST_COST)
+
+    def _progress(self) -> AbstractContextManager[Callable[[Tick], None]]:
+        training, total = self._training, self._training.budget.num_images
+        is_over = training.iteration == training.num_iterations  # the last batch is no whole one
+        return show_progress(self._title, total, total if is_over else training.iteration * training.recipe.batch_size)
 
     def _tick(self, progress: Progress) -> Tick:
         return Tick(progress.images, f"epoch {progress.images / self._epoch_images:.1f}, loss {progress.loss:.4f}")
