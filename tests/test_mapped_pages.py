@@ -90,22 +90,25 @@ def test_a_long_check_lets_go_on_the_way(labels, monkeypatch):
     assert len(gone) == labels.seal.block_digest.size + 1
 
 
-def test_small_files_are_large_together_until_they_are_gone(tmp_path, monkeypatch):
-    paths = [tmp_path / name for name in "ab"]
+def test_small_files_are_large_together_while_they_are_there(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in "abc"]
     for path in paths:
         path.write_bytes(bytes(100))
     gc.collect()
-    others = sum(map(len, mapped_pages._MAPPED))
-    monkeypatch.setattr(mapped_pages, "WHOLE_BYTES", others + 150)
+    first = map_file(paths[0])
+    monkeypatch.setattr(mapped_pages, "WHOLE_BYTES", mapped_pages._WATCHED.num_bytes + 99)
     gone = []
     monkeypatch.setattr(mapped_pages, "let_go", gone.append)
-    first, second = map(map_file, paths)
     column = np.frombuffer(first, np.uint8)
+    for path in paths[1:]:  # two more one after the other, never three at once
+        other = map_file(path)
+        mapped_pages.gather_rows(first, {"any": column}, np.array([3]))
+        assert gone == [first]
+        gone.clear()
+        del other
+    monkeypatch.setattr(mapped_pages, "WHOLE_BYTES", mapped_pages.WHOLE_BYTES + 1)
     mapped_pages.gather_rows(first, {"any": column}, np.array([3]))
-    assert gone == [first]
-    del second
-    mapped_pages.gather_rows(first, {"any": column}, np.array([3]))
-    assert gone == [first]
+    assert gone == []
 
 
 @pytest.mark.usefixtures("nothing_stays")

@@ -19,14 +19,27 @@ HELD_BYTES = 2**28
 PIECE_ROWS = 64
 """Gathered from larger files before letting go: up to 128 MB where Linux keeps a file in pieces of 2 MB."""
 
-_MAPPED: WeakSet[mmap.mmap] = WeakSet()
-_LOCK = Lock()  # batches are made in several threads
+
+class _Watched:
+    """The mappings that there are, and how large they are together: counted when one is added, not at each gather."""
+
+    def __init__(self) -> None:
+        self._mapped: WeakSet[mmap.mmap] = WeakSet()
+        self._lock = Lock()
+        self.num_bytes = 0
+
+    def add(self, mapped: mmap.mmap) -> None:
+        with self._lock:
+            self._mapped.add(mapped)
+            self.num_bytes = sum(map(len, self._mapped))
+
+
+_WATCHED = _Watched()
 
 
 def watch(mapped: mmap.mmap) -> mmap.mmap:
-    """The mapping itself, counted from now on until it is gone."""
-    with _LOCK:
-        _MAPPED.add(mapped)
+    """The mapping itself, which counts from now on for as long as it is there."""
+    _WATCHED.add(mapped)
     return mapped
 
 
@@ -40,9 +53,7 @@ def gather_rows(
     mapped: mmap.mmap, columns: Mapping[str, np.ndarray], positions: Int64[np.ndarray, " row"]
 ) -> dict[str, np.ndarray]:
     """The rows at these positions of each mapped column, in arrays of the caller's own."""
-    with _LOCK:
-        is_small = sum(map(len, _MAPPED)) <= WHOLE_BYTES
-    if is_small:
+    if _WATCHED.num_bytes <= WHOLE_BYTES:
         return {name: column.take(positions, axis=0) for name, column in columns.items()}
     found = {name: np.empty((len(positions), *c.shape[1:]), c.dtype) for name, c in columns.items()}
     for start in range(0, len(positions), PIECE_ROWS):
