@@ -62,7 +62,7 @@ def make(job, params):
     elif job.step == "evaluate":
         write_record(job.outputs[0], evaluation(job, params))
     elif job.step == "result":
-        result("digits_ce", "ce", job.inputs["evaluations"], *job.outputs)
+        result("digits_ce", "ce", job.inputs["evaluations"], [], *job.outputs)
     else:
         report(job.inputs["result"][0], job.outputs[0])
 
