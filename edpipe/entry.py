@@ -24,8 +24,11 @@ def main() -> int:
         with connection:
             return _wait_for_end(connection)
     from edpipe.__main__ import main
+    from edpipe.interruption import ignore_signals
 
-    return main()
+    code = main()
+    ignore_signals()
+    return code
 
 
 def _hand_over() -> socket.socket | None:

@@ -65,6 +65,12 @@ def postponing() -> Iterator[Postponed]:
         yield postponed
 
 
+def ignore_signals() -> None:
+    """To the end of this process: its work is done, and must not look failed while torch is taken down."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _handled_by(handler: object) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else

@@ -67,3 +67,19 @@ def test_the_command_says_one_line_and_exits_as_schedulers_expect(number, code):
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], capture_output=True, text=True)
     assert done.returncode == code
     assert done.stderr == "edpipe: interrupted; what is finished is kept, the same command goes on from there\n"
+
+
+LATE = """
+import atexit, os, signal, sys
+from edpipe import __main__ as command, entry
+command.STEPS["report"] = (lambda experiment: print("done"), ("experiment",), "any")
+atexit.register(lambda: os.kill(os.getpid(), int(sys.argv[-1])))
+sys.exit(entry.main())
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_the_work_is_done_does_not_make_it_look_failed(number):
+    words = ["report", "--experiment", str(int(number))]
+    done = subprocess.run([sys.executable, "-c", LATE, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
