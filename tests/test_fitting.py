@@ -200,14 +200,31 @@ def test_writing_checkpoints_changes_nothing(folder, every_iteration):
     assert folder.iterations() == [ITERATIONS - 1, ITERATIONS]
 
 
-def test_other_facts_start_anew(folder, capsys):
-    folder.fit(before_iteration=signalling([3]))
+FACTS = {
+    "knobs": {"recipe": {"momentum": 0.9}},
+    "inputs": {"previous": "aa", "soft_labels": [{"digest": "b"}]},
+    "seed": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FACTS | {"knobs": {"recipe": {"momentum": 0.8}}},
+        FACTS | {"inputs": FACTS["inputs"] | {"previous": "ab"}},
+        FACTS | {"inputs": FACTS["inputs"] | {"soft_labels": [{"digest": "c"}]}},
+        FACTS | {"seed": 2},
+        FACTS | {"code": "d"},
+    ],
+)
+def test_other_facts_start_anew(folder, capsys, other):
+    folder.fit(before_iteration=signalling([3]), facts=FACTS)
     begun = []
-    check_equal(*folder.fit(before_iteration=begun.append, facts="other"))
+    check_equal(*folder.fit(before_iteration=begun.append, facts=other))
     assert begun == [1, 2, 3, 4, 5, 6]
     assert "goes on" not in capsys.readouterr().err
     begun.clear()
-    check_equal(*folder.fit(before_iteration=begun.append))
+    check_equal(*folder.fit(before_iteration=begun.append, facts=dict(reversed(FACTS.items()))))
     assert begun == [4, 5, 6]
 
 
