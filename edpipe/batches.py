@@ -53,12 +53,15 @@ class ViewBatches:
     def num_workers(self) -> int:
         """Threads in which batches are worth making ahead: none where views cost next to nothing.
 
-        Decoding and colour take their time on the CPU: as many as there are threads. A GPU need not wait for a gather.
+        Decoding and colour take the CPU's time. For a GPU, as many threads as there are. On the CPU they compete with
+        the network, beside which views of 224 pixels take 4 % of one thread's time (docs/benchmarks.md): with a single
+        thread nothing is won, with several one of them fills the time in which the others wait for the next batch.
         """
-        augment = self.spec.augment
+        is_on_cpu, augment = self.device.type == "cpu", self.spec.augment
         if self.dataset.encoding != "raw" or not isinstance(augment, PadCrop) or not is_finite(augment):
-            return num_threads()
-        return int(self.device.type != "cpu" and self._resident is None)
+            return int(num_threads() > 1) if is_on_cpu else num_threads()
+        # A GPU need not wait for a gather.
+        return int(not is_on_cpu and self._resident is None)
 
     def views(
         self, sample_ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]
@@ -216,13 +219,7 @@ class ViewBatches:
         num_bytes = dataset.num_samples * dataset.channels * dataset.image_size**2
         if self.device.type == "cpu" or dataset.encoding != "raw" or num_bytes > RESIDENT_BYTES:
             return None
-        shape = (dataset.num_samples, dataset.channels, dataset.image_size, dataset.image_size)
-        images = torch.empty(shape, dtype=torch.uint8, device=self.device)
-        # In parts, so that the host's memory holds no copy of them all.
-        for start in range(0, dataset.num_samples, _UPLOAD_IMAGES):
-            ids = np.arange(start, min(start + _UPLOAD_IMAGES, dataset.num_samples), dtype=np.int64)
-            images[start : start + len(ids)] = torch.from_numpy(dataset.images(ids))
-        return images
+        return _upload(dataset, self.device)
 
     def _send(self, sample_ids: Int64[np.ndarray, " sample"]) -> Int64[Tensor, " sample"]:
         """The ids on the device, where a wrong one would stop the whole process."""
@@ -232,6 +229,16 @@ class ViewBatches:
                 f"sample ids must be from 0 to {num_samples - 1}, got {sample_ids.min()} … {sample_ids.max()}"
             )
         return torch.from_numpy(np.ascontiguousarray(sample_ids)).to(self.device)
+
+
+def _upload(dataset: Dataset, device: torch.device) -> UInt8[Tensor, "any channel height width"]:
+    """All images of a raw dataset, sent in parts so that the host's memory holds no copy of them all."""
+    shape = (dataset.num_samples, dataset.channels, dataset.image_size, dataset.image_size)
+    images = torch.empty(shape, dtype=torch.uint8, device=device)
+    for start in range(0, dataset.num_samples, _UPLOAD_IMAGES):
+        ids = np.arange(start, min(start + _UPLOAD_IMAGES, dataset.num_samples), dtype=np.int64)
+        images[start : start + len(ids)] = torch.from_numpy(dataset.images(ids))
+    return images
 
 
 def _centre_box(height: int, width: int) -> Int64[np.ndarray, "4"]:

@@ -107,6 +107,27 @@ def test_images_are_kept_on_a_device_that_is_no_cpu_and_holds_them(monkeypatch):
     assert ViewBatches(DATASETS[3], spec_of(), torch.device("meta"))._resident is None
 
 
+@pytest.mark.parametrize(("threads", "on_cpu", "on_gpu"), [(1, 0, 1), (2, 1, 2), (8, 1, 8)])
+def test_views_that_take_time_are_made_ahead_where_a_thread_is_left_for_it(monkeypatch, threads, on_cpu, on_gpu):
+    monkeypatch.setenv("EDPIPE_THREADS", str(threads))
+    spec = spec_of(ResizedCrop(kind="resized_crop"))
+    assert batches_of(spec).num_workers == on_cpu
+    assert batches_of(spec, device=torch.device("meta")).num_workers == on_gpu
+
+
+def test_shifts_of_raw_images_are_made_ahead_only_to_be_sent_to_a_gpu(monkeypatch):
+    assert batches_of(spec_of()).num_workers == 0
+    assert batches_of(spec_of(), device=torch.device("meta")).num_workers == 0  # all images lie there
+    monkeypatch.setattr(module, "RESIDENT_BYTES", 0)
+    assert batches_of(spec_of(), device=torch.device("meta")).num_workers == 1
+
+
+@pytest.mark.parametrize("part", [1, 7, NUM_SAMPLES, NUM_SAMPLES + 1])
+def test_images_sent_to_a_device_in_parts_are_all_there(monkeypatch, part):
+    monkeypatch.setattr(module, "_UPLOAD_IMAGES", part)
+    assert np.array_equal(module._upload(DATASETS[3], CPU).numpy(), DATASETS[3]._pixels)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_plain_images_are_the_same_on_a_gpu():
     ids = np.array([5, 0, 5, 39])
