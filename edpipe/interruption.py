@@ -40,12 +40,19 @@ class Postponed:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM and Ctrl-C raise Interrupted inside the block, so that half-written files are cleared away."""
+    come: list[int] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        come.append(number)
         raise Interrupted(number)
 
     with _handled_by(interrupt):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if come:  # h5py makes a SystemError of what is raised in the midst of it
+                raise Interrupted(come[0]) from error
+            raise
 
 
 @contextmanager

@@ -43,6 +43,17 @@ def test_a_process_that_no_signal_came_to_ends_as_by_sigterm():
     assert raised.value.exit_code == 143
 
 
+def test_an_interruption_that_a_library_turns_into_an_error_is_one_still():
+    with pytest.raises(Interrupted) as raised, interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted as interruption:
+            raise SystemError("returned a result with an exception set") from interruption
+    assert raised.value.exit_code == 143
+    with pytest.raises(SystemError), interruptible():
+        raise SystemError
+
+
 def test_handlers_are_what_they_were_before():
     before = [signal.getsignal(number) for number in SIGNALS]
     with interruptible(), postponing():
