@@ -233,7 +233,6 @@ def bench_photos(dataset: Dataset, repeats: int, num_batches: int, device: torch
         "training, 2 threads / 0 (speed)": ratio(taught_0, taught_2),
         "batches, 0 threads, images/s": images / median(alone_0),
         "training, 0 threads, images/s": images / median(taught_0),
-        "threads of ViewBatches": room.num_workers,
     }
 
 
