@@ -43,12 +43,16 @@ def test_a_process_that_no_signal_came_to_ends_as_by_sigterm():
     assert raised.value.exit_code == 143
 
 
+def interrupted_library():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Interrupted as interrupted:
+        raise SystemError("returned a result with an exception set") from interrupted
+
+
 def test_an_interruption_that_a_library_turns_into_an_error_is_one_still():
     with pytest.raises(Interrupted) as raised, interruptible():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except Interrupted as interruption:
-            raise SystemError("returned a result with an exception set") from interruption
+        interrupted_library()
     assert raised.value.exit_code == 143
     with pytest.raises(SystemError), interruptible():
         raise SystemError
