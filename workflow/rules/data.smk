@@ -13,4 +13,4 @@ rule pack_dataset:
     params:
         knobs=knobs_of(jobs.pack_dataset),
     shell:
-        "edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"
+        "exec edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"

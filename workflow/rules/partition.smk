@@ -16,4 +16,4 @@ rule partition_dataset:
     params:
         knobs=knobs_of(jobs.partition_dataset),
     shell:
-        "edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
+        "exec edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"

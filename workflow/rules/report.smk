@@ -16,4 +16,4 @@ rule report:
     params:
         knobs=knobs_of(jobs.report),
     shell:
-        "edpipe report --experiment {wildcards.experiment} > {log} 2>&1"
+        "exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

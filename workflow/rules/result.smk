@@ -17,7 +17,7 @@ rule evaluate:
     params:
         knobs=knobs_of(jobs.evaluate),
     shell:
-        "edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
+        "exec edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule result:
@@ -35,4 +35,4 @@ rule result:
     params:
         knobs=knobs_of(jobs.result),
     shell:
-        "edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
+        "exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"

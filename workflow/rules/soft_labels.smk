@@ -15,7 +15,7 @@ rule dump_soft_labels:
     params:
         knobs=knobs_of(jobs.dump_soft_labels),
     shell:
-        "edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
+        "exec edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " --views {wildcards.views} > {log} 2>&1"
 
 
@@ -35,5 +35,5 @@ rule verify_soft_labels:
     params:
         knobs=knobs_of(jobs.verify_soft_labels),
     shell:
-        "edpipe verify_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
+        "exec edpipe verify_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

@@ -14,5 +14,5 @@ rule run_stage:
     params:
         knobs=knobs_of(jobs.run_stage),
     shell:
-        "edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
+        "exec edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
         " > {log} 2>&1"

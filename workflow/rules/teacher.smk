@@ -17,7 +17,7 @@ rule train_teacher:
     params:
         knobs=knobs_of(jobs.make_teacher),
     shell:
-        "edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
+        "exec edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
 
 
@@ -40,5 +40,5 @@ rule fetch_teacher:
     params:
         knobs=knobs_of(jobs.make_teacher),
     shell:
-        "edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
+        "exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
