@@ -135,20 +135,20 @@ def pass_sigterm_on() -> None:
     def end(number: int, frame: FrameType | None) -> None:
         if callable(begin_to_end):
             begin_to_end(number, frame)
-        for command in _commands_of_jobs():
+        for job in _running_jobs():
             with suppress(psutil.Error):
-                command.send_signal(number)
+                job.send_signal(number)
 
     signal.signal(signal.SIGTERM, end)
 
 
-def _commands_of_jobs() -> list[psutil.Process]:
-    """What the shells of running jobs have started; not the shells, which would not wait. The fork server is no job."""
+def _running_jobs() -> list[psutil.Process]:
+    """Steps, to which their shells gave way (`exec`); the fork server has a session of its own and is no job."""
     found = []
-    for shell in psutil.Process().children():
-        with suppress(OSError, psutil.Error):
-            if os.getsid(shell.pid) == os.getsid(0):
-                found += shell.children() or [shell]
+    for child in psutil.Process().children():
+        with suppress(OSError):  # it has just ended
+            if os.getsid(child.pid) == os.getsid(0):
+                found.append(child)
     return found
 
 
