@@ -19,10 +19,9 @@ def prepare_device() -> torch.device:
     """
     torch.set_num_threads(num_threads())
     named = os.environ.get("EDPIPE_DEVICE")
-    if named:
-        return _device(named)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+    device = _device(named) if named else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type != "cuda" or device.index is not None:
+        return device
     if is_started_by_torchrun():
         return _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     # Snakemake counts GPUs but does not hand them out, so of several the emptiest is taken.

@@ -335,6 +335,11 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch):
     for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert prepare_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("EDPIPE_DEVICE", "cuda")
+    assert prepare_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("EDPIPE_DEVICE", "cuda:0")
+    assert prepare_device() == torch.device("cuda", 0)
+    monkeypatch.delenv("EDPIPE_DEVICE")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(EdpipeError) as caught:
         prepare_device()
