@@ -25,36 +25,19 @@ from edpipe.handover import GO, STANDARD_DESCRIPTORS, WILLING, Call, close_all, 
 
 PATIENCE_S = 5.0
 """A front-end that has begun to speak goes on at once, unless it was stopped."""
-MODULES = (
-    "edpipe.__main__",
-    "edpipe.steps.pack_dataset",
-    "edpipe.steps.partition_dataset",
-    "torch",
-    "torch._dynamo",  # torch's optimizers import it when they are first used
-    "edpipe.steps.train_teacher",
-    "edpipe.steps.fetch_teacher",
-    "edpipe.steps.dump_soft_labels",
-    "edpipe.steps.verify_soft_labels",
-    "edpipe.steps.run_stage",
-    "edpipe.steps.evaluate",
-    "edpipe.steps.result",
-    "scipy.special",
-    "edpipe.steps.report",
-)
-"""In the order in which they are needed: a step is served as soon as its own module is there."""
 SOURCES = (".py", ".jinja")
 
 
 def main() -> None:
     """Serves until the Snakemake process is gone and the last child has ended.
 
-    Arguments: descriptors of the listening socket and of a pipe whose other end Snakemake holds; more modules.
+    Arguments: descriptors of the listening socket and of a pipe whose other end Snakemake holds; modules to import.
     """
     listener = socket.socket(fileno=int(sys.argv[1]))
     folder = Path(listener.getsockname()).parent
     try:
         server = Server(listener, int(sys.argv[2]))
-        server.prepare((*sys.argv[3:], *MODULES))
+        server.prepare(tuple(sys.argv[3:]))
         server.serve()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

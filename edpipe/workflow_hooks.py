@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,19 @@ LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
 """What the libraries of numbers read when they are loaded; Snakemake sets them for each job."""
 LIBRARIES = {"timm:": "timm", "torchvision:": "torchvision.models"}
 """Beginnings of model names, and what building such a network imports."""
+MODULES = {
+    "pack_dataset": (),
+    "partition_dataset": (),
+    "train_teacher": ("torch", "torch._dynamo"),  # torch's optimizers import it when they are first used
+    "fetch_teacher": ("torch", "torch._dynamo"),
+    "dump_soft_labels": ("torch",),
+    "verify_soft_labels": ("torch",),
+    "run_stage": ("torch", "torch._dynamo"),
+    "evaluate": ("torch", "torch._dynamo"),
+    "result": ("scipy.special",),
+    "report": (),
+}
+"""What steps import when they run, besides their own modules; in the order in which they are needed."""
 
 
 def load(workflow: Any, config: dict[str, Any]) -> Params:
@@ -95,7 +108,20 @@ def start_fork_server(workflow: Any) -> None:
     if is_wanted and is_here and hasattr(socket, "AF_UNIX"):
         knobs = " ".join(str(job.params) for job in jobs)
         with suppress(OSError):
-            os.environ[SERVER] = str(_start_fork_server([LIBRARIES[name] for name in LIBRARIES if name in knobs]))
+            libraries = [LIBRARIES[name] for name in LIBRARIES if name in knobs]
+            os.environ[SERVER] = str(_start_fork_server([*libraries, *modules_of({job.rule.name for job in jobs})]))
+
+
+def modules_of(steps: Collection[str]) -> list[str]:
+    """What is to be imported for these steps; a step is served as soon as its own module is there.
+
+    >>> modules_of(["report", "result"])
+    ['edpipe.__main__', 'scipy.special', 'edpipe.steps.result', 'edpipe.steps.report']
+    """
+    found = ["edpipe.__main__"]
+    for step in (step for step in MODULES if step in steps):
+        found += [*MODULES[step], f"edpipe.steps.{step}"]
+    return list(dict.fromkeys(found))
 
 
 def _start_fork_server(modules: list[str]) -> Path:

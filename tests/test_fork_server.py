@@ -106,7 +106,6 @@ class Served:
 
 SERVER_WITHOUT_IMPORTS = """
 from edpipe import fork_server
-fork_server.MODULES = ("edpipe.__main__",)
 fork_server.main()
 """
 
@@ -321,8 +320,8 @@ def test_the_front_end_imports_nothing_that_takes_time():
 
 PREPARED = """
 import os, sys
-from edpipe import fork_server
-for name in (*fork_server.MODULES, "timm", "torchvision.models"):
+from edpipe import workflow_hooks
+for name in (*workflow_hooks.modules_of(workflow_hooks.MODULES), "timm", "torchvision.models"):
     __import__(name)
 import torch
 print(len(os.listdir("/proc/self/task")), torch.cuda.is_initialized())

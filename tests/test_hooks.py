@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edpipe import device, handover, threads, workflow_hooks
+from edpipe.__main__ import STEPS
 from edpipe.errors import EdpipeError, ParamsError
 from edpipe.jobs import dump_soft_labels, make_teacher, run_stage
 from edpipe.params.load import load_params, load_raw, parse_params
@@ -71,7 +72,8 @@ def test_failures_are_explained_by_the_lines_of_their_new_logs(tmp_path, capsys,
 def workflow_of(num_jobs, **facts):
     """A run of so many shell jobs, and of one target without a command."""
     knobs = ['{"model": "resnet8"}', '{"model": "timm:resnet18"}']
-    jobs = [SimpleNamespace(is_shell=True, params=[knobs[i % 2]]) for i in range(num_jobs)]
+    rules = [SimpleNamespace(name=name) for name in ("report", "evaluate")]
+    jobs = [SimpleNamespace(is_shell=True, params=[knobs[i % 2]], rule=rules[i % 2]) for i in range(num_jobs)]
     dag = SimpleNamespace(needrun_jobs=lambda: iter([*jobs, SimpleNamespace(is_shell=False)]))
     return SimpleNamespace(**{"dag": dag, "is_main_process": True, "local_exec": True, "touch": False} | facts)
 
@@ -90,7 +92,9 @@ def commands(monkeypatch):
 def test_the_fork_server_imports_the_libraries_of_the_jobs_and_can_be_called(commands, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     workflow_hooks.start_fork_server(workflow_of(2))
-    assert [command[-1] for command in commands] == ["timm"]
+    [command] = commands
+    imported = ["timm", "edpipe.__main__", "torch", "torch._dynamo", "edpipe.steps.evaluate", "edpipe.steps.report"]
+    assert command[-6:] == imported
     path = Path(os.environ[handover.SERVER])
     assert path.is_socket()
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -111,6 +115,10 @@ def test_no_fork_server_where_it_is_of_no_use(commands, monkeypatch, num_jobs, f
     workflow_hooks.start_fork_server(workflow_of(num_jobs, **facts))
     assert commands == []
     assert os.environ[handover.SERVER] == ""
+
+
+def test_the_fork_server_knows_every_step():
+    assert set(workflow_hooks.MODULES) == set(STEPS)
 
 
 def test_a_long_temporary_folder_is_left_for_a_short_one(commands, monkeypatch, tmp_path):
