@@ -9,6 +9,7 @@ import zlib
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from edpipe.datasets.images import open_image
 from edpipe.datasets.raw import RawDataset, RawSample
@@ -18,6 +19,8 @@ from edpipe.params.dataset import DatasetKnobs
 FOLDER = "food-101"
 ARCHIVE = "food-101.tar.gz"
 SPLITS = ("train", "test")
+# Python before 3.11.4 knows no filter, and Debian 12 has 3.11.2.
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
@@ -91,7 +94,9 @@ def _unpack(archive: Path) -> Path:
     unfinished = Path(tempfile.mkdtemp(dir=archive.parent, prefix=".unpack-"))
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(unfinished, filter="data")
+            for member in tar:  # one by one: to list them first would decompress the whole archive twice
+                _check_member(member, unfinished)
+                tar.extract(member, unfinished, **_FILTER)
         os.rename(unfinished / FOLDER, folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if not (folder / "meta").is_dir():  # else another job has unpacked the same archive meanwhile
@@ -101,6 +106,13 @@ def _unpack(archive: Path) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _check_member(member: tarfile.TarInfo, folder: Path) -> None:
+    """Nothing, if it is a plain file or a folder below the given one."""
+    is_inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+    if not is_inside or not (member.isfile() or member.isdir()):
+        raise tarfile.TarError(f"{member.name} is no plain file below {FOLDER}")
 
 
 def _read_text(path: Path) -> str:
