@@ -17,12 +17,10 @@ from edpipe.ledger import booked, parts_of
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.plan_command import add_plan
-from edpipe.threads import is_main_process, is_started_by_torchrun
+from edpipe.threads import by_default, is_main_process, is_started_by_torchrun
 from edpipe.verify_command import add_verify
 from edpipe.views import ViewRange
 
-TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
-"""Those that several processes may run together."""
 EXIT_MENDABLE = 2
 """A mistake that the user can mend; a bug ends with Python's 1, Ctrl-C with 130, SIGTERM with 143."""
 
@@ -85,12 +83,13 @@ def _booked(make: Callable[..., Job], run: Callable[[Job], None]) -> Callable[..
     """A step as a command: finds the job that the words name, runs it, and notes what that took."""
 
     def command(**words: str | int) -> None:
-        job = make(_begin(), **words)
-        if job.step in TRAINING_STEPS and is_to_be_shared():
-            run_together(job.command.split()[1:])
-            return
-        with booked(job):
-            run(job)
+        job = make(params := _begin(), **words)
+        with by_default(jobs.threads_of(params, job) if job.step in jobs.NETWORK_STEPS else None):
+            if job.step in jobs.TRAINING_STEPS and is_to_be_shared():
+                run_together(job.command.split()[1:])
+                return
+            with booked(job):
+                run(job)
 
     return command
 

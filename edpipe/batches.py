@@ -71,6 +71,9 @@ class ViewBatches:
         Raises:
             ValueError: a sample or a view that there is not, or a sample to be mixed that is in no pool.
         """
+        if len(sample_ids) == 0:  # what a small last batch leaves for the last of several processes
+            side = self.spec.image_size
+            return torch.empty((0, self.dataset.channels, side, side), dtype=torch.uint8, device=self.device)
         own = self._unmixed(sample_ids, views)
         if self.spec.mixing is None:
             return own

@@ -1,6 +1,10 @@
 """Which device a step computes on: from the environment, never from a knob, never in a result."""
 
+import fcntl
 import os
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,9 +14,10 @@ from edpipe.threads import is_started_by_torchrun, num_threads
 
 
 def prepare_device() -> torch.device:
-    """Where to compute: EDPIPE_DEVICE, else the GPU with most memory free, else the CPU; sets torch's threads.
+    """Where to compute: EDPIPE_DEVICE, else a GPU that no other step uses, else the CPU; sets torch's threads.
 
-    Of several processes that train together, each gets a GPU of its own.
+    If every GPU is in use, the one with most memory free is shared; but of several processes that train together, each
+    gets a GPU of its own.
 
     Raises:
         EdpipeError: EDPIPE_DEVICE names no device, or a GPU where there is none; or more processes than GPUs.
@@ -22,20 +27,35 @@ def prepare_device() -> torch.device:
     device = _device(named) if named else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda" or device.index is not None:
         return device
+    index = _take_free_gpu()
+    if index is not None:
+        return torch.device("cuda", index)
     if is_started_by_torchrun():
-        return _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
-    # Snakemake counts GPUs but does not hand them out, so of several the emptiest is taken.
+        raise EdpipeError(
+            f"EDPIPE_PROCESSES: no GPU is left for this process; there are {torch.cuda.device_count()}, each is one "
+            "process's own; start fewer, or set EDPIPE_DEVICE=cpu"
+        )
     free_bytes = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
     return torch.device("cuda", free_bytes.index(max(free_bytes)))
 
 
-def _own_gpu(local_rank: int) -> torch.device:
-    if local_rank >= torch.cuda.device_count():
-        raise EdpipeError(
-            f"EDPIPE_PROCESSES: process {local_rank} has no GPU of its own, there are {torch.cuda.device_count()}; "
-            "start fewer, or set EDPIPE_DEVICE=cpu"
-        )
-    return torch.device("cuda", local_rank)
+@cache
+def _take_free_gpu() -> int | None:
+    """The first GPU that no other step of this user has taken; taken until this process ends. None: all are taken.
+
+    Snakemake counts GPUs but does not hand them out, and those that start together see the same free memory.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    for index in range(torch.cuda.device_count()):
+        name = visible[index].strip() if index < len(visible) and visible[index] else str(index)
+        path = Path(tempfile.gettempdir()) / f"edpipe-gpu-{os.getuid()}-{name}.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return index  # the descriptor stays open: its end is the process's
+        except OSError:
+            os.close(lock)
+    return None
 
 
 def _device(named: str) -> torch.device:

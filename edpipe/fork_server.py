@@ -165,13 +165,16 @@ class Server:
         self._events.close()
 
 
-def source_state() -> dict[str, tuple[int, int]]:
-    """Size and modification time of every source file of the package: other ones, other code."""
-    found = {}
+def source_state() -> dict[str, tuple[int, int] | None]:
+    """Size and modification time of every source file of the package: other ones, other code; None: not to be read."""
+    found: dict[str, tuple[int, int] | None] = {}
     for folder, _, names in os.walk(Path(__file__).resolve().parent):
         for path in (os.path.join(folder, name) for name in names if name.endswith(SOURCES)):
-            status = os.stat(path)
-            found[path] = (status.st_size, status.st_mtime_ns)
+            try:
+                status = os.stat(path)
+                found[path] = (status.st_size, status.st_mtime_ns)
+            except OSError:  # an editor's dangling link, or a file that goes this very moment
+                found[path] = None
     return found
 
 

@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C: at once where nothing is lost, at the next safe moment inside the training loop."""
+"""SIGTERM, Ctrl-C, a closed terminal: heeded at once where nothing is lost, else at training's next safe moment.
+
+A signal that this process was started to ignore, as by nohup or behind `&` in a script, stays ignored.
+"""
 
 import signal
 import threading
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_S = 1.0
 """Signals so soon after the first are the same wish: it comes to the whole process group, and is passed on as well."""
 
@@ -22,7 +25,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What shells and schedulers expect: 143 after SIGTERM, 130 after Ctrl-C."""
+        """What shells and schedulers expect: 143 after SIGTERM, 130 after Ctrl-C, 129 after SIGHUP."""
         return 128 + self.number
 
 
@@ -39,7 +42,7 @@ class Postponed:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise Interrupted inside the block, so that half-written files are cleared away."""
+    """SIGTERM, Ctrl-C and SIGHUP raise Interrupted inside the block, so that half-written files are cleared away."""
     come: list[int] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -57,7 +60,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def postponing() -> Iterator[Postponed]:
-    """A first SIGTERM or Ctrl-C is only noted, for the block to ask for; a later one raises Interrupted at once."""
+    """A first signal is only noted, for the block to ask for; a later one raises Interrupted at once."""
     postponed = Postponed()
     noted_s = 0.0
 
@@ -83,7 +86,8 @@ def _handled_by(handler: object) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}  # type: ignore[arg-type]
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}  # type: ignore[arg-type]
     try:
         yield
     finally:

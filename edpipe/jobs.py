@@ -19,6 +19,11 @@ from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_vi
 from edpipe.storage.records import record_path
 from edpipe.views import ViewRange, count_views, view_ranges
 
+TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
+"""Those that several processes may run together."""
+NETWORK_STEPS = (*TRAINING_STEPS, "dump_soft_labels", "verify_soft_labels", "evaluate")
+SMALL_SIDE = 64
+"""Pixels; images up to this size are small."""
 MOST_SHOWN = 12
 """Longer lists are abbreviated in error lines."""
 
@@ -292,6 +297,18 @@ def report(params: Params, experiment: str) -> Job:
         inputs={"result": (layout.result_path(experiment),)},
         outputs=(layout.report_path(experiment),),
     )
+
+
+def threads_of(params: Params, job: Job) -> int:
+    """Threads that a job can use: small images leave a second one idle, large ones keep four busy.
+
+    The last bits of what networks compute depend on it, so that it must not depend on who runs the job.
+    """
+    if job.step not in NETWORK_STEPS:
+        return 1
+    experiment = job.arguments.get("experiment")
+    dataset = str(job.arguments["dataset"]) if experiment is None else params.experiments[str(experiment)].dataset
+    return 1 if params.datasets[dataset].image_size <= SMALL_SIDE else 4
 
 
 def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:

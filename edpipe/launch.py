@@ -5,6 +5,7 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 
 from edpipe.errors import EdpipeError, TrainingError
 from edpipe.interruption import Interrupted
@@ -25,27 +26,30 @@ def run_together(arguments: Sequence[str]) -> None:
     Raises:
         TrainingError: one of them failed; it has said why.
         Interrupted: SIGTERM or Ctrl-C came; they have ended in order.
-        EdpipeError: more processes than threads or, on GPUs, than GPUs.
+        EdpipeError: more processes than threads, or EDPIPE_DEVICE names a single GPU.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count = num_processes()
+    _check_device(count)
     _divide_threads(count)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=str(uuid.uuid4()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        shutdown_timeout=PATIENCE_S,
-    )
     logging.disable()  # it tells of process ids and signals; the processes say what a person needs
     try:
-        elastic_launch(config, sys.executable)("-m", "edpipe", *arguments)
+        with TemporaryDirectory(prefix="edpipe-") as folder:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=count,
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+                run_id=str(uuid.uuid4()),
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                shutdown_timeout=PATIENCE_S,
+            )
+            elastic_launch(config, sys.executable)("-m", "edpipe", *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise TrainingError(f"process {rank} of {count}: {_end(failure.exitcode)}; the others were ended") from error
@@ -53,6 +57,15 @@ def run_together(arguments: Sequence[str]) -> None:
         raise Interrupted(error.sigval) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _check_device(count: int) -> None:
+    named = os.environ.get("EDPIPE_DEVICE", "")
+    if named.startswith("cuda:") or named == "mps":
+        raise EdpipeError(
+            f"EDPIPE_DEVICE={named!r}: {count} processes need as many GPUs; use cuda or cpu, leave it unset, or set "
+            "EDPIPE_PROCESSES=1"
+        )
 
 
 def _divide_threads(count: int) -> None:

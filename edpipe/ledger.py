@@ -27,7 +27,7 @@ from edpipe.params.base import Knobs
 from edpipe.progress import announce
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.records import digest_file, digest_json, read_record, record_path, to_json
-from edpipe.threads import is_main_process, num_threads
+from edpipe.threads import is_main_process, num_started, num_threads
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -157,7 +157,7 @@ def _entry(job: Job, earlier: Entry | None, meter: _Meter, is_finished: bool) ->
         finished=is_finished,
         attempts=earlier.attempts + 1 if earlier else 1,
         device=_device(),
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        processes=num_started(),
         threads=num_threads(),
         host=socket.gethostname(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from edpipe.errors import EdpipeError, LostProcessError, TrainingError
+from edpipe.threads import num_started
 
 PATIENCE = timedelta(minutes=10)
 """How long one process waits for the others, which may still be reading their soft labels."""
@@ -106,6 +107,8 @@ class Group:
 
 
 ALONE = Group()
+_LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "ncclremoteerror")
+"""What gloo and nccl say, among else, when the other side is gone."""
 
 
 @contextmanager
@@ -115,7 +118,7 @@ def joined(device: torch.device) -> Iterator[Group]:
     Raises:
         EdpipeError: the other processes cannot be found.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if num_started() == 1:
         yield ALONE
         return
     try:
@@ -222,4 +225,4 @@ def _collective_device() -> torch.device:
 
 def _is_lost_contact(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(word in text for word in ("gloo", "nccl", "connection", "socket"))
+    return isinstance(error, dist.DistNetworkError) or any(words in text for words in _LOST)

@@ -1,6 +1,8 @@
 """How many threads and processes a step may use: from the environment, never from a knob, never in a result."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from edpipe.errors import EdpipeError
 
@@ -22,6 +24,19 @@ def num_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
+@contextmanager
+def by_default(count: int | None) -> Iterator[None]:
+    """Inside the block as many threads a process, where the environment says nothing else; None: all cores."""
+    if count is None or any(os.environ.get(variable) for variable in THREAD_VARIABLES):
+        yield
+        return
+    os.environ[THREAD_VARIABLES[0]] = str(min(count * num_processes(), num_threads()))
+    try:
+        yield
+    finally:
+        del os.environ[THREAD_VARIABLES[0]]
+
+
 def num_processes() -> int:
     """Processes that are to train one network together: EDPIPE_PROCESSES, else 1.
 
@@ -29,6 +44,15 @@ def num_processes() -> int:
         EdpipeError: the variable is not a whole number from 1 to 1024.
     """
     return _count(PROCESSES_VARIABLE) if os.environ.get(PROCESSES_VARIABLE) else 1
+
+
+def num_started() -> int:
+    """Processes that torchrun has started to train together, this one included; 1 if it has not.
+
+    Raises:
+        EdpipeError: WORLD_SIZE is not a whole number from 1 to 1024.
+    """
+    return _count("WORLD_SIZE") if is_started_by_torchrun() else 1
 
 
 def is_started_by_torchrun() -> bool:

@@ -183,7 +183,8 @@ class Training:
 
     def _step(self, task: Task, sized_batch: tuple[int, Any]) -> None:
         num_samples, batch = sized_batch
-        self._set_rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate(self.iteration)
         _seed_noise(self._device, self._seed, self.iteration, self.group.rank)
         share = task.loss(self._network_in_use, batch).sum() / num_samples
         self._optimizer.zero_grad(set_to_none=True)
@@ -196,11 +197,10 @@ class Training:
             self._ema.update(self.network, self.iteration + 1)
         self._unread.append(share.detach())
 
-    def _set_rate(self) -> None:
+    def _rate(self, iteration: int) -> float:
         first, last = self.budget.window
-        factor = rate_factor(self.recipe, first + self.iteration / self.num_iterations * (last - first))
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.budget.learning_rate * factor
+        factor = rate_factor(self.recipe, first + iteration / self.num_iterations * (last - first))
+        return self.budget.learning_rate * factor
 
     def _read_losses(self) -> float:
         """The latest loss, after all since the last look were found sound."""
@@ -215,10 +215,9 @@ class Training:
     def _check(self, iteration: int, loss: float) -> None:
         limit = EXPLODED * max(1.0, self._course.first_loss or 0.0)
         if not math.isfinite(loss) or loss > limit:
-            rate = self._optimizer.param_groups[0]["lr"]
             raise TrainingError(
                 f"loss became {loss:.4g} at iteration {iteration + 1} of {self.num_iterations} "
-                f"(learning rate {rate:.3g}, first loss {self._course.first_loss:.4g}); {_REMEDY}"
+                f"(learning rate {self._rate(iteration):.3g}, first loss {self._course.first_loss:.4g}); {_REMEDY}"
             )
 
     def _check_weights(self) -> None:

@@ -1,8 +1,15 @@
 """What all tests share."""
 
+import signal
+
 import pytest
 from dvc_stories import NUM_STEPS, start
 from project import make_project, tiny_params
+
+# Where the tests themselves were started to ignore signals, as by nohup, their children would ignore them too.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # Runs inside throw-away copies of the package only, where the real command line lies beside it.
 collect_ignore = ["stand_in_command_line.py"]

@@ -190,6 +190,13 @@ def test_mixing_is_not_computed_where_it_is_not_asked_for(monkeypatch):
     assert len(batches_of(spec_of(), pools=()).views(one, one)) == 1
 
 
+@settings(max_examples=30, deadline=None)
+@given(specs(mixing=st.none() | mixings()) | st.just(spec_of(ResizedCrop(kind="resized_crop"))))
+def test_no_samples_are_no_pixels(spec):
+    none = np.empty(0, dtype=np.int64)
+    assert batches_of(spec).views(none, none).shape == (0, 3, SIDE, SIDE)
+
+
 def test_plain_images_are_never_changed():
     augment = PadCrop(kind="pad_crop", jitter=ColourJitter(), rand_augment=RandAugment())
     batches = batches_of(spec_of(augment, Mixing(mixup=1.0)), pools=())

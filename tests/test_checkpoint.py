@@ -117,9 +117,9 @@ def swap(older, newer):
     newer.write_bytes(data)
 
 
-def write_foreign(path):
+def write_foreign(path, metadata=(("facts", '{"iteration": 9}'),)):
     """A sound safetensors file of another program, under a name that fits it."""
-    data = safetensors.torch.save({"weight": torch.zeros(3, 4)}, metadata={"facts": '{"iteration": 9}'})
+    data = safetensors.torch.save({"weight": torch.zeros(3, 4)}, metadata=dict(metadata))
     path.unlink()
     path.with_name(f"{path.name[:10]}-{digest_bytes(data)}.safetensors").write_bytes(data)
 
@@ -129,6 +129,8 @@ DAMAGES = {
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "empty": lambda path: path.write_bytes(b""),
     "foreign": write_foreign,
+    "no JSON": lambda path: write_foreign(path, [(FORMAT, "{")]),
+    "other JSON": lambda path: write_foreign(path, [(FORMAT, '["key"]')]),
     "text": lambda path: path.write_text("no safetensors file"),
     "renamed": lambda path: path.rename(path.with_name(f"{10:010d}-{path.name[11:]}")),
     "a folder": lambda path: (path.unlink(), path.mkdir()),

@@ -253,7 +253,7 @@ def test_where_no_checkpoint_can_be_written_training_goes_on_and_says_so(folder,
     folder.resume.write_text("in the way")
     check_equal(*folder.fit())
     lines = [line for line in capsys.readouterr().err.splitlines() if "images/s" not in line]
-    line = r"primary: no checkpoint: .*/\d{10}-[0-9a-f]{16}\.safetensors: cannot be written: .*; training goes on"
+    line = r"primary: checkpoint: .*/\d{10}-[0-9a-f]{16}\.safetensors: cannot be written: .*; training goes on"
     assert len(lines) == ITERATIONS
     assert all(re.fullmatch(line, each) for each in lines)
     assert folder.fit(before_iteration=signalling([2]))[1] is None

@@ -13,7 +13,7 @@ from dataclasses import asdict
 import pytest
 from project import BIN, ROOT, make_project, tiny_params
 
-from edpipe import handover
+from edpipe import fork_server, handover
 
 WITNESS = '''
 """Plays the steps of edpipe: what `steps` holds under the first word is run."""
@@ -267,6 +267,14 @@ class OneSidedServer:
                 assert connection.recv(1) == handover.GO
         out, err = caller.communicate(timeout=30)
         return caller.returncode, out, err
+
+
+def test_source_files_that_cannot_be_looked_at_are_other_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(fork_server, "__file__", str(tmp_path / "fork_server.py"))
+    (tmp_path / "training.py").write_text("", encoding="utf-8")
+    before = fork_server.source_state()
+    (tmp_path / ".#training.py").symlink_to("nowhere")  # as an editor makes beside an unsaved file
+    assert fork_server.source_state() == before | {str(tmp_path / ".#training.py"): None}
 
 
 def test_a_call_that_is_declined_runs_plainly(played):

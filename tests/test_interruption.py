@@ -12,7 +12,7 @@ from edpipe import interruption
 from edpipe.interruption import SIGNALS, Interrupted, interruptible, postponing
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_interrupts_the_block(number, code):
     with pytest.raises(Interrupted) as raised, interruptible():
         os.kill(os.getpid(), number)
@@ -65,6 +65,18 @@ def test_handlers_are_what_they_were_before():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup does
+    try:
+        with interruptible(), postponing() as postponed:
+            os.kill(os.getpid(), number)
+        assert postponed.number is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_an_interruption_is_no_exception_that_a_step_would_take_for_its_own():
     assert not issubclass(Interrupted, Exception)
 
@@ -77,7 +89,7 @@ sys.exit(command.main(["report", "--experiment", sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_the_command_says_one_line_and_exits_as_schedulers_expect(number, code):
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], capture_output=True, text=True)
     assert done.returncode == code

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edpipe.params.base import canonical_json
 from edpipe.params.stage import StageKnobs
 from edpipe.processes import ALONE, Group, SynchronisedBatchNorm
 from edpipe.storage.records import digest_file, read_record, record_path
+from edpipe.threads import by_default, num_started, num_threads
 
 PROGRAM = Path(__file__).with_name("training_processes.py")
 
@@ -219,10 +221,45 @@ def test_more_processes_than_threads_are_refused(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_a_single_gpu_for_several_processes_is_refused(monkeypatch, device):
+    monkeypatch.setenv("EDPIPE_PROCESSES", "2")
+    monkeypatch.setenv("EDPIPE_DEVICE", device)
+    with pytest.raises(EdpipeError) as caught:
+        run_together(["run_stage"])
+    assert str(caught.value) == (
+        f"EDPIPE_DEVICE='{device}': 2 processes need as many GPUs; use cuda or cpu, leave it unset, or set "
+        "EDPIPE_PROCESSES=1"
+    )
+
+
+def test_a_wrong_world_is_refused(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    with pytest.raises(EdpipeError, match=r"^WORLD_SIZE='abc': must be a whole number"):
+        num_started()
+
+
+def test_threads_are_those_of_the_job_where_nothing_else_is_said(monkeypatch):
+    for name in ("EDPIPE_THREADS", "OMP_NUM_THREADS", "EDPIPE_PROCESSES"):
+        monkeypatch.delenv(name, raising=False)
+    cores = num_threads()
+    with by_default(1):
+        assert num_threads() == 1
+    with by_default(None):
+        assert num_threads() == cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with by_default(1):
+        assert num_threads() == 3
+    assert "EDPIPE_THREADS" not in os.environ
+
+
 @pytest.mark.slow
-def test_a_failure_of_the_processes_is_theirs_to_explain(monkeypatch):
+def test_a_failure_of_the_processes_is_theirs_to_explain(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("EDPIPE_PROCESSES", "2")
     monkeypatch.setenv("EDPIPE_THREADS", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with pytest.raises(TrainingError, match=r"process [01] of 2: ended with exit code 2; the others were ended"):
         run_together(["run_stage", "--nonsense"])
+    assert list(tmp_path.iterdir()) == []

@@ -309,6 +309,12 @@ def test_a_mixed_views_task_loss_uses_both_labels_by_their_shares(world, teacher
     assert (labels[ids] != labels[mix.partner_ids])[is_mixed].mean() > 0.5
 
 
+def test_a_process_without_samples_has_a_batch_and_no_loss(world, teacher):
+    classroom = mixed_classroom(world, teacher)
+    student, _ = stage_step._student(0, *world.stage([teacher], (), MIXED, FOUR), classroom)
+    assert classroom.loss(student, classroom.batch(3, 3)).shape == (0,)
+
+
 def test_a_mixed_views_targets_are_the_teachers_on_the_mixed_pixels(world, teacher):
     classroom = mixed_classroom(world, teacher)
     ids = classroom.dataset.sample_ids("train")

@@ -1,7 +1,10 @@
 """The one training loop, on a toy."""
 
 import math
+import os
 import re
+import tempfile
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from tasks import Positions
 from torch import nn
 
-from edpipe.device import prepare_device
+from edpipe.device import _take_free_gpu, prepare_device
 from edpipe.errors import EdpipeError, TrainingError
 from edpipe.forward import forward
 from edpipe.params.recipe import RecipeKnobs
@@ -215,10 +218,6 @@ def test_the_device_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv("EDPIPE_DEVICE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert prepare_device() == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: ([5, 9, 7][i], 10))
-    assert prepare_device() == torch.device("cuda", 1)
 
 
 def test_a_device_that_is_none_is_refused_in_one_line(monkeypatch):
@@ -327,22 +326,53 @@ def test_a_network_is_compiled_if_the_environment_says_so(monkeypatch):
     assert str(caught.value) == "EDPIPE_COMPILE='yes': must be 0 or 1; mend or unset it"
 
 
-def test_each_process_gets_a_gpu_of_its_own(monkeypatch):
+@pytest.fixture
+def three_gpus(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("EDPIPE_THREADS", "1")
-    monkeypatch.delenv("EDPIPE_DEVICE", raising=False)
+    for name in ("EDPIPE_DEVICE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert prepare_device() == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: ([5, 9, 7][i], 10))
+    opened = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda *arguments: opened.append(real(*arguments)) or opened[-1])
+    _take_free_gpu.cache_clear()
+    yield
+    monkeypatch.undo()
+    _take_free_gpu.cache_clear()
+    for descriptor in opened:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def in_another_process():
+    """A step that asks for a device while the ones before still run."""
+    _take_free_gpu.cache_clear()
+    return prepare_device()
+
+
+def test_steps_take_gpus_one_after_the_other_and_share_the_emptiest_when_none_is_left(three_gpus):
+    assert [prepare_device().index for _ in range(2)] == [0, 0]
+    assert [in_another_process().index for _ in range(4)] == [1, 2, 1, 1]
+
+
+def test_gpus_are_told_apart_by_what_is_visible(three_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert prepare_device().index == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,4,6")
+    assert [in_another_process().index for _ in range(2)] == [0, 2]
+
+
+def test_each_of_several_processes_gets_a_gpu_of_its_own(three_gpus, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("EDPIPE_DEVICE", "cuda")
-    assert prepare_device() == torch.device("cuda", 1)
-    monkeypatch.setenv("EDPIPE_DEVICE", "cuda:0")
-    assert prepare_device() == torch.device("cuda", 0)
-    monkeypatch.delenv("EDPIPE_DEVICE")
-    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert [in_another_process().index for _ in range(3)] == [0, 1, 2]
     with pytest.raises(EdpipeError) as caught:
-        prepare_device()
+        in_another_process()
     assert str(caught.value) == (
-        "EDPIPE_PROCESSES: process 2 has no GPU of its own, there are 2; start fewer, or set EDPIPE_DEVICE=cpu"
+        "EDPIPE_PROCESSES: no GPU is left for this process; there are 3, each is one process's own; start fewer, or "
+        "set EDPIPE_DEVICE=cpu"
     )

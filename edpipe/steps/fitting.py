@@ -95,7 +95,7 @@ class Fitting:
             try:
                 self._checkpoints.write(*self._training.state())
             except OverwriteError as error:  # A full disk is no reason to lose the training itself.
-                announce(f"{self._title}: no checkpoint: {error}; training goes on")
+                announce(f"{self._title}: checkpoint: {error}; training goes on")
         now_s = time.monotonic()
         return now_s + max(self._every_s, (now_s - start_s) / MOST_COST)
 

@@ -117,5 +117,5 @@ def _read(path: Path, key: str) -> Checkpoint | None:
             if found.get("key") != key or found["facts"]["iteration"] != _iteration(path):
                 return None
             return Checkpoint(path, {name: file.get_tensor(name) for name in list(file.keys())}, found["facts"])
-    except (EdpipeError, SafetensorError, OSError):
+    except (EdpipeError, SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None

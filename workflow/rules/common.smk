@@ -60,11 +60,9 @@ def knobs_of(make):
     return lambda wildcards: job_of(make, wildcards).knobs_text
 
 
-def threads_of(wildcards):
-    """Small images leave a second thread idle; large ones keep four busy."""
-    experiment = wildcards.get("experiment")
-    dataset = PARAMS.experiments[experiment].dataset if experiment else wildcards.dataset
-    return 1 if PARAMS.datasets[dataset].image_size <= 64 else 4
+def threads_of(make):
+    """Threads function: as many as the step would take by itself."""
+    return lambda wildcards: jobs.threads_of(PARAMS, job_of(make, wildcards))
 
 
 # Jobs ask for a GPU where there is one; `resources: gpu` in the profile says how many there are to share.
@@ -73,6 +71,6 @@ GPU = workflow_hooks.gpus_per_job()
 PROCESSES = workflow_hooks.processes_per_training()
 
 
-def training_threads_of(wildcards):
-    """Threads of all processes that train together."""
-    return PROCESSES * threads_of(wildcards)
+def training_threads_of(make):
+    """Threads function: those of all processes that train together."""
+    return lambda wildcards: PROCESSES * threads_of(make)(wildcards)

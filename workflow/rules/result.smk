@@ -9,7 +9,7 @@ rule evaluate:
         "artifacts/evaluations/{experiment}/seed{seed}.json",
     log:
         "logs/evaluate/{experiment}-seed{seed}.log",
-    threads: threads_of
+    threads: threads_of(jobs.evaluate)
     resources:
         gpu=GPU,
         mem_mb=4000,

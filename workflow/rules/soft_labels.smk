@@ -7,7 +7,7 @@ rule dump_soft_labels:
     log:
         "logs/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.log",
     priority: 5  # students wait for these
-    threads: threads_of
+    threads: threads_of(jobs.dump_soft_labels)
     resources:
         gpu=GPU,
         mem_mb=8000,
@@ -27,7 +27,7 @@ rule verify_soft_labels:
     log:
         "logs/verify_soft_labels/{dataset}-{teacher}-{subset}.log",
     priority: 5  # students wait for these
-    threads: threads_of
+    threads: threads_of(jobs.verify_soft_labels)
     resources:
         gpu=GPU,
         mem_mb=8000,

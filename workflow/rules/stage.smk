@@ -6,7 +6,7 @@ rule run_stage:
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
     log:
         "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
-    threads: training_threads_of
+    threads: training_threads_of(jobs.run_stage)
     resources:
         gpu=PROCESSES * GPU,
         mem_mb=8000,

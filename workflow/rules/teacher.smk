@@ -9,7 +9,7 @@ rule train_teacher:
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
-    threads: training_threads_of
+    threads: training_threads_of(jobs.make_teacher)
     resources:
         gpu=PROCESSES * GPU,
         mem_mb=8000,
@@ -32,7 +32,7 @@ rule fetch_teacher:
     wildcard_constraints:
         teacher=one_of(FETCHED),
     priority: 10  # students wait for these
-    threads: training_threads_of
+    threads: training_threads_of(jobs.make_teacher)
     resources:
         gpu=PROCESSES * GPU,
         mem_mb=8000,
