@@ -17,7 +17,7 @@ install: .venv/installed ## a virtual environment in .venv with the pinned packa
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: install ## ED, KD and CE on real handwritten digits: about two minutes on two cores
+demo: install ## ED, KD and CE on real handwritten digits: 40 seconds on two cores, once installed
 	$(BIN)/snakemake --cores $(CORES) --quiet rules -- $(DEMO:%=results/%.html)
 	$(BIN)/edpipe compare $(DEMO:%=results/%.json)
 
