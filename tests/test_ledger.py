@@ -369,16 +369,30 @@ def test_the_result_sums_what_every_job_of_the_experiment_took(finished_project,
 @pytest.mark.slow
 def test_a_step_that_is_terminated_is_noted_and_goes_on_adding(tmp_path):
     params = tiny_params()
-    params["teachers"]["general"]["fitting"]["epochs"] = 2000
+    params["teachers"]["general"]["fitting"]["epochs"] = 20000
     project = make_project(tmp_path / "project", params)
     assert project.edpipe("pack_dataset", "--dataset", "digits").rc == 0
     words = ("train_teacher", "--dataset", "digits", "--teacher", "general", "--subset", "all")
     path = project.root / "benchmarks/train_teacher/digits-general-all.json"
+    seconds = [0]
     for attempts in (1, 2):
-        process = project.start("edpipe", *words)
-        time.sleep(4)
+        process = project.start("edpipe", *words, EDPIPE_CHECKPOINT_SECONDS="0.2")
+        wait_for_a_new_checkpoint(project, process)
         process.terminate()
         assert process.wait(60) == 143
         entry = json.loads(path.read_text(encoding="utf-8"))
         assert (entry["finished"], entry["attempts"]) == (False, attempts)
-    assert entry["seconds"] > 3
+        seconds.append(entry["seconds"])
+    assert seconds == sorted(set(seconds))
+
+
+def wait_for_a_new_checkpoint(project, process):
+    known, deadline = checkpoints(project), time.monotonic() + 60
+    while checkpoints(project) <= known:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def checkpoints(project):
+    return set(project.root.glob("artifacts/teachers/**/.resume/*/*/*.safetensors"))
