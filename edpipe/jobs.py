@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.methods import ce, ed, kd
+from edpipe.methods import ce, ed, kd, panel
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.base import canonical_json
-from edpipe.params.experiment import CeKnobs, ExperimentKnobs, KdKnobs
+from edpipe.params.experiment import CeKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.schema import ONLY_STAGE, Params, nearest
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
@@ -182,12 +182,14 @@ def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
     method = knobs.method
     if isinstance(method, CeKnobs):
         return ce.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
-    if isinstance(method, KdKnobs):
+    if isinstance(method, OneTeacherKnobs):
         return kd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
-    is_specialist = params.teachers[method.teacher].partition is not None
+    if isinstance(method, PanelKnobs):
+        return panel.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
+    specialists = {name for name, teacher in params.teachers.items() if teacher.partition is not None}
     levels = params.partitions[knobs.partition].subsets
     try:
-        return ed.curriculum(method, levels, knobs.stages, is_specialist)
+        return ed.curriculum(method, levels, knobs.stages, specialists)
     except ParamsError as error:
         raise ParamsError(f"experiments.{experiment}.{error}") from error
 

@@ -63,16 +63,16 @@ def slice_kd_loss(
 
 
 def combine(
-    task: Float[Tensor, " sample"], kd: Float[Tensor, " sample"], task_weight: float
+    task: Float[Tensor, " sample"], distill: Float[Tensor, " sample"], task_weight: float, distill_weight: float
 ) -> Float[Tensor, " sample"]:
-    """task_weight · task + (1 - task_weight) · kd of each sample.
+    """task_weight · task + distill_weight · distill of each sample.
 
     Raises:
-        ValueError: task_weight outside [0, 1].
+        ValueError: a weight below 0.
     """
-    if not 0 <= task_weight <= 1:
-        raise ValueError(f"task_weight must be in [0, 1], got {task_weight}")
-    return task_weight * task + (1 - task_weight) * kd
+    if min(task_weight, distill_weight) < 0:
+        raise ValueError(f"weights must be >= 0, got {task_weight} and {distill_weight}")
+    return task_weight * task + distill_weight * distill
 
 
 def _divergence(

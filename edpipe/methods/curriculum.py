@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from edpipe.params.algorithm import FEATURE_WEIGHTS, Algorithm, KdAlgorithm
 from edpipe.params.base import Knobs
+from edpipe.params.experiment import DistillKnobs, PanelRule
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.stage import StageKnobs
 
@@ -25,10 +27,21 @@ class StagePlan(Knobs):
     taught: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose samples are seen.")
     known: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose classes have an output.")
     teachers: Annotated[tuple[TeacherUse, ...], Field(strict=False)] = Field((), description="Empty: labels alone.")
+    panel: PanelRule = Field("aver", description="How several teachers of one sample are weighed.")
+    algorithm: Algorithm = Field(KdAlgorithm(kind="kd"), description="How outputs are held against a teacher's.")
     temperature: float = 1.0
     task_weight: float = 1.0
+    distill_weight: float = Field(0.0, description="Of each sample's distillation loss.")
     label_smoothing: float = 0.0
     normalisation: Literal["slice", "full"] = "slice"
+    kept: Annotated[tuple[tuple[str, ...], ...], Field(strict=False)] = Field(
+        (), description="Of each earlier reference that is taught on: the subsets whose classes it has an output for."
+    )
+    reference_weight: float = Field(0.0, description="Of each kept reference's loss.")
+    anchor_weight: float = Field(0.0, description="Of the kd loss against the student of the stage before.")
+    anchored: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="Subsets whose classes that student knew."
+    )
     mixing: Literal["mixed", "sequential"] = "mixed"
     budget: StageKnobs
     window: Annotated[tuple[float, float], Field(strict=False)] = Field(
@@ -50,3 +63,11 @@ def whole_school(name: str, budget: StageKnobs, **loss: object) -> StagePlan:
             **loss,
         }
     )
+
+
+def loss_weights(method: DistillKnobs, algorithm: Algorithm) -> dict[str, float]:
+    """Temperature and both weights, with the default of a weight that was left out filled in."""
+    given = method.distill_weight
+    if given is None:
+        given = FEATURE_WEIGHTS.get(algorithm.kind, 1 - method.task_weight)
+    return {"temperature": method.temperature, "task_weight": method.task_weight, "distill_weight": given}

@@ -4,46 +4,80 @@ Stage k trains body blocks 1..k and teaching reference block k on subsets 1..k (
 with its own teacher. What the sources leave open is a knob; its default is named in `EdKnobs`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from edpipe.errors import ParamsError
-from edpipe.methods.curriculum import StagePlan, TeacherUse
+from edpipe.methods.curriculum import StagePlan, TeacherUse, loss_weights
 from edpipe.params.experiment import EdKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.stage import StageKnobs
 
 
 def curriculum(
-    method: EdKnobs, levels: tuple[str, ...], budgets: Mapping[str, StageKnobs], is_specialist: bool
+    method: EdKnobs, levels: tuple[str, ...], budgets: Mapping[str, StageKnobs], specialists: Container[str]
 ) -> tuple[StagePlan, ...]:
-    """The school: `levels` names the subsets in the order in which they are introduced.
+    """The school: `levels` names the subsets in the order in which they are introduced, `specialists` those teachers
+    that know one subset each.
 
     Raises:
         ParamsError: a carried learning rate, with budgets that are not all epochs or all images.
     """
     windows = _windows(method, [budgets[level] for level in levels])
+    known = [levels if method.lessons == "all" else levels[:k] for k in range(1, len(levels) + 1)]
     return tuple(
-        StagePlan(
-            name=level,
-            number=k,
-            num_stages=len(levels),
-            taught=levels[:k] if method.replay else (level,),
-            known=levels[:k],
-            teachers=_teachers(method.teacher, levels[:k] if method.replay else (level,), is_specialist),
-            temperature=method.temperature,
-            task_weight=method.task_weight,
-            normalisation=method.normalisation,
-            mixing=method.mixing,
-            budget=budgets[level],
-            window=windows[k - 1],
-        )
-        for k, level in enumerate(levels, start=1)
+        _stage(method, level, known[: k + 1], len(levels), specialists, budgets[level], windows[k])
+        for k, level in enumerate(levels)
     )
 
 
-def _teachers(teacher: str, taught: tuple[str, ...], is_specialist: bool) -> tuple[TeacherUse, ...]:
-    subsets = taught if is_specialist else (ALL_CLASSES,)
-    return tuple(TeacherUse(teacher=teacher, subset=subset) for subset in subsets)
+def _stage(
+    method: EdKnobs,
+    level: str,
+    known: list[tuple[str, ...]],
+    num_levels: int,
+    specialists: Container[str],
+    budget: StageKnobs,
+    window: tuple[float, float],
+) -> StagePlan:
+    """One level; `known` are the subsets that it and each level before it know."""
+    taught = known[-1] if method.replay or method.lessons == "all" else (level,)
+    algorithm = method.distill_by_level.get(level, method.distill)
+    is_anchored = bool(method.anchor_weight) and len(known) > 1
+    is_kept = method.references == "kept"
+    return StagePlan(
+        name=level,
+        number=len(known),
+        num_stages=num_levels,
+        taught=taught,
+        known=known[-1],
+        teachers=_teachers(method, level, taught, specialists),
+        panel=method.panel,
+        algorithm=algorithm,
+        normalisation=method.normalisation,
+        mixing=method.mixing,
+        kept=tuple(known[:-1]) if is_kept else (),
+        reference_weight=method.reference_weight if is_kept else 0.0,
+        anchor_weight=method.anchor_weight if is_anchored else 0.0,
+        anchored=known[-2] if is_anchored else (),
+        budget=budget,
+        window=window,
+        **loss_weights(method, algorithm),
+    )
+
+
+def teachers_of(method: EdKnobs, level: str) -> tuple[str, ...]:
+    """Names of the teachers of one level."""
+    return (method.teacher,) if method.teacher is not None else (method.teachers or {})[level]
+
+
+def _teachers(
+    method: EdKnobs, level: str, taught: tuple[str, ...], specialists: Container[str]
+) -> tuple[TeacherUse, ...]:
+    return tuple(
+        TeacherUse(teacher=teacher, subset=subset)
+        for teacher in teachers_of(method, level)
+        for subset in (taught if teacher in specialists else (ALL_CLASSES,))
+    )
 
 
 def _windows(method: EdKnobs, budgets: list[StageKnobs]) -> list[tuple[float, float]]:

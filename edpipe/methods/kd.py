@@ -1,14 +1,35 @@
-"""Knowledge distillation (Hinton et al. 2015): one stage, all classes, one teacher of all classes."""
+"""One stage, all classes, one teacher of all classes: kd, logit_std, dkd, dist, at and fitnet."""
 
-from edpipe.methods.curriculum import StagePlan, TeacherUse, whole_school
-from edpipe.params.experiment import KdKnobs
+from edpipe.methods.curriculum import StagePlan, TeacherUse, loss_weights, whole_school
+from edpipe.params.algorithm import (
+    Algorithm,
+    AtAlgorithm,
+    DistAlgorithm,
+    DistWeights,
+    DkdAlgorithm,
+    DkdWeights,
+    FitnetAlgorithm,
+    KdAlgorithm,
+)
+from edpipe.params.experiment import LogitStdKnobs, OneTeacherKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.stage import StageKnobs
 
 
-def curriculum(method: KdKnobs, name: str, budget: StageKnobs) -> tuple[StagePlan, ...]:
+def curriculum(method: OneTeacherKnobs, name: str, budget: StageKnobs) -> tuple[StagePlan, ...]:
     """One stage; labels and one teacher."""
     teachers = (TeacherUse(teacher=method.teacher, subset=ALL_CLASSES),)
-    return (
-        whole_school(name, budget, teachers=teachers, temperature=method.temperature, task_weight=method.task_weight),
-    )
+    algorithm = _algorithm(method)
+    weights = loss_weights(method, algorithm)
+    return (whole_school(name, budget, teachers=teachers, algorithm=algorithm, **weights),)
+
+
+def _algorithm(method: OneTeacherKnobs) -> Algorithm:
+    if isinstance(method, DkdWeights):
+        return DkdAlgorithm(kind="dkd", alpha=method.alpha, beta=method.beta, warmup=method.warmup)
+    if isinstance(method, DistWeights):
+        return DistAlgorithm(kind="dist", beta=method.beta, gamma=method.gamma)
+    name = getattr(method, "name")  # noqa: B009  (each kind of knobs has its own names)
+    if name in ("at", "fitnet"):
+        return AtAlgorithm(kind="at") if name == "at" else FitnetAlgorithm(kind="fitnet")
+    return KdAlgorithm(kind="kd", standardise=isinstance(method, LogitStdKnobs))

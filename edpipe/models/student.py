@@ -47,7 +47,7 @@ class Student(nn.Module):
         self.body: nn.Module = network
         self.reference: nn.Module | None = None
         if level < num_levels:
-            widths = _block_widths(network, blocks, channels, image_size)
+            widths = block_widths(blocks, channels, image_size)
             self.body = join(blocks[:level])
             self.reference = build_reference(reference, widths[level - 1], widths[-1], num_outputs, seed)
 
@@ -106,11 +106,11 @@ def _copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor], wh
             value.copy_(source[name])
 
 
-def _block_widths(network: nn.Module, blocks: list[Chain], channels: int, image_size: int) -> list[int]:
+def block_widths(blocks: list[Chain], channels: int, image_size: int) -> list[int]:
     """Channels of the features that each block gives."""
-    widths = []
-    with evaluating(network):
-        features = probe_images(network, channels, image_size)
+    widths, body = [], join(blocks)
+    with evaluating(body):
+        features = probe_images(body, channels, image_size)
         for block in blocks:
             features = block(features)
             widths.append(features.shape[1])

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from edpipe.params.algorithm import DistWeights, DkdWeights, KdAlgorithm, SchoolAlgorithm
 from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
 from edpipe.params.stage import StageKnobs
@@ -18,26 +19,99 @@ class CeKnobs(Knobs):
     )
 
 
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+
+
 class DistillKnobs(Knobs):
     """How a student weighs labels against its teachers."""
 
-    teacher: Name = Field(description="One of teachers.")
     temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="Divides the logits before softmax.")
-    task_weight: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.3, description="Share of the task loss; the rest is kd loss. 0.3 is the ED code's value."
+    task_weight: Weight = Field(0.3, description="Weight of the task loss. 0.3 is the ED code's value.")
+    distill_weight: Weight | None = Field(
+        None, description="Weight of the distillation loss; absent: 1 - task_weight, of at 1000, of fitnet 100."
     )
 
+    @model_validator(mode="after")
+    def _rest_is_positive(self) -> "DistillKnobs":
+        if self.distill_weight is None and self.task_weight > 1:
+            raise ValueError(f"task_weight {self.task_weight:g} leaves nothing for the teacher; give distill_weight")
+        return self
 
-class KdKnobs(DistillKnobs):
+
+class OneTeacherKnobs(DistillKnobs):
     """One stage, all classes, one teacher of all classes."""
 
+    teacher: Name = Field(description="One of teachers.")
+
+
+class KdKnobs(OneTeacherKnobs):
+    """Knowledge distillation: divergence of the softened softmaxes."""
+
     name: Literal["kd"]
+
+
+class LogitStdKnobs(OneTeacherKnobs):
+    """kd of standardised logits, with its authors' weights."""
+
+    name: Literal["logit_std"]
+    temperature: Annotated[float, Field(gt=0)] = Field(2.0, description="Divides the standardised logits.")
+    task_weight: Weight = Field(0.1, description="Weight of the task loss.")
+    distill_weight: Weight | None = Field(9.0, description="Weight of the distillation loss.")
+
+
+class DkdKnobs(OneTeacherKnobs, DkdWeights):
+    """Decoupled knowledge distillation."""
+
+    name: Literal["dkd"]
+    task_weight: Weight = Field(1.0, description="Weight of the task loss.")
+    distill_weight: Weight | None = Field(1.0, description="Weight of the distillation loss.")
+
+
+class DistKnobs(OneTeacherKnobs, DistWeights):
+    """DIST: correlation over classes and over the batch."""
+
+    name: Literal["dist"]
+    task_weight: Weight = Field(1.0, description="Weight of the task loss.")
+    distill_weight: Weight | None = Field(1.0, description="Weight of the distillation loss.")
+
+
+class FeatureKnobs(OneTeacherKnobs):
+    """at, fitnet: what the teacher sees instead of what it says; soft labels must hold it."""
+
+    name: Literal["at", "fitnet"] = Field(description="at: attention maps; fitnet: the features of one stage.")
+    task_weight: Weight = Field(1.0, description="Weight of the task loss.")
+
+
+PanelRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
+
+
+class PanelKnobs(DistillKnobs):
+    """One stage, several teachers of all classes; the weights of each sample's teachers add up to 1."""
+
+    name: PanelRule = Field(description="How the teachers of one sample are weighed against each other.")
+    teachers: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
+        description="Some of teachers, each of all classes."
+    )
+    task_weight: Weight = Field(1.0, description="Weight of the task loss. 1 is the CA-MKD code's value.")
+    distill_weight: Weight | None = Field(1.0, description="Weight of the distillation loss, likewise.")
 
 
 class EdKnobs(DistillKnobs):
     """One stage per school level; the student grows by one block a level."""
 
     name: Literal["ed"]
+    teacher: Name | None = Field(None, description="One of teachers, in every level; or give teachers.")
+    teachers: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]] | None = Field(
+        None, description="Instead of teacher: those of each level, so that a panel can grow with the level."
+    )
+    panel: PanelRule = Field("aver", description="How several teachers of one sample are weighed against each other.")
+    distill: SchoolAlgorithm = Field(
+        KdAlgorithm(kind="kd"), description="How outputs are held against a teacher's: kd, dkd, dist or at."
+    )
+    distill_by_level: dict[Name, SchoolAlgorithm] = Field({}, description="The same for single levels.")
+    lessons: Literal["growing", "all"] = Field(
+        "growing", description="growing: each level adds its subset; all: every level teaches and knows all classes."
+    )
     replay: bool = Field(True, description="true: level k teaches subsets 1..k; false: subset k alone.")
     mixing: Literal["mixed", "sequential"] = Field(
         "mixed", description="Order within an epoch: all subsets shuffled together, or one after the other."
@@ -48,9 +122,31 @@ class EdKnobs(DistillKnobs):
     learning_rate: Literal["restarted", "carried"] = Field(
         "restarted", description="restarted: each stage runs the whole schedule; carried: one schedule over all stages."
     )
+    references: Literal["replaced", "kept"] = Field(
+        "replaced", description="Earlier levels' reference blocks: dropped, or taught on beside the student."
+    )
+    reference_weight: Weight = Field(0.3, description="kept only: weight of each earlier reference's loss.")
+    anchor_weight: Weight = Field(
+        0.0, description="Weight of a kd loss against the student of the level before, on the classes it knew."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_of_teachers(self) -> "EdKnobs":
+        if (self.teacher is None) == (self.teachers is None):
+            raise ValueError("give teacher or teachers, exactly one of them")
+        kinds = {self.distill.kind, *(algorithm.kind for algorithm in self.distill_by_level.values())}
+        if self.normalisation == "full" and kinds != {"kd"}:
+            raise ValueError(f"normalisation: full goes with distill kd alone, got {', '.join(sorted(kinds))}")
+        return self
 
 
-Method = Annotated[CeKnobs | KdKnobs | EdKnobs, Field(discriminator="name")]
+TeacherMethod = (
+    KdKnobs | LogitStdKnobs | DkdKnobs | DistKnobs | FeatureKnobs | PanelKnobs | EdKnobs
+)  # all that learn from soft labels
+Method = Annotated[
+    CeKnobs | KdKnobs | LogitStdKnobs | DkdKnobs | DistKnobs | FeatureKnobs | PanelKnobs | EdKnobs,
+    Field(discriminator="name"),
+]
 
 
 class ExperimentKnobs(Knobs):

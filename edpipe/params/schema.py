@@ -9,7 +9,7 @@ from pydantic import Field
 from edpipe.errors import ParamsError
 from edpipe.params.base import Knobs
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.params.experiment import EdKnobs, ExperimentKnobs, KdKnobs
+from edpipe.params.experiment import DistillKnobs, EdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs
 from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import SoftLabelKnobs
@@ -61,41 +61,73 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _known(f"{path}.partition", experiment.partition, params.partitions, "partitions")
     _known(f"{path}.student", experiment.student, params.students, "students")
     _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
-    if isinstance(experiment.method, (KdKnobs, EdKnobs)):
-        _check_teacher(params, path, experiment, experiment.method)
-        _check_temperature(params, path, experiment, experiment.method)
     _check_stages(params, path, experiment)
+    for where, teacher in _named_teachers(experiment.method):
+        _check_teacher(params, path, f"{path}.method.{where}", experiment, teacher)
+    if isinstance(experiment.method, DistillKnobs):
+        _check_temperature(params, path, experiment, experiment.method)
+        _check_stored(params, path, experiment)
 
 
-def _check_teacher(params: Params, path: str, experiment: ExperimentKnobs, method: KdKnobs | EdKnobs) -> None:
-    where = f"{path}.method.teacher"
-    _known(where, method.teacher, params.teachers, "teachers")
-    partition = params.teachers[method.teacher].partition
-    if partition is not None and method.name != "ed":
+def _named_teachers(method: object) -> list[tuple[str, str]]:
+    """Where in the method each teacher is named, and its name."""
+    if isinstance(method, PanelKnobs):
+        return [(f"teachers.{i}", teacher) for i, teacher in enumerate(method.teachers)]
+    if isinstance(method, EdKnobs) and method.teachers is not None:
+        return [(f"teachers.{level}.{i}", t) for level, names in method.teachers.items() for i, t in enumerate(names)]
+    if isinstance(method, OneTeacherKnobs | EdKnobs):
+        return [("teacher", str(method.teacher))]
+    return []
+
+
+def _check_teacher(params: Params, path: str, where: str, experiment: ExperimentKnobs, teacher: str) -> None:
+    method = experiment.method
+    _known(where, teacher, params.teachers, "teachers")
+    partition = params.teachers[teacher].partition
+    if partition is not None and not isinstance(method, EdKnobs):
         raise ParamsError(
-            f"{where}: '{method.teacher}' knows only subsets of partition '{partition}', but method '{method.name}' "
+            f"{where}: '{teacher}' knows only subsets of partition '{partition}', but method '{method.name}' "
             f"needs a teacher of all classes; name one whose partition is absent"
         )
     if partition is not None and partition != experiment.partition:
         raise ParamsError(
-            f"{where}: '{method.teacher}' is made for partition '{partition}', this experiment teaches "
+            f"{where}: '{teacher}' is made for partition '{partition}', this experiment teaches "
             f"'{experiment.partition}'; a stage would be without teacher; use the same partition in both"
         )
-    is_mixed = params.soft_labels[experiment.dataset].space.mixing is not None
-    if is_mixed and partition is None and method.name == "ed":
+    if partition is not None and isinstance(method, EdKnobs) and method.panel != "aver":
         raise ParamsError(
-            f"{where}: '{method.teacher}' knows all classes, so soft_labels.{experiment.dataset}.space.mixing would "
+            f"{path}.method.panel: '{method.panel}' weighs teachers of the same classes, but '{teacher}' knows only "
+            f"subsets of partition '{partition}'; use aver, or teachers whose partition is absent"
+        )
+    is_mixed = params.soft_labels[experiment.dataset].space.mixing is not None
+    is_growing = isinstance(method, EdKnobs) and method.lessons == "growing"
+    if is_mixed and partition is None and is_growing:
+        raise ParamsError(
+            f"{where}: '{teacher}' knows all classes, so soft_labels.{experiment.dataset}.space.mixing would "
             f"mix images with those of classes not taught yet; name a teacher that has a partition, or remove mixing"
         )
 
 
-def _check_temperature(params: Params, path: str, experiment: ExperimentKnobs, method: KdKnobs | EdKnobs) -> None:
+def _check_temperature(params: Params, path: str, experiment: ExperimentKnobs, method: DistillKnobs) -> None:
     sampled_at = params.soft_labels[experiment.dataset].storage.temperature
     if sampled_at not in (None, method.temperature):
         raise ParamsError(
             f"{path}.method.temperature: {method.temperature:g}, but soft_labels.{experiment.dataset}.storage samples "
             f"at temperature {sampled_at:g}, and sampled rows serve no other; use the same in both, or another "
             "precision"
+        )
+
+
+def _check_stored(params: Params, path: str, experiment: ExperimentKnobs) -> None:
+    """That the soft labels hold what the algorithm needs besides logits."""
+    method, storage = experiment.method, params.soft_labels[experiment.dataset].storage
+    kinds = {method.name}
+    if isinstance(method, EdKnobs):
+        kinds = {method.distill.kind, *(algorithm.kind for algorithm in method.distill_by_level.values())}
+    if "at" in kinds and not storage.attention:
+        raise ParamsError(
+            f"{path}.method: at learns from attention maps, which soft_labels.{experiment.dataset}.storage does not "
+            "keep; set storage.attention: true there"
         )
 
 
@@ -107,6 +139,15 @@ def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> Non
         wanted, reason = (ONLY_STAGE,), f"method '{experiment.method.name}' has one stage"
     if set(experiment.stages) != set(wanted):
         raise ParamsError(f"{path}.stages: needs exactly {list(wanted)} ({reason}), got {list(experiment.stages)}")
+    if isinstance(experiment.method, EdKnobs):
+        _check_levels(f"{path}.method", experiment.method, wanted)
+
+
+def _check_levels(path: str, method: EdKnobs, levels: tuple[str, ...]) -> None:
+    if method.teachers is not None and set(method.teachers) != set(levels):
+        raise ParamsError(f"{path}.teachers: needs exactly {list(levels)}, got {list(method.teachers)}")
+    for level in method.distill_by_level:
+        _known(f"{path}.distill_by_level", level, levels, "the levels")
 
 
 def _known(path: str, name: str, section: Iterable[str], section_name: str) -> None:

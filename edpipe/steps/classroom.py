@@ -1,6 +1,6 @@
 """What is taught in one stage: the samples in their order, their views, what the teachers say, and the loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from edpipe.batches import ViewBatches
 from edpipe.errors import OtherClassesError
 from edpipe.forward import forward
-from edpipe.losses import combine, slice_kd_loss, task_loss
+from edpipe.losses import kd_loss
 from edpipe.methods.curriculum import StagePlan
+from edpipe.models.aided import ask
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import StudentViews
 from edpipe.params.student import StudentKnobs
 from edpipe.partition import Partition
 from edpipe.pixels import normalise
-from edpipe.schedule import SampleStream
+from edpipe.schedule import SampleStream, num_images
 from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
+from edpipe.steps.marks import Batch, Teaching, mark, restricted
 from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.soft_label_store import SoftLabelStore
 from edpipe.views import ViewSpec, view_of
@@ -43,30 +45,6 @@ class Lesson:
     student_columns: Int64[Tensor, " class"]
     class_ids: Int64[np.ndarray, " class"]
     """Samples of these classes are taught by this teacher."""
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """What one teacher says of the samples of a batch that it teaches."""
-
-    rows: Int64[Tensor, " row"]
-    """Which samples of the batch."""
-    logits: Float[Tensor, "row class"]
-    columns: Int64[Tensor, " class"]
-    """Where these classes sit among the student's outputs."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What the loss of some samples needs besides the student; on the training device."""
-
-    images: Float[Tensor, "sample channel height width"]
-    """Normalised."""
-    labels: Int64[Tensor, " sample"]
-    """As positions among the student's outputs."""
-    other: tuple[Int64[Tensor, " sample"], Float[Tensor, " sample"]] | None
-    """Of mixed views: the other image's labels, and the share of the own one."""
-    teachings: list[Teaching]
 
 
 class Classroom:
@@ -95,6 +73,11 @@ class Classroom:
         self.batches = ViewBatches(dataset, spec, device, pools)
         is_resident = fit_in_memory(stores, self.batches.device)
         self.lessons = [_lesson(self, store, is_resident) for store in stores]
+        self.kept_columns = [self._columns_of(subsets) for subsets in plan.kept]
+        self.anchored_columns = self._columns_of(plan.anchored)
+        self.predecessor: nn.Module | None = None
+        """The student of the stage before, if the student is anchored to it."""
+        self.num_maps = len(stores[0].files[0].header.attention_sizes) if plan.algorithm.kind == "at" else 0
 
     @property
     def num_workers(self) -> int:
@@ -104,20 +87,40 @@ class Classroom:
     def batch(self, start: int, stop: int) -> Batch:
         """The samples at positions start … stop-1: their views, labels, and what their teachers say of them."""
         epochs, ids = self.stream.slice(start, stop)
-        return self.batch_of(ids, view_of(self.seed, epochs, ids, self.batches.spec.num_views, self.knobs.views.choice))
+        views = view_of(self.seed, epochs, ids, self.batches.spec.num_views, self.knobs.views.choice)
+        # Of the iteration's first sample: the same for all processes that share it.
+        first = start // self.knobs.recipe.batch_size * self.knobs.recipe.batch_size
+        total = num_images(self.knobs.plan.budget, self.stream.num_samples)
+        return replace(self.batch_of(ids, views), progress=first / total)
 
     def batch_of(self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]) -> Batch:
         """The given view of each sample."""
         images = normalise(self.batches.views(ids, views), self.dataset.mean, self.dataset.std)
-        teachings = [self._teaching(lesson, ids, views) for lesson in self.lessons]
+        count = sum(np.isin(self.dataset.labels[ids], lesson.class_ids).astype(np.int64) for lesson in self.lessons)
+        teachings = [self._teaching(lesson, ids, views, np.asarray(count)) for lesson in self.lessons]
         return Batch(images, self._columns(self.dataset.labels[ids]), self._other(ids, views), teachings)
 
     def loss(self, network: nn.Module, batch: Batch) -> Float[Tensor, " sample"]:
-        """Each sample's weighted mean of task loss and kd loss, nats."""
+        """Each sample's loss, nats: the student's own, those of kept references, and that against its predecessor."""
         plan = self.knobs.plan
-        logits = forward(network, batch.images, self.knobs.recipe)
-        task = self._task(logits, batch)
-        return combine(task, self._kd(logits, batch), plan.task_weight) if self.lessons else task
+        answers = ask(network, batch.images, self.knobs.recipe)
+        losses = mark(plan, answers.logits, batch, answers.maps)
+        for columns, logits in zip(self.kept_columns, answers.earlier, strict=True):
+            rows, part = restricted(batch, columns, len(self.known_class_ids))
+            if len(rows):
+                earlier = plan.reference_weight * mark(plan, logits[rows], part)
+                losses = losses + torch.zeros_like(losses).index_put((rows,), earlier)
+        if self.predecessor is not None:
+            losses = losses + plan.anchor_weight * self._anchor(answers.logits, batch)
+        return losses
+
+    def _anchor(self, logits: Float[Tensor, "sample head"], batch: Batch) -> Float[Tensor, " sample"]:
+        """Each sample's kd loss against the student of the stage before, on the classes that it knew."""
+        plan = self.knobs.plan
+        assert self.predecessor is not None, "only anchored stages come here"
+        with torch.no_grad():
+            told = forward(self.predecessor, batch.images, self.knobs.recipe)
+        return kd_loss(logits[:, self.anchored_columns], told, plan.temperature)
 
     def _other(
         self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]
@@ -129,30 +132,25 @@ class Classroom:
         return self._columns(self.dataset.labels[mix.partner_ids]), share
 
     def _teaching(
-        self, lesson: Lesson, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]
+        self,
+        lesson: Lesson,
+        ids: Int64[np.ndarray, " sample"],
+        views: Int64[np.ndarray, " sample"],
+        count: Int64[np.ndarray, " sample"],
     ) -> Teaching:
-        rows = np.flatnonzero(np.isin(self.dataset.labels[ids], lesson.class_ids))
+        """What one teacher says; `count` of them teach each sample."""
+        rows, device = np.flatnonzero(np.isin(self.dataset.labels[ids], lesson.class_ids)), self.batches.device
         taught = lesson.labels.logits(ids[rows], views[rows])[:, lesson.teacher_columns]
-        return Teaching(torch.from_numpy(rows).to(self.batches.device), taught, lesson.student_columns)
+        share = torch.from_numpy((1 / count[rows]).astype(np.float32)).to(device)
+        maps = tuple(
+            torch.from_numpy(lesson.labels.store.attention(level, ids[rows], views[rows])).to(device)
+            for level in range(1, self.num_maps + 1)
+        )
+        return Teaching(torch.from_numpy(rows).to(device), taught, lesson.student_columns, share, maps)
 
-    def _task(self, logits: Float[Tensor, "sample head"], batch: Batch) -> Float[Tensor, " sample"]:
-        """Each sample's loss against its label; of a mixed view against both labels, by their shares."""
-        smoothing = self.knobs.plan.label_smoothing
-        own = task_loss(logits, batch.labels, smoothing)
-        if batch.other is None:
-            return own
-        labels, share = batch.other
-        return share * own + (1 - share) * task_loss(logits, labels, smoothing)
-
-    def _kd(self, logits: Float[Tensor, "sample head"], batch: Batch) -> Float[Tensor, " sample"]:
-        """Each sample's divergence from the teacher of its class."""
-        plan = self.knobs.plan
-        losses = torch.zeros(len(logits), device=logits.device)
-        for teaching in batch.teachings:
-            rows = teaching.rows
-            kd = slice_kd_loss(logits[rows], teaching.logits, teaching.columns, plan.temperature, plan.normalisation)
-            losses = losses.index_put((rows,), kd)
-        return losses
+    def _columns_of(self, subsets: tuple[str, ...]) -> Int64[Tensor, " class"]:
+        """Where the classes of these subsets sit among the student's outputs."""
+        return self._columns(np.array(self.partition.classes_of(subsets), dtype=np.int64))
 
     def _columns(self, class_ids: np.ndarray) -> Int64[Tensor, " sample"]:
         """Where these classes sit among the student's outputs."""

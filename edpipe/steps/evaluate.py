@@ -15,6 +15,7 @@ from edpipe.forgetting import backward_transfer, forgetting
 from edpipe.forward import forward
 from edpipe.metrics import Hits, expected_calibration_error, top_k_hits
 from edpipe.models.macs import count_macs, count_parameters
+from edpipe.models.aided import student_weights
 from edpipe.models.student import Student
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
@@ -87,7 +88,7 @@ def _load(path: Path, dataset: Dataset, partition: Partition) -> StageStudent:
         dataset.channels,
         0,
     )
-    student.load(weights)
+    student.load(student_weights(weights))
     return StageStudent(student, record)
 
 

@@ -1,14 +1,18 @@
 """Trains the student of one experiment and seed through one stage of its curriculum."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from edpipe.device import prepare_device
 from edpipe.errors import MismatchError, OtherTemperatureError, OtherViewsError
 from edpipe.methods.curriculum import StagePlan, TeacherUse
+from edpipe.models.aided import Aided, attention_ends, inherit_references, kept_references, student_weights
 from edpipe.models.student import Student, grow
 from edpipe.models.zoo import build_network
 from edpipe.processes import joined
@@ -55,17 +59,16 @@ def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) 
     device = prepare_device()
     with joined(device) as group:
         classroom = _open(seed, knobs, files, device)
-        student, inherited = _student(seed, knobs, files, classroom)
-        classroom.previous_digest = inherited
-        student.to(device).to(memory_format=torch.channels_last)
+        student, trainee = _student(seed, knobs, files, classroom)
+        trainee.to(device).to(memory_format=torch.channels_last)
         total = num_images(knobs.plan.budget, classroom.stream.num_samples)
         record = _record(seed, knobs, classroom, total)
         budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
-        training = Training(student, knobs.recipe, budget, classroom.seed, group)
+        training = Training(trainee, knobs.recipe, budget, classroom.seed, group)
         fitting = Fitting(title, training, files.out, record, classroom.stream.num_samples)
         final_loss = fitting.run(classroom)
         if group.is_main:
-            write_weights(files.out, student.weights(), {**record, "final_loss": final_loss})
+            write_weights(files.out, _kept_weights(knobs.plan, student, trainee), {**record, "final_loss": final_loss})
             fitting.finish()
 
 
@@ -139,26 +142,82 @@ def _check_taught(classroom: Classroom, files: StageFiles) -> None:
         raise MismatchError(f"{files.out}: no soft labels for classes {missing[:5]}; dump a teacher that knows them")
 
 
-def _student(seed: int, knobs: StageKnobsOfJob, files: StageFiles, classroom: Classroom) -> tuple[Student, str]:
-    plan, dataset = knobs.plan, classroom.dataset
-    network = build_network(knobs.student.model, dataset.num_classes, dataset.channels, seed)
-    student = Student(
+def _student(seed: int, knobs: StageKnobsOfJob, files: StageFiles, classroom: Classroom) -> tuple[Student, nn.Module]:
+    """The student at the start of the stage, and what is trained: it, or it with what only its training needs."""
+    network = build_network(knobs.student.model, classroom.dataset.num_classes, classroom.dataset.channels, seed)
+    if files.previous is not None:
+        weights, record = read_weights(files.previous)
+        _check_previous(files.previous, record, classroom)
+        classroom.previous_digest = record["weights_digest"]
+        if knobs.plan.anchor_weight:
+            classroom.predecessor = _predecessor(seed, knobs, weights, classroom)
+        return _aided(network, knobs, classroom, weights)
+    return _aided(network, knobs, classroom, None)
+
+
+def _check_previous(path: Path, record: Mapping[str, Any], classroom: Classroom) -> None:
+    wanted = {"dataset": classroom.dataset.digest, "partition": classroom.partition.digest}
+    if {name: record["inputs"][name] for name in wanted} != wanted:
+        raise MismatchError(f"{path}: was taught from another dataset or partition; run the stages again")
+
+
+def _aided(
+    network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom, weights: Mapping[str, Tensor] | None
+) -> tuple[Student, nn.Module]:
+    plan = knobs.plan
+    kept = _kept(network, knobs, classroom)
+    student = _student_of(network, knobs, classroom, plan.number, len(classroom.known_class_ids))
+    if weights is not None:
+        grow(student_weights(weights), student)
+    ends = attention_ends(network, student) if plan.algorithm.kind == "at" else []
+    if not kept and not ends:
+        return student, student
+    aided = Aided(student, ends, kept)
+    if kept and weights is not None:
+        inherit_references(weights, aided)
+    return student, aided
+
+
+def _student_of(
+    network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom, level: int, num_outputs: int
+) -> Student:
+    dataset = classroom.dataset
+    return Student(
         network,
-        plan.number,
-        plan.num_stages,
-        len(classroom.known_class_ids),
+        level,
+        knobs.plan.num_stages,
+        num_outputs,
         knobs.student.reference,
         dataset.image_size,
         dataset.channels,
         classroom.seed,
     )
-    if files.previous is None:
-        return student, ""
-    weights, record = read_weights(files.previous)
-    if record["inputs"]["dataset"] != dataset.digest or record["inputs"]["partition"] != classroom.partition.digest:
-        raise MismatchError(f"{files.previous}: was taught from another dataset or partition; run the stages again")
-    grow(weights, student)
-    return student, record["weights_digest"]
+
+
+def _kept(network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom) -> list[tuple[nn.Module, nn.Module]]:
+    if not knobs.plan.kept:
+        return []
+    outputs = [len(columns) for columns in classroom.kept_columns]
+    sizes = classroom.dataset.channels, classroom.dataset.image_size
+    return kept_references(network, knobs.plan.num_stages, knobs.student.reference, outputs, sizes, classroom.seed)
+
+
+def _predecessor(
+    seed: int, knobs: StageKnobsOfJob, weights: Mapping[str, Tensor], classroom: Classroom
+) -> nn.Module:
+    """The student of the stage before, which no longer changes."""
+    dataset = classroom.dataset
+    network = build_network(knobs.student.model, dataset.num_classes, dataset.channels, seed)
+    before = _student_of(network, knobs, classroom, knobs.plan.number - 1, len(classroom.anchored_columns))
+    before.load(student_weights(weights))
+    before.to(classroom.batches.device).to(memory_format=torch.channels_last)
+    return before.eval().requires_grad_(False)
+
+
+def _kept_weights(plan: StagePlan, student: Student, trainee: nn.Module) -> dict[str, Tensor]:
+    """What the stage's file holds: earlier references go on to the next stage, after the last they are dropped."""
+    is_last = plan.number == plan.num_stages
+    return trainee.weights() if isinstance(trainee, Aided) and not is_last else student.weights()
 
 
 def _certified(store: SoftLabelStore, temperature: float) -> float | None:

@@ -1,0 +1,139 @@
+"""The loss of a batch: against labels, against teachers, for the student's outputs and for those of earlier references."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from edpipe.distill_losses import attention_loss, dist_loss, dkd_loss, standardise
+from edpipe.losses import combine, kd_loss, slice_kd_loss, task_loss
+from edpipe.methods.curriculum import StagePlan
+from edpipe.params.algorithm import DistAlgorithm, DkdAlgorithm, KdAlgorithm
+from edpipe.panel import panel_weights
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What one teacher says of the samples of a batch that it teaches."""
+
+    rows: Int64[Tensor, " row"]
+    """Which samples of the batch."""
+    logits: Float[Tensor, "row class"]
+    columns: Int64[Tensor, " class"]
+    """Where these classes sit among the student's outputs; ascending."""
+    share: Float[Tensor, " row"]
+    """1 / number of teachers that teach the sample."""
+    maps: tuple[Float[Tensor, "row height width"], ...] = ()
+    """The teacher's attention maps, in the order of feature stages."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loss of some samples needs besides the student; on the training device."""
+
+    images: Float[Tensor, "sample channel height width"]
+    """Normalised."""
+    labels: Int64[Tensor, " sample"]
+    """As positions among the student's outputs."""
+    other: tuple[Int64[Tensor, " sample"], Float[Tensor, " sample"]] | None
+    """Of mixed views: the other image's labels, and the share of the own one."""
+    teachings: list[Teaching]
+    progress: float = 0.0
+    """Which part of the stage lies behind, 0 to 1."""
+
+
+def restricted(batch: Batch, columns: Int64[Tensor, " known"], num_outputs: int) -> tuple[Tensor, Batch]:
+    """The samples whose classes a smaller set of outputs knows, numbered as these are; and which samples they are.
+
+    Args:
+        batch: numbered as the student's outputs.
+        columns: where the smaller set sits among the student's outputs; ascending.
+        num_outputs: of the student.
+    """
+    place = torch.full((num_outputs,), -1, device=columns.device)
+    place[columns] = torch.arange(len(columns), device=columns.device)
+    rows = torch.nonzero(place[batch.labels] >= 0).flatten()
+    other = None if batch.other is None else (place[batch.other[0][rows]], batch.other[1][rows])
+    where = torch.full((len(batch.labels),), -1, device=columns.device)
+    where[rows] = torch.arange(len(rows), device=columns.device)
+    teachings = [_restricted_teaching(teaching, place, where) for teaching in batch.teachings]
+    return rows, replace(batch, labels=place[batch.labels[rows]], other=other, teachings=teachings)
+
+
+def _restricted_teaching(teaching: Teaching, place: Tensor, where: Tensor) -> Teaching:
+    rows, columns = where[teaching.rows], place[teaching.columns]
+    is_row, is_column = rows >= 0, columns >= 0
+    return Teaching(
+        rows[is_row],
+        teaching.logits[is_row][:, is_column],
+        columns[is_column],
+        teaching.share[is_row],
+        tuple(maps[is_row] for maps in teaching.maps),
+    )
+
+
+def mark(
+    plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, maps: tuple[Tensor, ...] = ()
+) -> Float[Tensor, " sample"]:
+    """Each sample's weighted sum of task loss and distillation loss, nats; `maps` are the student's own."""
+    task = _task(plan, logits, batch)
+    if not batch.teachings:
+        return task
+    return combine(task, _distil(plan, logits, batch, maps), plan.task_weight, plan.distill_weight)
+
+
+def _task(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch) -> Float[Tensor, " sample"]:
+    """Each sample's loss against its label; of a mixed view against both labels, by their shares."""
+    own = task_loss(logits, batch.labels, plan.label_smoothing)
+    if batch.other is None:
+        return own
+    labels, share = batch.other
+    return share * own + (1 - share) * task_loss(logits, labels, plan.label_smoothing)
+
+
+def _distil(
+    plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, maps: tuple[Tensor, ...]
+) -> Float[Tensor, " sample"]:
+    """Each sample's loss against its teachers, weighed as the panel's rule says."""
+    losses = torch.zeros(len(logits), device=logits.device)
+    for teaching, share in zip(batch.teachings, _shares(plan, logits, batch), strict=True):
+        if len(teaching.rows):
+            own = _against(plan, logits[teaching.rows], batch, teaching, maps)
+            losses = losses + torch.zeros_like(losses).index_put((teaching.rows,), share * own)
+    return losses
+
+
+def _shares(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch) -> list[Float[Tensor, " row"]]:
+    """The weight of each teacher for each sample that it teaches; a sample's weights add up to 1."""
+    if plan.panel == "aver" or len(batch.teachings) == 1:
+        return [teaching.share for teaching in batch.teachings]
+    # Teachers of all classes, as params.yaml was checked for: all teach all samples of the batch.
+    columns = batch.teachings[0].columns
+    labels = torch.searchsorted(columns, batch.labels)
+    stacked = torch.stack([teaching.logits for teaching in batch.teachings])
+    return list(panel_weights(plan.panel, logits[:, columns].detach(), stacked, labels, plan.temperature))
+
+
+def _against(
+    plan: StagePlan,
+    logits: Float[Tensor, "row head"],
+    batch: Batch,
+    teaching: Teaching,
+    maps: tuple[Tensor, ...],
+) -> Float[Tensor, " row"]:
+    """Each sample's loss against one teacher."""
+    algorithm, temperature = plan.algorithm, plan.temperature
+    if algorithm.kind == "at":
+        pairs = zip(maps, teaching.maps, strict=False)  # a lower level has fewer feature stages than its teacher
+        return torch.stack([attention_loss(own[teaching.rows], told) for own, told in pairs]).sum(dim=0)
+    own, told = logits[:, teaching.columns], teaching.logits
+    if isinstance(algorithm, DkdAlgorithm):
+        labels = torch.searchsorted(teaching.columns, batch.labels[teaching.rows])
+        losses = dkd_loss(own, told, labels, temperature, algorithm.alpha, algorithm.beta)
+        return losses * min(1.0, batch.progress / algorithm.warmup if algorithm.warmup else 1.0)
+    if isinstance(algorithm, DistAlgorithm):
+        return dist_loss(own, told, temperature, algorithm.beta, algorithm.gamma)
+    if isinstance(algorithm, KdAlgorithm) and algorithm.standardise:
+        return kd_loss(standardise(own), standardise(told), temperature)
+    return slice_kd_loss(logits, told, teaching.columns, temperature, plan.normalisation)
