@@ -23,7 +23,7 @@ def dkd_loss(
     alpha: float,
     beta: float,
 ) -> Float[Tensor, " sample"]:
-    """Decoupled KD of logits, τ² · (α · TCKD + β · NCKD) in nats (Zhao et al. 2022, section 3.2).
+    """Decoupled KD of logits, τ² · (α · TCKD + β · NCKD) in nats (Zhao et al. 2022).
 
     TCKD: divergence of (label, any other class); NCKD: divergence within the other classes. KL is TCKD + (1 - p) · NCKD
     with p the teacher's probability of the label, so that plain KD forgets NCKD exactly where the teacher is sure.
@@ -59,15 +59,15 @@ def dist_loss(
     beta: float,
     gamma: float,
 ) -> Float[Tensor, " sample"]:
-    """DIST of logits, τ² · (β · inter + γ · intra) (Huang et al. 2022, section 4); a pure number.
+    """DIST of logits, τ² · (β · inter + γ · intra) (Huang et al. 2022); correlations have no unit.
 
     inter: 1 - Pearson correlation of student and teacher over a sample's class probabilities. intra: mean over classes
     of 1 - their correlation over the batch; one number of the batch, given to each of its samples, so it changes with
     the samples that are shown together.
 
     Where the teacher's probabilities are all equal (a batch of one sample, a single class) there is nothing to be
-    correlated with: 0. Where only the student's are, the correlation counts as 0: 1, without gradient. The authors' code
-    instead adds 1e-8 to the product of lengths, which also mutes rare classes; the paper's formula, here, does not.
+    correlated with: 0. Where only the student's are, the correlation counts as 0: 1, without gradient. The authors'
+    code instead adds 1e-8 to the product of lengths, which also mutes rare classes; the formula itself does not.
 
     Raises:
         ValueError: temperature is not positive, or a weight is negative.
@@ -82,11 +82,11 @@ def dist_loss(
 
 
 def standardise(logits: Float[Tensor, "sample class"]) -> Float[Tensor, "sample class"]:
-    """Logits less their mean over classes, divided by their standard deviation (Sun et al. 2024, section 4).
+    """Logits less their mean over classes, divided by their standard deviation (Sun et al. 2024).
 
-    Both sides of `kd_loss` go through it, at a base temperature. The deviation is the unbiased one and 1e-7 is added, as
-    in the authors' code; the paper's text leaves both open. Equal logits and a single class give 0; the gradient at
-    equal logits is finite, but large (1e7), so it is no start for a head whose weights are all zero.
+    Both sides of `kd_loss` go through it, at a base temperature. The deviation is the unbiased one and 1e-7 is added to
+    it, as in the authors' code. Equal logits and a single class give 0; the gradient at equal logits is finite, but
+    large (up to 1e7), so it is no start for a head whose weights are all zero.
     """
     # Less the first: the mean of equal numbers may be rounded, that of zeros is not. It moves no gradient.
     shifted = precise(logits) - precise(logits)[:, :1].detach()
@@ -106,7 +106,7 @@ def attention_loss(
     made unit length again: maps are what is stored of a teacher, so maps are averaged, where published code averages
     features before it squares them.
     """
-    size = [min(sides) for sides in zip(student_map.shape[1:], teacher_map.shape[1:], strict=True)]
+    size = (min(student_map.shape[1], teacher_map.shape[1]), min(student_map.shape[2], teacher_map.shape[2]))
     difference = _averaged_down(precise(student_map), size) - _averaged_down(precise(teacher_map), size)
     return difference.flatten(1).pow(2).mean(dim=1)
 
@@ -153,9 +153,10 @@ class HintRegressor(nn.Module):
         if num_student_channels < 1 or num_teacher_channels < 1:
             raise ValueError(f"channels must be >= 1, got {num_student_channels} and {num_teacher_channels}")
         # skip_init, for a new convolution would draw from the global generator.
-        self.conv = nn.utils.skip_init(nn.Conv2d, num_student_channels, num_teacher_channels, 1, bias=False)
+        conv = nn.utils.skip_init(nn.Conv2d, num_student_channels, num_teacher_channels, 1, bias=False)
         generator = torch.Generator().manual_seed(seed)
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        nn.init.kaiming_normal_(next(conv.parameters()), mode="fan_out", nonlinearity="relu", generator=generator)
+        self.conv = conv
         self.bn = nn.BatchNorm2d(num_teacher_channels)
         self.relu = nn.ReLU() if relu else nn.Identity()
 
@@ -200,9 +201,9 @@ def _units(probs: Float[Tensor, "row entry"]) -> tuple[Float[Tensor, "row entry"
 
 
 def _averaged_down(
-    attention: Float[Tensor, "sample height width"], size: list[int]
+    attention: Float[Tensor, "sample height width"], size: tuple[int, int]
 ) -> Float[Tensor, "sample height_small width_small"]:
-    if list(attention.shape[1:]) == size:
+    if attention.shape[1:] == size:
         return attention
     small = F.adaptive_avg_pool2d(attention[:, None], size)
     return F.normalize(small.flatten(1), dim=1).reshape(-1, *size)

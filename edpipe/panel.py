@@ -1,8 +1,10 @@
 """Several teachers of the same classes: how much each counts for each sample.
 
-The weights of a sample add up to 1 by every rule, so that the kd loss is as strong by all of them. Published code divides
-the sums of two rules by the number of teachers once more, and so compares them at a third (ca_mkd) or two thirds (ebkd,
-three teachers) of the strength of the plain mean. One teacher has weight 1 exactly: its panel is plain KD, bit for bit.
+The weights of a sample add up to 1 by every rule, so that the kd loss is as strong by all of them. Published code
+(Rorozhl/CA-MKD) divides the sums of two rules by the number of teachers once more, and so compares them, for three
+teachers, at a third (ca_mkd) or two thirds (ebkd) of the strength of the plain mean.
+
+One teacher has weight 1 exactly: its panel is plain KD, bit for bit.
 """
 
 from collections.abc import Callable
@@ -37,9 +39,9 @@ def panel_weights(
     - ebkd: (1 - H_k / ΣH) / (K - 1), H the entropy of the teacher at temperature 1 (Kwon et al. 2020); 1 / K where all
       entropies are 0.
     - ca_mkd: (1 - softmax_k(CE_k)) / (K - 1), CE the teacher's cross-entropy with the label (Zhang et al. 2022).
-    - aekd: one weight per teacher for the whole batch, no more than 0.6 each, that make the sum of the weighted gradients
-      as short as can be (Du et al. 2020, section 3): those of the batch's kd losses, over all its logits of the student.
-      Published code takes the gradients' mean over the batch first. Of equally good weights, the most equal.
+    - aekd: one weight per teacher for the whole batch, no more than 0.6 each, that make the weighted sum of gradients
+      as short as can be (Du et al. 2020): those of the batch's kd losses, over all of the student's logits. The
+      authors' code averages them over the batch before it measures lengths. Of equally good weights, the most equal.
 
     Args:
         rule: one of the four.
@@ -120,8 +122,8 @@ def _aekd(
 ) -> Float[Tensor, "teacher sample"]:
     # The gradient of τ² · KL is this times τ / samples, the same factor for all: it does not move the shortest sum.
     gradients = F.softmax(student / temperature, dim=-1) - F.softmax(teachers / temperature, dim=-1)
-    rows = gradients.double().flatten(1)
-    weights = _shortest_sum((rows @ rows.T).cpu()).to(teachers)
+    rows = gradients.flatten(1).cpu().double()  # there, for Apple's GPUs have no float64
+    weights = _shortest_sum(rows @ rows.T).to(teachers)
     return weights[:, None].expand(teachers.shape[:2])
 
 
@@ -171,7 +173,7 @@ def _towards(
 ) -> tuple[Float64[Tensor, " teacher"], bool]:
     """Weights moved to the target, or to the first bound on the way; the one that meets it is no longer free."""
     step = target - weights
-    bounds = torch.where(step > 0, _AEKD_CAP, 0.0).to(weights)
+    bounds = (step > 0).to(weights) * _AEKD_CAP
     shares = torch.where(free & (step != 0), (bounds - weights) / step, torch.inf)
     first = int(shares.argmin())
     if shares[first] >= 1:
