@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from sklearn.svm import OneClassSVM
 
@@ -44,10 +44,13 @@ def gradients(student, teachers, temperature):
 
 
 def one_class_svm(gram):
-    """The reference: weights of the one-class SVM with the authors' ν, which bounds each by 0.6 (or 1 / K)."""
+    """The reference: weights of the one-class SVM with the authors' ν, which bounds each by 0.6 (or 1 / K).
+
+    Slow, and no better than float32, where vectors depend on each other.
+    """
     num_teachers = len(gram)
     nu = min(1, 1 / (CAP * num_teachers))
-    svm = OneClassSVM(kernel="precomputed", nu=nu, tol=1e-9).fit(gram / np.trace(gram))
+    svm = OneClassSVM(kernel="precomputed", nu=nu, tol=1e-6).fit(gram / np.trace(gram))
     weights = np.zeros(num_teachers)
     weights[svm.support_] = svm.dual_coef_[0] / (num_teachers * nu)
     return weights
@@ -63,6 +66,7 @@ def how_far_from_the_minimum(gram, weights):
     return max(0.0, can_give.max() - can_take.min())
 
 
+@settings(deadline=None)
 @given(SHAPES, st.sampled_from(RULES), st.sampled_from([torch.float32, torch.float64]))
 def test_the_weights_of_a_sample_add_up_to_1(shape, rule, dtype):
     student, teachers, labels = tensors(*panel(shape))
@@ -73,6 +77,7 @@ def test_the_weights_of_a_sample_add_up_to_1(shape, rule, dtype):
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(shape[2], dtype=dtype), rtol=1e-6, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_weights_by_average_entropy_and_confidence_are_the_formulas(shape):
     student, teachers, labels = panel(shape)
@@ -107,6 +112,7 @@ def test_teachers_that_are_all_certain_share_equally():
 # The shortest sum of gradients
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_aekd_has_the_shortest_sum_of_the_kd_losses_gradients(shape):
     student, teachers, labels = panel(shape)
@@ -116,11 +122,9 @@ def test_aekd_has_the_shortest_sum_of_the_kd_losses_gradients(shape):
     weights = weights[:, 0]
     assert weights.max() <= CAP
     assert how_far_from_the_minimum(vectors @ vectors.T, weights) < 1e-7
-    # The reference itself is no better than float32.
-    reference = one_class_svm(vectors @ vectors.T) @ vectors
-    assert np.linalg.norm(weights @ vectors) <= np.linalg.norm(reference) + 1e-5 * np.abs(vectors).max()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9999), st.integers(2, 10), st.integers(1, 40))
 @example(0, 10, 1)
 @example(0, 10, 40)
@@ -135,6 +139,7 @@ def test_the_shortest_sum_is_exact_for_any_vectors(seed, num_teachers, length):
     assert how_far_from_the_minimum(gram, weights) < 1e-6
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9999), st.integers(2, 6))
 def test_weights_are_those_of_the_one_class_svm(seed, num_teachers):
     vectors = np.random.default_rng(seed).normal(1, 1, (num_teachers, 30))
@@ -175,6 +180,7 @@ def test_shortest_sums_by_hand_whatever_the_unit(vectors, expected, scale):
     assert _shortest_sum(rows @ rows.T).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_teachers_that_agree_share_their_weight(shape):
     student, teachers, labels = tensors(*panel(shape))
@@ -192,6 +198,7 @@ def test_gradients_that_are_no_numbers_stop_nothing():
 # All rules
 
 
+@settings(deadline=None)
 @given(SHAPES, st.sampled_from(RULES), st.data())
 def test_rules_know_no_order_of_teachers(shape, rule, data):
     student, teachers, labels = tensors(*panel(shape))
@@ -232,6 +239,7 @@ def test_no_gradient_flows_through_the_weights(rule):
     torch.testing.assert_close(student.grad, expected)
 
 
+@settings(deadline=None)
 @given(SHAPES, st.sampled_from(RULES))
 def test_the_panel_of_equal_teachers_is_one_of_them(shape, rule):
     student, teachers, labels = tensors(*panel(shape))
@@ -242,6 +250,7 @@ def test_the_panel_of_equal_teachers_is_one_of_them(shape, rule):
     torch.testing.assert_close(loss, kd_loss(student, teachers[0], shape[4]), rtol=1e-6, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_the_panel_loss_is_the_weighted_sum(shape):
     student, teachers, _ = panel(shape)
