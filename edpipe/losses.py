@@ -15,7 +15,7 @@ def task_loss(
 
     Label smoothing gives that share of the label to all outputs alike (Szegedy et al. 2016, section 7).
     """
-    return F.cross_entropy(_precise(logits), labels, reduction="none", label_smoothing=label_smoothing)
+    return F.cross_entropy(precise(logits), labels, reduction="none", label_smoothing=label_smoothing)
 
 
 def kd_loss(
@@ -29,8 +29,8 @@ def kd_loss(
     Raises:
         ValueError: temperature is not positive.
     """
-    _check_temperature(temperature)
-    return _divergence(F.log_softmax(_precise(student) / temperature, dim=-1), teacher, temperature)
+    check_temperature(temperature)
+    return _divergence(F.log_softmax(precise(student) / temperature, dim=-1), teacher, temperature)
 
 
 def slice_kd_loss(
@@ -57,8 +57,8 @@ def slice_kd_loss(
         return kd_loss(student_logits[:, columns], teacher_logits, temperature)
     if normalisation != "full":
         raise ValueError(f"normalisation must be 'slice' or 'full', got '{normalisation}'")
-    _check_temperature(temperature)
-    log_probs = F.log_softmax(_precise(student_logits) / temperature, dim=-1)
+    check_temperature(temperature)
+    log_probs = F.log_softmax(precise(student_logits) / temperature, dim=-1)
     return _divergence(log_probs[:, columns], teacher_logits, temperature)
 
 
@@ -75,20 +75,25 @@ def combine(
     return task_weight * task + distill_weight * distill
 
 
+def precise(values: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Values in at least float32: logarithms and squares of half-precision sums lose too much."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def check_temperature(temperature: float) -> None:
+    """Nothing, for a temperature that logits can be divided by.
+
+    Raises:
+        ValueError: temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+
+
 def _divergence(
     student_log_probs: Float[Tensor, "sample class"], teacher: Float[Tensor, "sample class"], temperature: float
 ) -> Float[Tensor, " sample"]:
     """τ² · KL(teacher ‖ student); the student's probabilities may add up to less than 1."""
-    teacher_log_probs = F.log_softmax(_precise(teacher) / temperature, dim=-1)
+    teacher_log_probs = F.log_softmax(precise(teacher) / temperature, dim=-1)
     terms = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True)
     return terms.sum(dim=-1) * temperature**2
-
-
-def _precise(logits: Float[Tensor, "sample class"]) -> Float[Tensor, "sample class"]:
-    """Logits in at least float32: logarithms of half-precision sums lose too much."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
