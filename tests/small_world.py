@@ -107,6 +107,7 @@ class World:
             "teachers": tuple(TeacherUse(teacher=t.teacher, subset=t.subset) for t in teachers),
             "temperature": 4.0,
             "task_weight": 0.3,
+            "distill_weight": 0.7,
             "budget": StageKnobs(epochs=1, learning_rate=0.05),
         } | plan
         views = StudentViews(space=space, number=use.number, choice=use.choice)

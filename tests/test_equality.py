@@ -107,7 +107,8 @@ def train_online(knobs, files, live):
         views = view_of(classroom.seed, epochs, ids, spec.num_views, knobs.views.choice)
         outputs = forward(network, normalise(batches.views(ids, views), dataset.mean, dataset.std), knobs.recipe)
         task = task_loss(outputs, torch.from_numpy(dataset.labels[ids].astype(np.int64)))
-        return combine(task, kd_loss(outputs, live.logits(ids, views), plan.temperature), plan.task_weight)
+        kd = kd_loss(outputs, live.logits(ids, views), plan.temperature)
+        return combine(task, kd, plan.task_weight, plan.distill_weight)
 
     total = num_images(plan.budget, stream.num_samples)
     budget = Budget(total, plan.budget.learning_rate)

@@ -108,7 +108,7 @@ def test_gradients_are_those_of_the_losses():
         assert torch.autograd.gradcheck(lambda s, n=normalisation: slice_kd_loss(s, teacher, columns, 4.0, n), student)
     assert torch.autograd.gradcheck(lambda s: task_loss(s, labels, 0.1), student)
     kd = kd_loss(student[:, :3], teacher, 4.0)
-    assert torch.autograd.gradcheck(lambda s: combine(task_loss(s, labels), kd.detach(), 0.3), student)
+    assert torch.autograd.gradcheck(lambda s: combine(task_loss(s, labels), kd.detach(), 0.3, 0.7), student)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -120,7 +120,7 @@ def test_half_precision_logits_are_summed_in_float32(dtype):
 
 
 def test_combine_by_hand():
-    assert combine(torch.tensor([1.0, 3.0]), torch.tensor([10.0, 20.0]), 0.25).tolist() == [7.75, 15.75]
+    assert combine(torch.tensor([1.0, 3.0]), torch.tensor([10.0, 20.0]), 0.25, 2.0).tolist() == [20.25, 40.75]
 
 
 def test_values_out_of_range_are_refused():
@@ -130,9 +130,9 @@ def test_values_out_of_range_are_refused():
             kd_loss(logits, logits, temperature)
     with pytest.raises(ValueError, match=r"temperature must be > 0, got 0\.0"):
         slice_kd_loss(logits, logits, torch.tensor([0, 1]), 0.0, "full")
-    for weight in (-0.1, 1.1):
-        with pytest.raises(ValueError, match=rf"task_weight must be in \[0, 1\], got {weight}"):
-            combine(torch.zeros(1), torch.zeros(1), weight)
+    for weights in ((-0.1, 1.0), (1.0, -0.1)):
+        with pytest.raises(ValueError, match=f"weights must be >= 0, got {weights[0]} and {weights[1]}"):
+            combine(torch.zeros(1), torch.zeros(1), *weights)
 
 
 def test_unknown_normalisation_is_refused():

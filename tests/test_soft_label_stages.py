@@ -42,6 +42,7 @@ from edpipe.params.soft_labels import (
 )
 from edpipe.pixels import normalise
 from edpipe.steps import run_stage as stage_step
+from edpipe.steps.marks import mark
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.dataset_file import open_dataset
 from edpipe.storage.records import read_record, record_path, write_record
@@ -303,7 +304,8 @@ def test_a_mixed_views_task_loss_uses_both_labels_by_their_shares(world, teacher
     share = torch.from_numpy(mix.own_share)[:, None]
     soft = 0.9 * (share * own + (1 - share) * other) + 0.1 / 10
     expected = -(soft * F.log_softmax(logits, dim=1)).sum(dim=1)
-    torch.testing.assert_close(classroom._task(logits, classroom.batch_of(ids, views)), expected)
+    plan = classroom.knobs.plan.model_copy(update={"task_weight": 1.0, "distill_weight": 0.0})
+    torch.testing.assert_close(mark(plan, logits, classroom.batch_of(ids, views)), expected)
     is_mixed = mix.partner_ids != ids
     assert 0.5 < is_mixed.mean() < 1
     assert (labels[ids] != labels[mix.partner_ids])[is_mixed].mean() > 0.5

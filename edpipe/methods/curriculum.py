@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edpipe.params.algorithm import FEATURE_WEIGHTS, Algorithm, KdAlgorithm
+from edpipe.params.algorithm import FEATURE_WEIGHTS, PLAIN_KD, Algorithm
 from edpipe.params.base import Knobs
 from edpipe.params.experiment import DistillKnobs, PanelRule
 from edpipe.params.partition import ALL_CLASSES
@@ -28,7 +28,7 @@ class StagePlan(Knobs):
     known: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose classes have an output.")
     teachers: Annotated[tuple[TeacherUse, ...], Field(strict=False)] = Field((), description="Empty: labels alone.")
     panel: PanelRule = Field("aver", description="How several teachers of one sample are weighed.")
-    algorithm: Algorithm = Field(KdAlgorithm(kind="kd"), description="How outputs are held against a teacher's.")
+    algorithm: Algorithm = Field(PLAIN_KD, description="How outputs are held against a teacher's.")
     temperature: float = 1.0
     task_weight: float = 1.0
     distill_weight: float = Field(0.0, description="Of each sample's distillation loss.")

@@ -27,9 +27,7 @@ class Answers(NamedTuple):
     """Logits of earlier references, in order."""
 
 
-def ask(
-    network: nn.Module, images: Float[Tensor, "sample channel height width"], recipe: RecipeKnobs
-) -> Answers:
+def ask(network: nn.Module, images: Float[Tensor, "sample channel height width"], recipe: RecipeKnobs) -> Answers:
     """Answers of a student, aided or not, computed in the recipe's precision; logits in float32."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         given = network(images)

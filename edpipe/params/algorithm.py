@@ -16,6 +16,9 @@ class KdAlgorithm(Knobs):
     )
 
 
+PLAIN_KD = KdAlgorithm(kind="kd", standardise=False)
+
+
 class DkdWeights(Knobs):
     """Decoupled knowledge distillation (Zhao et al. 2022): the label's share, and the others among themselves."""
 

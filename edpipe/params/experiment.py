@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edpipe.params.algorithm import DistWeights, DkdWeights, KdAlgorithm, SchoolAlgorithm
+from edpipe.params.algorithm import PLAIN_KD, DistWeights, DkdWeights, SchoolAlgorithm
 from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
 from edpipe.params.stage import StageKnobs
@@ -106,7 +106,7 @@ class EdKnobs(DistillKnobs):
     )
     panel: PanelRule = Field("aver", description="How several teachers of one sample are weighed against each other.")
     distill: SchoolAlgorithm = Field(
-        KdAlgorithm(kind="kd"), description="How outputs are held against a teacher's: kd, dkd, dist or at."
+        PLAIN_KD, description="How outputs are held against a teacher's: kd, dkd, dist or at."
     )
     distill_by_level: dict[Name, SchoolAlgorithm] = Field({}, description="The same for single levels.")
     lessons: Literal["growing", "all"] = Field(

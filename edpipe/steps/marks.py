@@ -1,4 +1,4 @@
-"""The loss of a batch: against labels, against teachers, for the student's outputs and for those of earlier references."""
+"""The loss of a batch, for the student's outputs and for those of earlier references: against labels and teachers."""
 
 from dataclasses import dataclass, replace
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from edpipe.distill_losses import attention_loss, dist_loss, dkd_loss, standardise
 from edpipe.losses import combine, kd_loss, slice_kd_loss, task_loss
 from edpipe.methods.curriculum import StagePlan
-from edpipe.params.algorithm import DistAlgorithm, DkdAlgorithm, KdAlgorithm
 from edpipe.panel import panel_weights
+from edpipe.params.algorithm import DistAlgorithm, DkdAlgorithm, KdAlgorithm
 
 
 @dataclass(frozen=True)

@@ -202,9 +202,7 @@ def _kept(network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom) -> l
     return kept_references(network, knobs.plan.num_stages, knobs.student.reference, outputs, sizes, classroom.seed)
 
 
-def _predecessor(
-    seed: int, knobs: StageKnobsOfJob, weights: Mapping[str, Tensor], classroom: Classroom
-) -> nn.Module:
+def _predecessor(seed: int, knobs: StageKnobsOfJob, weights: Mapping[str, Tensor], classroom: Classroom) -> nn.Module:
     """The student of the stage before, which no longer changes."""
     dataset = classroom.dataset
     network = build_network(knobs.student.model, dataset.num_classes, dataset.channels, seed)
