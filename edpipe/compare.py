@@ -18,6 +18,7 @@ from edpipe.comparison import (
     comparisons_of,
     difference,
     facts_of,
+    is_comparison,
     read_entries,
 )
 from edpipe.errors import EdpipeError
@@ -47,10 +48,18 @@ LEGEND = (
     "mean ± std over n seeds; forgetting in points; images and GMACs of one seed, teacher forwards of all seeds; "
     "time of all students / of data, teachers and soft labels, which are shared; ≥: of some the time is not known"
 )
-PAIRED_COLUMNS = ("n", "top1\npp", "95 %\ninterval", "won / lost\n/ equal", "p", "p\nHolm", "training\nGMACs ×")
+PAIRED_COLUMNS: tuple[str, ...] = (
+    "n",
+    "top1\npp",
+    "95 %\ninterval",
+    "won / lost\n/ equal",
+    "p",
+    "p\nHolm",
+    "training\nGMACs ×",
+)
 PAIRED_LEGEND = (
     "top1 minus that of {base} at the same seed, mean in points over n shared seeds; 95 % interval and two-sided p of "
-    "Student's paired t; ×: of the GMACs of {base}"
+    "Student's paired t; ×: of the GMACs of {base}; {count}"
 )
 LEFT_ALIGNED = frozenset({"experiment", "method", "report", "class"})
 GIGA = 10**9
@@ -83,8 +92,8 @@ def compare(
     check_comparable(named, unequal_budgets)
     against, entries = base_of(named, base), ranked(named)
     found = comparisons_of(entries, against)
-    warnings = warnings_of(entries)
-    _print_all(entries, against, found, per_class, [*notes_of(found, against), *warnings])
+    warnings = [*notes_of(found, against), *warnings_of(entries)]
+    _print_all(entries, against, found, per_class, warnings)
     if json_path:
         write_text_atomically(json_path, to_json(facts_of(entries, against, found, warnings)))
 
@@ -92,8 +101,9 @@ def compare(
 def _check_words(results: Sequence[Path], per_class: bool, json_path: Path | None) -> None:
     if per_class and len(results) == 1:
         raise EdpipeError(f"--per-class: {results[0]} is the only result; name a second one to hold it against")
-    if json_path and json_path.resolve() in [path.resolve() for path in results]:
-        raise EdpipeError(f"--json: {json_path} is one of the results, which would be lost; name another file")
+    # A slip of the hand must not cost a result, which may have taken days.
+    if json_path and json_path.exists() and not is_comparison(json_path):
+        raise EdpipeError(f"--json: {json_path} is there and is no comparison; name another file, or remove this one")
 
 
 def _print_all(
@@ -108,7 +118,7 @@ def _print_all(
     console.print(Text(LEGEND, style="dim"), soft_wrap=True)
     for table in below:
         console.print("", table)
-        console.print(Text(PAIRED_LEGEND.format(base=base.name), style="dim"), soft_wrap=True)
+        console.print(Text(PAIRED_LEGEND.format(base=base.name, count=say_count(found)), style="dim"), soft_wrap=True)
     for table in classes:
         console.print("", table)
     for note in notes:
@@ -190,13 +200,13 @@ def paired_table(found: Sequence[Comparison], base: Entry) -> Table:
     columns = [name for name in PAIRED_COLUMNS if len(found) > 1 or "Holm" not in name]
     table = _empty_table([first := f"minus {base.name}", *columns], frozenset({first}))
     for one in found:
-        cells = dict(zip(PAIRED_COLUMNS, _paired_cells(one), strict=True))
+        cells: dict[str, str] = dict(zip(PAIRED_COLUMNS, _paired_cells(one), strict=True))
         table.add_row(Text(one.entry.name), *(cells[name] for name in columns))
     return table
 
 
 def _paired_cells(one: Comparison) -> tuple[str, ...]:
-    ratio = "–" if one.macs_ratio is None else f"{one.macs_ratio:.3g}"
+    ratio = "–" if one.macs_ratio is None else f"{one.macs_ratio:.3f}"
     if one.paired is None:
         return ("0", *"–––––", ratio)
     paired, spread = one.paired, one.paired.spread
@@ -233,12 +243,21 @@ def class_table(one: Comparison, base: Entry) -> Table:
 
 
 def _by_change(change: ClassChange) -> tuple[bool, float, int]:
-    return change.change is None, change.change or 0.0, change.class_id
+    # Equal changes differ in their last bits; they stand in order of class number.
+    return change.change is None, round(change.change or 0.0, 12), change.class_id
+
+
+def say_count(found: Sequence[Comparison]) -> str:
+    """How many comparisons were made, and for how many of them p values are adjusted."""
+    if len(found) == 1:
+        return "1 comparison, so p is not adjusted"
+    tested = sum(one.p_holm is not None for one in found)
+    return f"{len(found)} comparisons: p Holm is adjusted for the {tested} that have a p, intervals are not adjusted"
 
 
 def notes_of(found: Sequence[Comparison], base: Entry) -> list[str]:
-    """How many comparisons were made, and why some have no interval or no p value."""
-    notes = [_count_note(found, base)] if found else []
+    """Why comparisons with the base have no interval or no p value, a line for each that has none."""
+    notes = []
     for one in found:
         if not one.seeds:
             notes.append(
@@ -250,16 +269,6 @@ def notes_of(found: Sequence[Comparison], base: Entry) -> list[str]:
         elif one.p_holm is None:
             notes.append(f"all differences are equal, so no p: {one.entry.name}")
     return notes
-
-
-def _count_note(found: Sequence[Comparison], base: Entry) -> str:
-    tested = sum(one.p_holm is not None for one in found)
-    if len(found) == 1:
-        return f"1 comparison with {base.name}: p needs no adjustment"
-    return (
-        f"{len(found)} comparisons with {base.name}: p Holm is adjusted for the {tested} that have a p; "
-        "intervals are not adjusted"
-    )
 
 
 def _say_seeds(seeds: Iterable[int]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from edpipe.errors import CorruptFileError, EdpipeError, MismatchError
 from edpipe.paired import PairedDifference, holm, mean_by_class, paired_difference
 from edpipe.params.schema import nearest
+from edpipe.storage.records import read_record
 from edpipe.storage.result_file import Result, SeedOutcome, read_result
 
 COMPARISON_FORMAT = "edpipe-comparison"
@@ -216,6 +217,14 @@ def facts_of(
         "results": [_result_facts(entry) for entry in entries],
         "comparisons": [_comparison_facts(one) for one in found],
     }
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether the file was written with `facts_of`, by any version."""
+    try:
+        return read_record(path).get("format") == COMPARISON_FORMAT
+    except CorruptFileError:
+        return False
 
 
 def _result_facts(entry: Entry) -> dict[str, Any]:
