@@ -52,6 +52,13 @@ def test_another_base_turns_the_sign(tmp_path, capsys):
     assert row == "digits_ce 3 -2.00 -4.48 to +0.48 0 / 3 / 0 0.074 1.000"
 
 
+@pytest.mark.parametrize("first", ["digits_ed", "digits_kd"])
+def test_without_ce_the_first_on_the_command_line_is_the_base_whichever_is_best(tmp_path, capsys, first):
+    paths = {name: written(tmp_path, name, shift) for name, shift in (("digits_ed", 0.02), ("digits_kd", 0.0))}
+    lines = lines_from(capsys, paths.pop(first), *paths.values())
+    assert any(line.startswith(f"minus {first} ") for line in lines)
+
+
 def test_one_shared_seed_has_no_interval(tmp_path, capsys):
     ce, kd = with_top1(tmp_path, "digits_ce", {0: 0.8, 1: 0.7}), with_top1(tmp_path, "digits_kd", {1: 0.75, 2: 0.9})
     lines = lines_from(capsys, kd, ce)
@@ -118,8 +125,8 @@ def test_classes_are_means_over_shared_seeds(tmp_path, capsys):
 
 
 def test_json_holds_all_numbers(tmp_path, capsys):
-    ce = with_top1(tmp_path, "digits_ce", {0: 0.80, 1: 0.82, 2: 0.81})
-    kd = with_top1(tmp_path, "digits_kd", {0: 0.81, 1: 0.84, 2: 0.84, 3: 0.9})
+    ce = with_top1(tmp_path, "digits_ce", {8: 0.80, 1: 0.82, 2: 0.81})
+    kd = with_top1(tmp_path, "digits_kd", {8: 0.81, 1: 0.84, 2: 0.84, 3: 0.9})
     ed = with_top1(tmp_path, "digits_ed", {5: 0.8})
     out = tmp_path / "new" / "comparison.json"
     lines_from(capsys, ce, kd, ed, "--json", out)
@@ -128,8 +135,8 @@ def test_json_holds_all_numbers(tmp_path, capsys):
     assert [one["name"] for one in facts["results"]] == ["digits_kd", "digits_ce", "digits_ed"]
     assert [one["name"] for one in facts["comparisons"]] == ["digits_kd", "digits_ed"]
     paired, lonely = facts["comparisons"]
-    assert paired["seeds"] == [0, 1, 2]
-    assert paired["top1_differences"] == pytest.approx([0.01, 0.02, 0.03])
+    assert paired["seeds"] == [1, 2, 8]
+    assert paired["top1_differences"] == pytest.approx([0.02, 0.03, 0.01])
     assert paired["top1_difference"]["mean"] == pytest.approx(0.02)
     assert paired["top1_difference"]["low"] == pytest.approx(0.02 - 0.02484138, abs=1e-7)
     assert paired["t"] == pytest.approx(2 * 3**0.5)
