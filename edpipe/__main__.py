@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edpipe import __version__, jobs, layout
 from edpipe.errors import EdpipeError, LostProcessError
@@ -286,14 +287,22 @@ def _knobs() -> None:
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json, two or more")
+    command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json of one dataset, two or more")
+    command.add_argument(
+        "--base", metavar="NAME", help="experiment that the others are held against; default: the only ce, or the first"
+    )
+    command.add_argument(
+        "--unequal-budgets", action="store_true", help="compare even if the numbers of training images differ"
+    )
+    command.add_argument("--per-class", action="store_true", help="also print how top1 on each class changes")
+    command.add_argument("--json", type=Path, metavar="FILE", dest="json_path", help="write all numbers there as well")
     command.set_defaults(run=_compare)
 
 
-def _compare(results: list[Path]) -> None:
+def _compare(**words: Any) -> None:
     from edpipe.compare import compare
 
-    compare(results)
+    compare(**words)
 
 
 def _add_tracked_jobs(command: argparse.ArgumentParser) -> None:
@@ -329,7 +338,7 @@ TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
     "plan": (add_plan, "say what snakemake would make, and why; or what storing soft labels costs"),
     "verify": (add_verify, "say whether what was made fits params.yaml, the code and the teachers"),
-    "compare": (_add_compare, "print a table of results"),
+    "compare": (_add_compare, "print a table of results, and each against a base, seed by seed"),
     "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
     "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),
 }

@@ -1,34 +1,21 @@
-"""Results side by side: order, numbers, and what forbids the comparison."""
+"""Results side by side: order, numbers, the base, and what forbids the comparison."""
 
 import io
+import re
 
 import pytest
-from examples import evaluation, write_result
+from comparable_results import lines_from, refusal_of, with_top1, written
 from rich.console import Console
 
 from edpipe.__main__ import EXIT_MENDABLE, main
-from edpipe.compare import COLUMNS, HALVES, Entry, compare, ranked, table_of, warnings_of
+from edpipe.compare import COLUMNS, HALVES, compare, ranked, table_of, warnings_of
+from edpipe.comparison import base_of, read_entries
 from edpipe.errors import CorruptFileError
 from edpipe.storage.records import read_record, write_record
-from edpipe.storage.result_file import read_result
-
-
-def written(folder, experiment="digits_ed", shift=0.0, seeds=(0, 1, 2), **changes):
-    """A result whose keys `changes` (as a__b=value) were set after the fact."""
-    path = write_result(folder, [evaluation(seed, experiment, shift) for seed in seeds], experiment)
-    contents = read_record(path)
-    for name, value in changes.items():
-        *outer, last = name.split("__")
-        part = contents
-        for key in outer:
-            part = part[key]
-        part[last] = value
-    write_record(path, contents)
-    return path
 
 
 def entries_of(*paths):
-    return [Entry(path, read_result(path)) for path in paths]
+    return read_entries(paths)
 
 
 def rendered(entries, width=300, columns=COLUMNS):
@@ -65,40 +52,117 @@ def test_negative_savings_keep_their_sign(tmp_path):
     assert "9,100 / -6,000" in rendered(entries_of(path))
 
 
-def test_only_the_best_of_comparable_results_is_bold(tmp_path):
+def test_only_the_best_is_bold(tmp_path):
     best, worse = written(tmp_path, "digits_ed", 0.02), written(tmp_path, "digits_kd")
-    elsewhere = written(tmp_path, "digits_ce", -0.2, inputs__dataset="9" * 16)
+    elsewhere = written(tmp_path, "digits_ce", -0.2, inputs__partition="9" * 16)
     body = rendered(entries_of(best, worse, elsewhere)).split("───")[-1]
     assert "\x1b[1m90.50 ± 1.00\x1b[0m" in body
-    assert "\x1b[1m88.50" not in body
-    assert "\x1b[1m68.50 ± 1.00\x1b[0m" in body
+    assert body.count("\x1b[1m") == 1
 
 
 def test_equal_setups_give_no_warning(tmp_path, capsys):
     paths = [written(tmp_path, f"digits_{name}") for name in ("ed", "kd", "ce")]
     assert warnings_of(entries_of(*paths)) == []
     compare(paths)
-    assert "differ" not in capsys.readouterr().out
+    assert not re.search("(datasets|partitions|budgets|students) differ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
         (
-            {"inputs__dataset": "9" * 16},
-            "not comparable: datasets differ: digits 0123456789abcdef (digits_ed); digits 9999999999999999 (digits_kd)",
-        ),
-        (
             {"inputs__partition": "9" * 16},
-            "not comparable: partitions differ: fedcba9876543210 (digits_ed); 9999999999999999 (digits_kd)",
+            "partitions differ, so forgetting cannot be compared: fedcba9876543210 (digits_ed); "
+            "9999999999999999 (digits_kd)",
         ),
         ({"budget__images_seen": 30_000}, "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd)"),
         ({"setup__student__model": "resnet14"}, "students differ: resnet8 (digits_ed); resnet14 (digits_kd)"),
     ],
 )
 def test_differences_are_named_below_the_table(tmp_path, capsys, change, line):
-    compare([written(tmp_path), written(tmp_path, "digits_kd", **change)])
-    assert capsys.readouterr().out.splitlines()[-1] == line
+    compare([written(tmp_path), written(tmp_path, "digits_kd", -0.01, **change)], unequal_budgets=True)
+    assert line in capsys.readouterr().out.splitlines()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("words", [(), ("--unequal-budgets",)])
+def test_results_of_other_datasets_are_always_refused(tmp_path, capsys, words):
+    paths = written(tmp_path), written(tmp_path, "digits_kd", inputs__dataset="9" * 16)
+    assert refusal_of(capsys, *paths, *words) == (
+        "datasets differ: digits 0123456789abcdef of 10 classes (digits_ed); digits 9999999999999999 of 10 classes "
+        "(digits_kd); top1 on other test images cannot be compared; name results of one dataset"
+    )
+
+
+def test_one_dataset_by_two_names_is_one(tmp_path):
+    compare([written(tmp_path), written(tmp_path, "digits_kd", data__dataset="handwriting")])
+
+
+def test_unequal_budgets_are_refused_unless_told_to(tmp_path, capsys):
+    paths = written(tmp_path), written(tmp_path, "digits_kd", budget__images_seen=30_000)
+    assert refusal_of(capsys, *paths) == (
+        "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd); name results of one image budget, or "
+        "compare these all the same with --unequal-budgets"
+    )
+    lines = lines_from(capsys, *paths, "--unequal-budgets")
+    assert "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd)" in lines
+
+
+def test_a_result_named_twice_is_refused(tmp_path, capsys):
+    path = written(tmp_path)
+    again = path.parent / ".." / "results" / path.name
+    assert refusal_of(capsys, path, again) == f"compare: {again} is named twice; name each result once"
+
+
+def test_a_seed_that_is_there_twice_is_refused(tmp_path):
+    path = written(tmp_path)
+    contents = read_record(path)
+    contents["seeds"][2]["seed"] = 1
+    write_record(path, contents)
+    with pytest.raises(CorruptFileError, match=r"seed 1 is there 2 times; the file was altered; make it again with `"):
+        compare([path])
+
+
+def test_classes_that_do_not_fit_are_refused(tmp_path):
+    path = with_top1(tmp_path, "digits_ed", {0: 0.5}, by_class=[0.5] * 9)
+    with pytest.raises(CorruptFileError, match=r"seed 0 does not fit 10 classes; the file was altered; make it again"):
+        compare([path])
+
+
+# The base
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [(("ed", "ce", "kd"), "digits_ce"), (("kd", "ed"), "digits_kd"), (("ed", "ce", "other_ce"), "digits_ed")],
+)
+def test_base_is_the_only_ce_or_else_the_first(tmp_path, order, expected):
+    names = [name if "_" in name else f"digits_{name}" for name in order]
+    entries = entries_of(*(written(tmp_path, name) for name in names))
+    assert base_of(entries, None).name == expected
+
+
+def test_base_may_be_named_by_experiment_or_path(tmp_path):
+    paths = [written(tmp_path, f"digits_{name}") for name in ("ce", "ed")]
+    for name in ("digits_ed", str(paths[1])):
+        assert base_of(entries_of(*paths), name).path == paths[1]
+
+
+def test_unknown_and_ambiguous_bases_are_refused(tmp_path, capsys):
+    first, second = written(tmp_path), written(tmp_path / "elsewhere")
+    line = refusal_of(capsys, first, written(tmp_path, "digits_kd"), "--base", "digits_cd")
+    assert re.fullmatch(r"--base: 'digits_cd' is not among the results; did you mean 'digits_(kd|ed)'\?", line)
+    assert refusal_of(capsys, first, second, "--base", "digits_ed") == (
+        f"--base: 'digits_ed' is the experiment of 2 results ({first}, {second}); give one of the paths"
+    )
+
+
+def test_two_results_of_one_experiment_are_told_apart_by_path(tmp_path):
+    first, second = written(tmp_path), written(tmp_path / "elsewhere")
+    third = written(tmp_path, "digits_kd")
+    assert [e.name for e in entries_of(first, second, third)] == [str(first), str(second), "digits_kd"]
 
 
 def test_a_single_seed_is_named(tmp_path):

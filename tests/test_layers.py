@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
-    "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "forgetting",
+    "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "paired", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
     "cost", "distill_losses", "panel",
 )  # fmt: skip
@@ -33,7 +33,7 @@ LAYERS = (
     ("storage.*",),
     ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
     ("freshness", "evidence", "ledger"),
-    ("checks", "tracked_jobs", "compare", "dvcsync", "snakemake_records"),
+    ("checks", "tracked_jobs", "comparison", "compare", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
     ("soundness", "soft_label_commands", "verify_command", "plan_command"),
@@ -127,7 +127,19 @@ def test_the_core_is_pure(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics", "forgetting", "certify", "partition", "views", "philox", "mixing", "colour", "precisions", "fidelity"],
+    [
+        "metrics",
+        "paired",
+        "forgetting",
+        "certify",
+        "partition",
+        "views",
+        "philox",
+        "mixing",
+        "colour",
+        "precisions",
+        "fidelity",
+    ],
 )
 def test_the_core_of_numbers_needs_no_torch(name):
     reached, waiting = set(), [name]
