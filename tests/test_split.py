@@ -11,6 +11,7 @@ torch.set_num_threads(1)
 STAGES = {
     "resnet8": 3,
     "resnet14x2": 3,
+    "cifar_resnet18": 4,
     "timm:resnet18": 4,
     "timm:mobilenetv3_small_050": 4,
     "timm:tf_efficientnet_lite0": 5,
