@@ -105,16 +105,16 @@ def split_into_stages(network: nn.Module, purpose: str, remedy: str) -> tuple[li
         NetworkError: the network is no chain of its modules, or has fewer than two feature stages.
     """
     try:
-        num_stages = count_feature_stages(network)
+        stages, head = _feature_stages(*_as_chain(network))
     except NetworkError as error:
         reason = str(error).partition("; teach it")[0]
         raise NetworkError(f"{reason}; without stages it has no {purpose}: {remedy}") from error
-    if num_stages < 2:
+    if len(stages) < 2:
         raise NetworkError(
-            f"model {model_name(network)!r}: has {num_stages} feature stages (sample, channel, height, width), "
+            f"model {model_name(network)!r}: has {len(stages)} feature stages (sample, channel, height, width), "
             f"{purpose} need at least 2; {remedy}"
         )
-    return split(network, num_stages)
+    return [Chain(stage) for stage in stages], Chain(head)
 
 
 def map_shapes(network: nn.Module, blocks: Sequence[Chain], channels: int, image_size: int) -> list[torch.Size]:
