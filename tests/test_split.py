@@ -11,6 +11,7 @@ torch.set_num_threads(1)
 STAGES = {
     "resnet8": 3,
     "resnet14x2": 3,
+    "cifar_resnet18": 4,
     "timm:resnet18": 4,
     "timm:mobilenetv3_small_050": 4,
     "timm:tf_efficientnet_lite0": 5,
@@ -20,7 +21,7 @@ STAGES = {
     "torchvision:densenet121": 4,
 }
 """Feature stages of each model, from its paper's table of sizes."""
-LARGE = ("torchvision:densenet121", "torchvision:resnet18")
+LARGE = ("torchvision:densenet121", "torchvision:resnet18", "cifar_resnet18")
 """Tried by CI only."""
 MODELS = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in STAGES]
 

@@ -23,7 +23,7 @@ from edpipe.models.zoo import (
 
 torch.set_num_threads(1)
 
-FAMILIES = ("resnet8", "timm:resnet18", "torchvision:resnet18")
+FAMILIES = ("resnet8", "cifar_resnet18", "timm:resnet18", "torchvision:resnet18")
 
 
 def parameters_by_hand(depth, factor, num_classes, channels):
@@ -60,6 +60,34 @@ def test_macs_of_resnet20_agree_with_arithmetic():
     network = build_network("resnet20", num_classes=100, channels=3, seed=0)
     assert count_macs(network, channels=3, image_size=32) == stem + stage_1 + stage_2 + stage_3 + 64 * 100
     assert count_macs(network, channels=3, image_size=32) == 40_818_944
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "macs"),
+    [("cifar_resnet18", 11_220_132, 555_468_800), ("cifar_resnet34", 21_328_292, 1_159_448_576)],
+)
+def test_wide_networks_for_small_images_cost_what_tables_of_cifar_100_say(model, parameters, macs):
+    # 11.22 M and 555 M, 21.33 M and 1,159 M: measured on the code of TESKD.
+    network = build_network(model, num_classes=100, channels=3, seed=0)
+    assert count_parameters(network) == parameters
+    assert count_macs(network, channels=3, image_size=32) == macs
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_wide_networks_for_small_images_have_torchvisions_names_and_shapes_but_for_the_stem(depth):
+    own = build_network(f"cifar_resnet{depth}", num_classes=10, channels=3, seed=0).state_dict()
+    theirs = build_network(f"torchvision:resnet{depth}", num_classes=10, channels=3, seed=0).state_dict()
+    assert list(own) == list(theirs)
+    assert [name for name in own if own[name].shape != theirs[name].shape] == ["conv1.weight"]
+
+
+def test_a_wide_network_computes_what_torchvisions_does_behind_another_stem():
+    own = build_network("cifar_resnet18", num_classes=4, channels=1, seed=0).eval()
+    theirs = build_network("torchvision:resnet18", num_classes=4, channels=1, seed=1).eval()
+    theirs.conv1, theirs.maxpool = nn.Conv2d(1, 64, 3, padding=1, bias=False), nn.Identity()
+    theirs.load_state_dict(own.state_dict())
+    images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(own(images), theirs(images))
 
 
 def test_counting_macs_leaves_the_network_as_it_was():
@@ -172,6 +200,7 @@ def test_library_models_are_known(model):
     ("model", "nearest"),
     [
         ("resnet21", "'resnet20'"),
+        ("cifar_resnet50", "'cifar_resnet18'"),
         ("timm:resnet81", "'timm:resnet18'"),
         ("timm:resnet18.nonsense", "'timm:resnet18'"),
         ("torchvision:resnet81", "'torchvision:resnet18'"),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edpipe.models.attention import attention_map
 from edpipe.models.reference import build_reference
-from edpipe.models.split import count_feature_stages, split
-from edpipe.models.student import REFERENCE_PREFIX, Student, block_widths
+from edpipe.models.split import count_feature_stages, map_shapes, split
+from edpipe.models.student import REFERENCE_PREFIX, Student
 from edpipe.params.recipe import RecipeKnobs
 
 AID_PREFIX = "aid."
@@ -114,7 +114,7 @@ def kept_references(
         seed: of weights that are overwritten by those of the stage before.
     """
     blocks, _ = split(network, num_levels)
-    widths = block_widths(blocks, *sizes)
+    widths = [shape[1] for shape in map_shapes(network, blocks, *sizes)]
     return [
         (block.units[-1].module, build_reference(kind, width, widths[-1], outputs, seed))
         for block, width, outputs in zip(blocks, widths, known, strict=False)

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edpipe.errors import NetworkError
-from edpipe.models.split import count_feature_stages, split
-from edpipe.models.zoo import model_name
+from edpipe.models.split import split_into_stages
 
 _REMEDY = "set storage.attention: false, or use another model"
 
@@ -47,14 +45,5 @@ def attention_taps(network: nn.Module) -> Iterator[list[Tensor]]:
 
 def _stage_ends(network: nn.Module) -> list[nn.Module]:
     """The last module of each feature stage."""
-    try:
-        num_stages = count_feature_stages(network)
-    except NetworkError as error:
-        reason = str(error).partition("; teach it")[0]
-        raise NetworkError(f"{reason}; without stages it has no attention maps: {_REMEDY}") from error
-    if num_stages < 2:
-        raise NetworkError(
-            f"model {model_name(network)!r}: has {num_stages} feature stages (sample, channel, height, width), "
-            f"attention maps need at least 2; {_REMEDY}"
-        )
-    return [block.units[-1].module for block in split(network, num_stages)[0]]
+    blocks, _ = split_into_stages(network, "attention maps", _REMEDY)
+    return [block.units[-1].module for block in blocks]

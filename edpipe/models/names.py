@@ -8,12 +8,17 @@ from edpipe.errors import NetworkError
 CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 """6·n + 2 layers with n blocks in each of three stages (He et al. 2015, section 4.2)."""
 MAX_WIDTH_FACTOR = 16
+WIDE_CIFAR_BLOCKS = {"cifar_resnet18": (2, 2, 2, 2), "cifar_resnet34": (3, 4, 6, 3)}
+"""ImageNet's residual networks for small images: blocks in each of the four stages (He et al. 2015, table 1)."""
 LIBRARIES = ("timm", "torchvision")
 AUXILIARY_OUTPUTS = ("googlenet", "inception_v3")
 """torchvision networks that return more than logits while they are trained."""
 
 _CIFAR_NAME = re.compile(r"resnet(\d{1,3})(?:x(\d{1,2}))?")
-_CIFAR_FORMS = tuple(f"resnet{depth}{width}" for depth in CIFAR_DEPTHS for width in ("", "x2", "x4"))
+_CIFAR_FORMS = (
+    *(f"resnet{depth}{width}" for depth in CIFAR_DEPTHS for width in ("", "x2", "x4")),
+    *WIDE_CIFAR_BLOCKS,
+)
 
 
 def cifar_form(model: str) -> tuple[int, int] | None:
@@ -46,7 +51,7 @@ def is_known(model: str) -> bool:
     """True for a name that `build_network` can build; imports timm or torchvision only for their own names."""
     library, name = split_name(model)
     if library is None:
-        return cifar_form(model) is not None
+        return cifar_form(model) is not None or model in WIDE_CIFAR_BLOCKS
     return _is_known_timm(name) if library == "timm" else name in _torchvision_names()
 
 
@@ -66,7 +71,7 @@ def check_model_name(model: str) -> None:
     depths = ", ".join(map(str, CIFAR_DEPTHS))
     raise NetworkError(
         f"unknown model {model!r}: {hint}known are resnet<depth> of depth {depths}, with a width such as resnet20x2, "
-        f"and 'timm:<name>' or 'torchvision:<name>', for example 'timm:resnet18'"
+        f"{', '.join(WIDE_CIFAR_BLOCKS)}, and 'timm:<name>' or 'torchvision:<name>', for example 'timm:resnet18'"
     )
 
 

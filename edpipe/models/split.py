@@ -93,6 +93,41 @@ def count_feature_stages(network: nn.Module) -> int:
     return len(_feature_stages(*_as_chain(network))[0])
 
 
+def split_into_stages(network: nn.Module, purpose: str, remedy: str) -> tuple[list[Chain], Chain]:
+    """One block for each feature stage, and the head, for a purpose that needs maps of at least two sizes.
+
+    Args:
+        network: its modules are shared, and stay as they are.
+        purpose: what needs the maps, in the plural, for the error's text.
+        remedy: what the user can do without, for the error's text.
+
+    Raises:
+        NetworkError: the network is no chain of its modules, or has fewer than two feature stages.
+    """
+    try:
+        stages, head = _feature_stages(*_as_chain(network))
+    except NetworkError as error:
+        reason = str(error).partition("; teach it")[0]
+        raise NetworkError(f"{reason}; without stages it has no {purpose}: {remedy}") from error
+    if len(stages) < 2:
+        raise NetworkError(
+            f"model {model_name(network)!r}: has {len(stages)} feature stages (sample, channel, height, width), "
+            f"{purpose} need at least 2; {remedy}"
+        )
+    return [Chain(stage) for stage in stages], Chain(head)
+
+
+def map_shapes(network: nn.Module, blocks: Sequence[Chain], channels: int, image_size: int) -> list[torch.Size]:
+    """Shape (sample channel height width) of the features that each block gives for square images of this size."""
+    shapes = []
+    with evaluating(network):
+        features = probe_images(network, channels, image_size)
+        for block in blocks:
+            features = block(features)
+            shapes.append(features.shape)
+    return shapes
+
+
 def join(blocks: Sequence[Chain]) -> Chain:
     """One chain of several."""
     return Chain([unit for block in blocks for unit in block.units])

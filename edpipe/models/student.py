@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.models.reference import build_reference
-from edpipe.models.split import Chain, join, split
-from edpipe.models.zoo import count_outputs, evaluating, probe_images
+from edpipe.models.split import Chain, join, map_shapes, split
+from edpipe.models.zoo import count_outputs
 
 REFERENCE_PREFIX = "reference."
 
@@ -47,7 +47,7 @@ class Student(nn.Module):
         self.body: nn.Module = network
         self.reference: nn.Module | None = None
         if level < num_levels:
-            widths = block_widths(blocks, channels, image_size)
+            widths = [shape[1] for shape in map_shapes(network, blocks, channels, image_size)]
             self.body = join(blocks[:level])
             self.reference = build_reference(reference, widths[level - 1], widths[-1], num_outputs, seed)
 
@@ -104,14 +104,3 @@ def _copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor], wh
     with torch.no_grad():
         for name, value in target.items():
             value.copy_(source[name])
-
-
-def block_widths(blocks: list[Chain], channels: int, image_size: int) -> list[int]:
-    """Channels of the features that each block gives."""
-    widths, body = [], join(blocks)
-    with evaluating(body):
-        features = probe_images(body, channels, image_size)
-        for block in blocks:
-            features = block(features)
-            widths.append(features.shape[1])
-    return widths

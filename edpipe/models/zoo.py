@@ -1,6 +1,6 @@
 """Networks by name: the CIFAR family of residual networks, and any classifier of timm or torchvision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,10 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
-from edpipe.models.names import check_model_name, cifar_form, split_name
+from edpipe.models.names import WIDE_CIFAR_BLOCKS, check_model_name, cifar_form, split_name
 
 MODEL_ATTRIBUTE = "edpipe_model"
 """Where a network keeps the name it was built from, for error messages."""
+WIDE_CIFAR_WIDTHS = (64, 128, 256, 512)
+"""Channels of the four stages of ImageNet's residual networks; their stem has as many as the first stage."""
 
 
 class GlobalPool(nn.Module):
@@ -45,23 +47,31 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Residual network for small images (He et al. 2015, section 4.2), with the weight names of RepDistiller.
+    """Residual network for small images (He et al. 2015, section 4.2): its stem keeps the image's size.
 
-    Its children, run one after the other, are the network.
+    Its children, run one after the other, are the network. The weight names are those of RepDistiller for three stages
+    and of torchvision for four.
+
+    Args:
+        stem: channels of the stem.
+        widths: channels of each stage; every stage but the first halves height and width.
+        num_blocks: of each stage.
+        num_classes: outputs.
+        channels: of the images.
     """
 
-    def __init__(self, depth: int, width_factor: int, num_classes: int, channels: int) -> None:
+    def __init__(
+        self, stem: int, widths: Sequence[int], num_blocks: Sequence[int], num_classes: int, channels: int
+    ) -> None:
         super().__init__()
-        stem, *widths = stage_widths(width_factor)
-        num_blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        self.layer1 = _stage(stem, widths[0], num_blocks, stride=1)
-        self.layer2 = _stage(widths[0], widths[1], num_blocks, stride=2)
-        self.layer3 = _stage(widths[1], widths[2], num_blocks, stride=2)
+        stages = zip((stem, *widths), widths, num_blocks, strict=False)
+        for number, (before, width, blocks) in enumerate(stages, start=1):
+            self.add_module(f"layer{number}", _stage(before, width, blocks, stride=1 if number == 1 else 2))
         self.pool = GlobalPool()
-        self.fc = nn.Linear(widths[2], num_classes)
+        self.fc = nn.Linear(widths[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -111,9 +121,13 @@ def build_network(model: str, num_classes: int, channels: int, seed: int) -> nn.
 
 def _build(model: str, num_classes: int, channels: int) -> nn.Module:
     library, name = split_name(model)
+    if model in WIDE_CIFAR_BLOCKS:
+        return CifarResNet(WIDE_CIFAR_WIDTHS[0], WIDE_CIFAR_WIDTHS, WIDE_CIFAR_BLOCKS[model], num_classes, channels)
     form = cifar_form(model)
     if form is not None:
-        return CifarResNet(*form, num_classes, channels)
+        depth, width_factor = form
+        stem, *widths = stage_widths(width_factor)
+        return CifarResNet(stem, widths, 3 * [(depth - 2) // 6], num_classes, channels)
     if library == "timm":
         import timm
 
