@@ -218,6 +218,23 @@ def test_dist_is_finite_however_sure_the_networks_are(size):
     loss_and_gradient(dist_loss, torch.zeros_like(student), teacher, 1.0, 1.0, 1.0)
 
 
+def test_rounding_is_no_relation():
+    # The teacher says the same of all samples, in logits that are shifted: its probabilities differ in the last digits.
+    shifts = torch.linspace(0, 30, 8)[:, None]
+    student, teacher = torch.from_numpy(draw(0, 8, 6)).float(), torch.from_numpy(draw(1, 1, 6)).float() + shifts
+    assert len(F.softmax(teacher, dim=1).unique(dim=0)) > 1
+    value, gradient = loss_and_gradient(dist_loss, student, teacher, 1.0, 0.0, 1.0)
+    assert not value.any()
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("tail", [40.0, 69.0, 80.0, 88.0, 95.0, 103.0, 200.0])
+def test_dist_gradients_are_finite_at_the_end_of_float32(tail):
+    logits = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 2.0]])
+    logits[:, 2] -= tail
+    loss_and_gradient(dist_loss, logits, logits.flip(0), 1.0, 1.0, 1.0)
+
+
 def test_rare_classes_count_in_dist_as_common_ones_do():
     # The third class has 1e-12 of the probability; student and teacher disagree about it alone.
     tail = torch.tensor([-27.0, -28.0])
