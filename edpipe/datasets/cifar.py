@@ -225,8 +225,8 @@ def _read_archive(archive: Path, version: Version) -> dict[str, bytes]:
                 )
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:gz") as tar:
-                named = ((PurePosixPath(member.name).name, tar.extractfile(member)) for member in tar)
-                return {name: data.read() for name, data in named if data and name in version.files}
+                opened = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar if m.isfile()}
+                return {name: data.read() for name, data in opened.items() if data and name in version.files}
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{archive}: cannot be read ({error}); fetch this file again") from error
 

@@ -32,12 +32,11 @@ def fetch(address: str, goal: Path, md5: str) -> None:
     unfinished = goal.with_name(f".{goal.name}.part")
     with unfinished.open("ab+") as file:
         _lock(file, unfinished)
-        if goal.is_file():  # another process has fetched it between the caller's look and the lock
-            return
         try:
-            _append_rest(file, address)
-            _check(file, address, md5)
-            os.replace(unfinished, goal)
+            if not goal.is_file():  # else another process has fetched it between the caller's look and the lock
+                _append_rest(file, address)
+                _check(file, address, md5)
+                os.replace(unfinished, goal)
         finally:
             if file.seek(0, os.SEEK_END) == 0:
                 unfinished.unlink(missing_ok=True)
