@@ -130,7 +130,7 @@ def test_server_error_keeps_what_has_come(tmp_path, server):
 
 def test_only_one_process_fetches(tmp_path, server):
     with (tmp_path / PART).open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+        fcntl.flock(other, fcntl.LOCK_SH)  # refuses an exclusive lock only
         with pytest.raises(RuntimeError, match=f"^another process is writing {tmp_path / PART}; wait for it$"):
             fetch(server.address, tmp_path / NAME, MD5)
         assert names_in(tmp_path) == [PART]
