@@ -6,7 +6,9 @@ images.
 """
 
 import gzip
+import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -109,6 +111,99 @@ def write_idx(path, array, compressed=True):
     path = path.with_name(path.name + ".gz") if compressed else path
     path.write_bytes(gzip.compress(data, 1, mtime=0) if compressed else data)
     return path
+
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR100_CLASSES = tuple(f"thing_{number:02}" for number in range(100))
+
+
+def make_cifar(root, number=10, per_part=20, python=False, archive=False):
+    """CIFAR-10 or -100 in its binary or Python version with so many 32 x 32 images a file, the classes taking turns.
+
+    In root lies the folder that is published, or its archive alone; `cifar_files` and `cifar_image` say what is in it.
+    """
+    root = Path(root)
+    names = {10: CIFAR10_CLASSES, 100: CIFAR100_CLASSES}[number]
+    folder = root / cifar_folder(number, python)
+    folder.mkdir(parents=True)
+    for part, (name, rows) in enumerate(cifar_files(number, per_part).items()):
+        labels, pixels = zip(*(cifar_image(number, row) for row in rows), strict=True)
+        planes = np.stack(pixels).transpose(0, 3, 1, 2).reshape(len(rows), -1)
+        data = (_python_part if python else _binary_part)(number, part, labels, planes)
+        (folder / (name if python else f"{name}.bin")).write_bytes(data)
+    for path, data in _cifar_names(number, names, python).items():
+        (folder / path).write_bytes(data)
+    if archive:
+        name = f"cifar-{number}-{'python' if python else 'binary'}.tar.gz"
+        _archive(folder, root / name)
+    return root
+
+
+def cifar_folder(number, python):
+    """What the archive of that version unpacks to."""
+    return {
+        (10, False): "cifar-10-batches-bin",
+        (10, True): "cifar-10-batches-py",
+        (100, False): "cifar-100-binary",
+        (100, True): "cifar-100-python",
+    }[number, python]
+
+
+def cifar_files(number, per_part):
+    """The numbers of the images in each file, by its name without suffix, in the order of reading."""
+    names = [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"] if number == 10 else ["train", "test"]
+    return {name: range(part * per_part, (part + 1) * per_part) for part, name in enumerate(names)}
+
+
+def cifar_image(number, row):
+    """Label and pixels (height, width, channel) of image `row`, counted through all files."""
+    return row % number, class_image(row % number, row, (32, 32))
+
+
+def _binary_part(number, _part, labels, planes):
+    coarse = [[label % 20] for label in labels] if number == 100 else np.empty((len(labels), 0))
+    return np.hstack([coarse, np.array(labels)[:, None], planes]).astype(np.uint8).tobytes()
+
+
+def _python_part(number, part, labels, planes):
+    fields = {b"batch_label": f"batch {part}".encode(), b"data": planes, b"filenames": [b"a.png"] * len(labels)}
+    if number == 10:
+        return pickle_of_python2(fields | {b"labels": list(labels)})
+    return pickle_of_python2(fields | {b"fine_labels": list(labels), b"coarse_labels": [n % 20 for n in labels]})
+
+
+def _cifar_names(number, names, python):
+    text = "".join(f"{name}\n" for name in names).encode()
+    coarse = [f"group_{n}" for n in range(20)]
+    if number == 10 and not python:
+        return {"batches.meta.txt": text + b"\n", "readme.html": b"<html>"}
+    if number == 10:
+        listed = [name.encode() for name in names]
+        return {"batches.meta": pickle_of_python2({b"num_cases_per_batch": 10000, b"label_names": listed})}
+    if not python:
+        return {"fine_label_names.txt": text, "coarse_label_names.txt": "\n".join(coarse).encode()}
+    fields = {b"fine_label_names": list(names), b"coarse_label_names": coarse}
+    return {"meta": pickle_of_python2({key: [n.encode() for n in value] for key, value in fields.items()})}
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes texts and bytes as the one kind of text that Python 2 had when CIFAR was pickled."""
+
+    def _save_text(self, value):
+        data = value.encode() if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
+        self.memoize(value)
+
+    dispatch = pickle._Pickler.dispatch | {bytes: _save_text, str: _save_text}
+
+
+def pickle_of_python2(value):
+    """The pickle that Python 2 with the NumPy of its day would have made."""
+    stream = io.BytesIO()
+    _Python2Pickler(stream, protocol=2).dump(value)
+    data = stream.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    # NumPy says the flags of a dtype as booleans today; then they were numbers.
+    return data.replace(pickle.NEWFALSE + pickle.NEWTRUE + pickle.TUPLE3, b"K\x00K\x01" + pickle.TUPLE3, 1)
 
 
 def make_image_folder(root, classes=("cat", "dog", "owl"), per_class=10, splits=None, size=(24, 20), suffix=".png"):

@@ -186,6 +186,8 @@ def test_step_refuses_names_that_params_do_not_have(project, words, line):
 @pytest.mark.parametrize(
     ("reader", "remedy"),
     [
+        ("cifar10", r"put cifar-10-binary\.tar\.gz .* or the folder cifar-10-batches-bin into {root}, .*"),
+        ("cifar100", r"put cifar-100-binary\.tar\.gz .* or the folder cifar-100-binary into {root}, .*"),
         ("fashion_mnist", "put train-images-idx3-ubyte.gz, .* into {root}"),
         ("food101", "put food-101.tar.gz or the folder food-101 .* into {root}"),
         ("folder", "make it and put the images there as <class>/<image>.*"),
@@ -198,7 +200,7 @@ def test_missing_raw_files_are_asked_for(project, tmp_path, reader, remedy):
     assert made_files(project) == []
 
 
-@pytest.mark.parametrize("reader", ["fashion_mnist", "food101"])
+@pytest.mark.parametrize("reader", ["cifar10", "fashion_mnist", "food101"])
 def test_missing_raw_files_without_a_network_are_asked_for(project, tmp_path, reader):
     root = tmp_path / "raw"
     project.write_params(pictures(reader, root))

@@ -469,7 +469,8 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{TEACHER}.fitting.recipe",
             "tiny",
-            f"{TEACHER}.fitting.recipe: 'tiny' is not in recipes; known: photographs, small_images, tiny_images",
+            f"{TEACHER}.fitting.recipe: 'tiny' is not in recipes; known: cifar_crd, photographs, small_images, "
+            "tiny_images",
         ),
         (
             f"{TEACHER}.partition",

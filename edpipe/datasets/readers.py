@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from edpipe.datasets import digits, fashion_mnist, folder, food101
+from edpipe.datasets import cifar, digits, fashion_mnist, folder, food101
 from edpipe.datasets.raw import RawDataset
 from edpipe.params.dataset import DatasetKnobs
 
-READERS = {"digits": digits.read, "fashion_mnist": fashion_mnist.read, "food101": food101.read, "folder": folder.read}
+READERS = {
+    "cifar10": cifar.read_cifar10,
+    "cifar100": cifar.read_cifar100,
+    "digits": digits.read,
+    "fashion_mnist": fashion_mnist.read,
+    "food101": food101.read,
+    "folder": folder.read,
+}
 
 
 def read_raw(root: Path, knobs: DatasetKnobs) -> RawDataset:

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edpipe.params.base import Knobs
 
-Reader = Literal["digits", "fashion_mnist", "food101", "folder"]
+Reader = Literal["cifar10", "cifar100", "digits", "fashion_mnist", "food101", "folder"]
 
 
 class DatasetKnobs(Knobs):
