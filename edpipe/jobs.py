@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.methods import ce, ed, kd, panel
+from edpipe.methods import ce, ed, kd, panel, teskd
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.base import canonical_json
-from edpipe.params.experiment import CeKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs
+from edpipe.params.experiment import CeKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.schema import ONLY_STAGE, Params, nearest
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
@@ -182,6 +182,8 @@ def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
     method = knobs.method
     if isinstance(method, CeKnobs):
         return ce.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
+    if isinstance(method, TeskdKnobs):
+        return teskd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
     if isinstance(method, OneTeacherKnobs):
         return kd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
     if isinstance(method, PanelKnobs):
@@ -233,7 +235,12 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
 def _stage_views(params: Params, knobs: ExperimentKnobs) -> StudentViews:
     """Which views the student sees: those that its teachers saw; without teachers nothing limits them."""
     soft_labels = params.soft_labels[knobs.dataset]
-    return unlimited_views(soft_labels.space) if isinstance(knobs.method, CeKnobs) else soft_labels.student_views
+    return unlimited_views(soft_labels.space) if not has_teachers(knobs) else soft_labels.student_views
+
+
+def has_teachers(knobs: ExperimentKnobs) -> bool:
+    """Whether the students learn from soft labels."""
+    return not isinstance(knobs.method, CeKnobs | TeskdKnobs)
 
 
 def _student_path(experiment: str, seed: int, plan: StagePlan) -> Path:
@@ -254,7 +261,7 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
         f"recipes.{knobs.recipe}",
         f"soft_labels.{knobs.dataset}.space",
         # Without teachers every view is seen; as many keys are wanted in each entry of DVC's lists.
-        f"soft_labels.{knobs.dataset}." + ("space" if isinstance(knobs.method, CeKnobs) else "views"),
+        f"soft_labels.{knobs.dataset}." + ("views" if has_teachers(knobs) else "space"),
     )
 
 

@@ -5,7 +5,8 @@ Lists that no longer fit params.yaml are never used in silence: every step that 
 check_params, stop with one line.
 
 An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
-before it, so a stage names its own soft labels and the student it grows from, and evaluate names the last student.
+before it, so a stage names the soft labels that the stage before did not have, in so many slots, and the student it
+grows from; evaluate names the last student.
 Soft labels are named by their index, which vouches for every file. Where a stage has no such input, the entry repeats
 the dataset, since DVC wants as many inputs in each.
 
@@ -21,7 +22,7 @@ import yaml
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.jobs import Job, jobs_of, soft_label_files
+from edpipe.jobs import Job, curriculum, jobs_of, soft_label_files
 from edpipe.params.schema import Params
 from edpipe.storage.atomic import write_text_atomically
 
@@ -37,6 +38,8 @@ STEPS = (
     "result",
     "report",
 )
+TEACHER_SLOTS = 5
+"""New sets of soft labels that a stage may take under DVC, whose deps cannot hold lists of different lengths."""
 _HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"
 _REMEDY = "run `edpipe tracked_jobs`"
 _IGNORE_HEADER = """\
@@ -61,22 +64,37 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
     if job.step in ("run_stage", "evaluate"):
         entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
     if job.step == "run_stage":
-        entry |= _stage_entry(job)
+        entry |= _stage_entry(params, job)
     if job.step == "evaluate":
         entry["student"], entry["student_record"] = (str(path) for path in job.inputs["students"][-2:])
     return entry
 
 
-def _stage_entry(job: Job) -> dict[str, str]:
+def _stage_entry(params: Params, job: Job) -> dict[str, str]:
     nothing = job.inputs["dataset"][0]
     before, before_record = job.inputs["previous"] or (nothing, nothing)
-    soft_labels = (job.inputs["indexes"] or (nothing,))[-1]
-    teacher_record = (job.inputs["teachers"] or (nothing,))[-1]
     paths = {"out": job.outputs[0], "record": job.outputs[1]}
     paths |= {"before": before, "before_record": before_record}
-    paths |= {"soft_labels": soft_labels, "teacher_record": teacher_record}
+    new = _new_teachers(params, job)
+    if len(new) > TEACHER_SLOTS:
+        raise ParamsError(
+            f"tracked: experiment '{job.arguments['experiment']}' takes {len(new)} new sets of soft labels in stage "
+            f"'{job.arguments['stage']}', DVC's lists hold {TEACHER_SLOTS}; leave the experiment out of tracked"
+        )
+    for slot in range(TEACHER_SLOTS):
+        index, teacher_record = new[slot] if slot < len(new) else (nothing, nothing)
+        paths |= {f"soft_labels_{slot + 1}": index, f"teacher_record_{slot + 1}": teacher_record}
     names = ("method_key", "stage_key", "student_key", "recipe_key", "space_key", "views_key")
     return {name: str(path) for name, path in paths.items()} | dict(zip(names, job.keys, strict=True))
+
+
+def _new_teachers(params: Params, job: Job) -> list[tuple[Path, Path]]:
+    """Index and teacher's record of all soft labels that the stage before does not vouch for."""
+    plans = {plan.name: plan for plan in curriculum(params, str(job.arguments["experiment"]))}
+    plan = plans[str(job.arguments["stage"])]
+    known = [use for other in plans.values() if other.number == plan.number - 1 for use in other.teachers]
+    pairs = zip(plan.teachers, job.inputs["indexes"], job.inputs["teachers"], strict=True)
+    return [(index, record) for use, index, record in pairs if use not in known]
 
 
 def _ignore_text(params: Params) -> str:

@@ -61,12 +61,26 @@ print(json.dumps({"snakemake": snakemake, "dvc": dvc}))
 
 
 def variant(raw):
-    """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views."""
+    """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views,
+    panels, and a school whose first level has all specialists."""
     raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
     carried = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
     carried["method"] |= {"teacher": "digits_teacher", "learning_rate": "carried", "replay": False}
-    raw["experiments"]["carried_ed"] = carried
-    raw["tracked"].append("carried_ed")
+    raw["teachers"] |= {f"other_{k}": raw["teachers"]["digits_teacher"] for k in range(3)}
+    panel = json.loads(json.dumps(raw["experiments"]["digits_kd"]))
+    panel["method"] = {"name": "ca_mkd", "teachers": ["digits_teacher", "other_0", "other_1", "other_2"]}
+    growing = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
+    growing["method"] = {"name": "ed", "lessons": "all"} | {
+        "teachers": {
+            "primary": ["digits_specialists", "other_0"],
+            "middle": ["digits_specialists", "other_0"],
+            "university": ["other_1", "other_0", "other_2"],
+        }
+    }
+    teskd = json.loads(json.dumps(raw["experiments"]["digits_ce"]))
+    teskd["method"] = {"name": "teskd"}
+    raw["experiments"] |= {"carried_ed": carried, "panel": panel, "growing": growing, "teskd": teskd}
+    raw["tracked"] += ["carried_ed", "panel", "growing", "teskd"]
     raw["soft_labels"]["digits"]["views"]["per_file"] = 8
     return raw
 

@@ -29,7 +29,7 @@ LAYERS = (
     CORE,
     ("models.*", "methods.*"),
     ("device", "processes", "forward"),
-    ("training",),
+    ("training", "marks"),
     ("storage.*",),
     ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
     ("freshness", "evidence", "ledger"),

@@ -26,6 +26,7 @@ from edpipe.errors import (
     UnverifiedError,
 )
 from edpipe.forward import forward
+from edpipe.marks import mark
 from edpipe.models.attention import attention_map
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
@@ -42,7 +43,6 @@ from edpipe.params.soft_labels import (
 )
 from edpipe.pixels import normalise
 from edpipe.steps import run_stage as stage_step
-from edpipe.steps.marks import mark
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.dataset_file import open_dataset
 from edpipe.storage.records import read_record, record_path, write_record

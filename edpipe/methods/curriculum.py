@@ -1,12 +1,12 @@
 """What a curriculum is: an ordered list of stages, each saying what is taught, by whom, and with which loss."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from edpipe.params.algorithm import FEATURE_WEIGHTS, PLAIN_KD, Algorithm
 from edpipe.params.base import Knobs
-from edpipe.params.experiment import DistillKnobs, PanelRule
+from edpipe.params.experiment import DistillKnobs, PanelRule, TeskdWeightKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.stage import StageKnobs
 
@@ -43,6 +43,7 @@ class StagePlan(Knobs):
         (), description="Subsets whose classes that student knew."
     )
     mixing: Literal["mixed", "sequential"] = "mixed"
+    teskd: TeskdWeightKnobs | None = Field(None, description="Students on the network's own stages help it to learn.")
     budget: StageKnobs
     window: Annotated[tuple[float, float], Field(strict=False)] = Field(
         (0.0, 1.0), description="Which part of the learning-rate schedule the stage runs through."
@@ -65,7 +66,7 @@ def whole_school(name: str, budget: StageKnobs, **loss: object) -> StagePlan:
     )
 
 
-def loss_weights(method: DistillKnobs, algorithm: Algorithm) -> dict[str, float]:
+def loss_weights(method: DistillKnobs, algorithm: Algorithm) -> dict[str, Any]:
     """Temperature and both weights, with the default of a weight that was left out filled in."""
     given = method.distill_weight
     if given is None:

@@ -12,6 +12,7 @@ from edpipe.models.reference import build_reference
 from edpipe.models.split import count_feature_stages, map_shapes, split
 from edpipe.models.student import REFERENCE_PREFIX, Student
 from edpipe.params.recipe import RecipeKnobs
+from edpipe.teskd_loss import TeskdOutputs
 
 AID_PREFIX = "aid."
 """Of the weights of earlier references in a stage's file: `aid.<level>.*`."""
@@ -27,10 +28,14 @@ class Answers(NamedTuple):
     """Logits of earlier references, in order."""
 
 
-def ask(network: nn.Module, images: Float[Tensor, "sample channel height width"], recipe: RecipeKnobs) -> Answers:
-    """Answers of a student, aided or not, computed in the recipe's precision; logits in float32."""
+def ask(
+    network: nn.Module, images: Float[Tensor, "sample channel height width"], recipe: RecipeKnobs
+) -> Answers | TeskdOutputs:
+    """What a student says, aided or not, computed in the recipe's precision; logits in float32 but for TESKD's."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         given = network(images)
+    if isinstance(given, TeskdOutputs):
+        return given
     if not isinstance(given, Answers):
         return Answers(given.float())
     return Answers(given.logits.float(), given.maps, tuple(logits.float() for logits in given.earlier))

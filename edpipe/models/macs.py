@@ -18,6 +18,14 @@ def count_macs(network: nn.Module, channels: int, image_size: int) -> int:
     return counter.get_total_flops() // 2
 
 
+def count_training_macs(network: nn.Module, channels: int, image_size: int) -> int:
+    """Multiply-accumulates of one forward and one backward pass over one square image, see `count_macs`.
+
+    A backward pass costs about twice a forward pass: one product for the inputs' gradients, one for the weights'.
+    """
+    return 3 * count_macs(network, channels, image_size)
+
+
 def count_parameters(network: nn.Module) -> int:
     """Trainable and frozen parameters; buffers are not counted."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -140,11 +140,30 @@ class EdKnobs(DistillKnobs):
         return self
 
 
-TeacherMethod = (
-    KdKnobs | LogitStdKnobs | DkdKnobs | DistKnobs | FeatureKnobs | PanelKnobs | EdKnobs
-)  # all that learn from soft labels
+class TeskdWeightKnobs(Knobs):
+    """How the terms of TESKD's loss are weighed; the defaults are those of its authors' code."""
+
+    temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="Divides the logits of the kd loss.")
+    task_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="Of the sum of all cross-entropies; the kd losses of the students get the rest."
+    )
+    feature_weight: Weight = Field(1e-7, description="Of the squared distances of the students' features.")
+    detach_target: bool = Field(
+        False, description="true: the kd loss teaches the students alone; false, as in the code: the network as well."
+    )
+    feature_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="Over the samples of a batch; sum, as in the code, makes it grow with the batch size."
+    )
+
+
+class TeskdKnobs(TeskdWeightKnobs):
+    """TESKD (arXiv 2110.00329): one stage, no teacher; students on the network's own stages help it to learn."""
+
+    name: Literal["teskd"]
+
+
 Method = Annotated[
-    CeKnobs | KdKnobs | LogitStdKnobs | DkdKnobs | DistKnobs | FeatureKnobs | PanelKnobs | EdKnobs,
+    CeKnobs | KdKnobs | LogitStdKnobs | DkdKnobs | DistKnobs | FeatureKnobs | PanelKnobs | EdKnobs | TeskdKnobs,
     Field(discriminator="name"),
 ]
 

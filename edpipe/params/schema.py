@@ -9,7 +9,7 @@ from pydantic import Field
 from edpipe.errors import ParamsError
 from edpipe.params.base import Knobs
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.params.experiment import DistillKnobs, EdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs
+from edpipe.params.experiment import DistillKnobs, EdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
 from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import SoftLabelKnobs
@@ -67,6 +67,12 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     if isinstance(experiment.method, DistillKnobs):
         _check_temperature(params, path, experiment, experiment.method)
         _check_stored(params, path, experiment)
+    space = params.soft_labels[experiment.dataset].space
+    if isinstance(experiment.method, TeskdKnobs) and space.mixing is not None:
+        raise ParamsError(
+            f"{path}.method: teskd has no loss for images of two classes, which soft_labels.{experiment.dataset}.space."
+            "mixing makes; remove mixing, or use another method"
+        )
 
 
 def _named_teachers(method: object) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from edpipe.batches import ViewBatches
 from edpipe.errors import OtherClassesError
 from edpipe.forward import forward
 from edpipe.losses import kd_loss
+from edpipe.marks import Batch, Teaching, mark, restricted
 from edpipe.methods.curriculum import StagePlan
 from edpipe.models.aided import ask
 from edpipe.params.recipe import RecipeKnobs
@@ -20,9 +21,9 @@ from edpipe.partition import Partition
 from edpipe.pixels import normalise
 from edpipe.schedule import SampleStream, num_images
 from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
-from edpipe.steps.marks import Batch, Teaching, mark, restricted
 from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.soft_label_store import SoftLabelStore
+from edpipe.teskd_loss import TeskdOutputs, TeskdWeights, teskd_loss
 from edpipe.views import ViewSpec, view_of
 
 
@@ -77,6 +78,7 @@ class Classroom:
         self.anchored_columns = self._columns_of(plan.anchored)
         self.predecessor: nn.Module | None = None
         """The student of the stage before, if the student is anchored to it."""
+        self.teskd_weights = TeskdWeights(**(plan.teskd.model_dump() if plan.teskd else {}))
         self.num_maps = len(stores[0].files[0].header.attention_sizes) if plan.algorithm.kind == "at" else 0
 
     @property
@@ -89,9 +91,10 @@ class Classroom:
         epochs, ids = self.stream.slice(start, stop)
         views = view_of(self.seed, epochs, ids, self.batches.spec.num_views, self.knobs.views.choice)
         # Of the iteration's first sample: the same for all processes that share it.
-        first = start // self.knobs.recipe.batch_size * self.knobs.recipe.batch_size
+        size = self.knobs.recipe.batch_size
+        first = start // size * size
         total = num_images(self.knobs.plan.budget, self.stream.num_samples)
-        return replace(self.batch_of(ids, views), progress=first / total)
+        return replace(self.batch_of(ids, views), progress=first / total, num_together=min(size, total - first))
 
     def batch_of(self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]) -> Batch:
         """The given view of each sample."""
@@ -104,6 +107,8 @@ class Classroom:
         """Each sample's loss, nats: the student's own, those of kept references, and that against its predecessor."""
         plan = self.knobs.plan
         answers = ask(network, batch.images, self.knobs.recipe)
+        if isinstance(answers, TeskdOutputs):
+            return teskd_loss(answers, batch.labels, self.teskd_weights, batch.num_together)
         losses = mark(plan, answers.logits, batch, answers.maps)
         for columns, logits in zip(self.kept_columns, answers.earlier, strict=True):
             rows, part = restricted(batch, columns, len(self.known_class_ids))

@@ -30,8 +30,6 @@ from edpipe.storage.weights import read_weights
 from edpipe.views import ViewSpec
 
 EVALUATION_BATCH = 256
-BACKWARD_FORWARD_RATIO = 2
-"""A backward pass costs about twice a forward pass: one product for the inputs' gradients, one for the weights'."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def _stage_facts(stage: StageStudent, outcome: dict[str, Any], dataset: Dataset)
         "final_loss": record["final_loss"],
         "parameters": count_parameters(stage.student),
         "macs": macs,
-        "training_macs": macs * (1 + BACKWARD_FORWARD_RATIO) * record["images_seen"],
+        "training_macs": record["training_macs_per_image"] * record["images_seen"],
         "soft_labels": record["inputs"]["soft_labels"],
         "weights_digest": record["weights_digest"],
         "code": record["code"],

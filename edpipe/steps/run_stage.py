@@ -13,7 +13,9 @@ from edpipe.device import prepare_device
 from edpipe.errors import MismatchError, OtherTemperatureError, OtherViewsError
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.models.aided import Aided, attention_ends, inherit_references, kept_references, student_weights
+from edpipe.models.macs import count_macs, count_training_macs
 from edpipe.models.student import Student, grow
+from edpipe.models.teskd import TeskdNetwork
 from edpipe.models.zoo import build_network
 from edpipe.processes import joined
 from edpipe.schedule import num_images
@@ -62,7 +64,9 @@ def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) 
         student, trainee = _student(seed, knobs, files, classroom)
         trainee.to(device).to(memory_format=torch.channels_last)
         total = num_images(knobs.plan.budget, classroom.stream.num_samples)
-        record = _record(seed, knobs, classroom, total)
+        record = _record(seed, knobs, classroom, total) | {
+            "training_macs_per_image": _training_macs(trainee, classroom)
+        }
         budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
         training = Training(trainee, knobs.recipe, budget, classroom.seed, group)
         fitting = Fitting(title, training, files.out, record, classroom.stream.num_samples)
@@ -164,11 +168,13 @@ def _check_previous(path: Path, record: Mapping[str, Any], classroom: Classroom)
 def _aided(
     network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom, weights: Mapping[str, Tensor] | None
 ) -> tuple[Student, nn.Module]:
-    plan = knobs.plan
+    plan, dataset = knobs.plan, classroom.dataset
     kept = _kept(network, knobs, classroom)
     student = _student_of(network, knobs, classroom, plan.number, len(classroom.known_class_ids))
     if weights is not None:
         grow(student_weights(weights), student)
+    if plan.teskd is not None:
+        return student, TeskdNetwork(network, dataset.image_size, dataset.channels, classroom.seed)
     ends = attention_ends(network, student) if plan.algorithm.kind == "at" else []
     if not kept and not ends:
         return student, student
@@ -216,6 +222,13 @@ def _kept_weights(plan: StagePlan, student: Student, trainee: nn.Module) -> dict
     """What the stage's file holds: earlier references go on to the next stage, after the last they are dropped."""
     is_last = plan.number == plan.num_stages
     return trainee.weights() if isinstance(trainee, Aided) and not is_last else student.weights()
+
+
+def _training_macs(trainee: nn.Module, classroom: Classroom) -> int:
+    """Multiply-accumulates of one image's way through everything that is trained or asked online."""
+    sizes = classroom.dataset.channels, classroom.dataset.image_size
+    before = 0 if classroom.predecessor is None else count_macs(classroom.predecessor, *sizes)
+    return count_training_macs(trainee, *sizes) + before
 
 
 def _certified(store: SoftLabelStore, temperature: float) -> float | None:

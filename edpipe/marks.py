@@ -41,6 +41,8 @@ class Batch:
     teachings: list[Teaching]
     progress: float = 0.0
     """Which part of the stage lies behind, 0 to 1."""
+    num_together: int | None = None
+    """Samples of the whole iteration, of which these are the part of one process; None: these."""
 
 
 def restricted(batch: Batch, columns: Int64[Tensor, " known"], num_outputs: int) -> tuple[Tensor, Batch]:
