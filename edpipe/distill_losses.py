@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edpipe.losses import check_temperature, kd_loss, precise
 
 _STD_FLOOR = 1e-7  # that of the authors' code (Sun et al. 2024)
+_ROUNDING = 64  # machine epsilons: logits of some tens are rounded by so much, and their probabilities with them
 _LEAST_SPREAD = 1e-30  # probabilities that differ by less have gradients beyond float32
 
 
@@ -193,7 +194,7 @@ def _units(probs: Float[Tensor, "row entry"]) -> tuple[Float[Tensor, "row entry"
     """Rows less their mean, of length 1, and whether a row varies by more than rounding; if not, it is 0."""
     low, high = probs.detach().amin(dim=1, keepdim=True), probs.detach().amax(dim=1, keepdim=True)
     spread = high - low
-    varies = spread > (4 * torch.finfo(probs.dtype).eps * high).clamp_min(_LEAST_SPREAD)
+    varies = spread > (_ROUNDING * torch.finfo(probs.dtype).eps * high).clamp_min(_LEAST_SPREAD)
     # Correlation knows no shift and no scale, so no gradient is due to either; squares of rare classes would be 0.
     shares = (probs - low) / torch.where(varies, spread, 1)
     centred = shares - shares.mean(dim=1, keepdim=True)
