@@ -234,7 +234,7 @@ def test_without_a_teacher_there_are_dashes_and_a_remark(project, capsys):
         assert row["size"] == with_teacher[0][name]["size"]
     assert {row["minutes"] for row in views.values()} == {"–"}
     assert text.splitlines()[-1].endswith(
-        "each student; errors, minutes and maps are known once a teacher is there: `snakemake` makes it"
+        "each student; errors, minutes, maps and hints are known once a teacher is there: `snakemake` makes it"
     )
 
 

@@ -260,9 +260,9 @@ def test_attention_maps_that_are_not_the_teachers_are_named(world, teacher, stor
     with create_soft_labels(path, labels.header, "forged") as writer:
         for block in writer.missing:
             rows = slice(block.view * num + block.start, block.view * num + block.stop)
-            maps = [parts[f"attention/{level}"][rows].astype(np.float32) for level in (1, 2, 3)]
-            maps[1] = np.roll(maps[1], 1, axis=2)
-            writer.write(block, exact[rows], *maps)
+            maps = {name: parts[name][rows].astype(np.float32) for name in labels.header.beside}
+            maps["attention/2"] = np.roll(maps["attention/2"], 1, axis=2)
+            writer.write(block, exact[rows], maps)
     check_named(
         world, teacher, refused(VerificationError, lambda: verify(world, teacher, (path,), ViewUse(per_file=9)))
     )

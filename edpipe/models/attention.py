@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
-from edpipe.models.split import count_feature_stages, split
+from edpipe.models.taps import ends_of_stages, tapped
 from edpipe.models.zoo import model_name
 
 _REMEDY = "set storage.attention: false, or use another model"
@@ -28,33 +27,11 @@ def attention_taps(network: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         NetworkError: the network is no chain of its modules, or has fewer than two such stages.
     """
-    ends = _stage_ends(network)
-    maps = [torch.empty(0) for _ in ends]
-
-    def tap(level: int):  # noqa: ANN202
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            maps[level] = attention_map(output)
-
-        return hook
-
-    handles = [end.register_forward_hook(tap(level)) for level, end in enumerate(ends)]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _stage_ends(network: nn.Module) -> list[nn.Module]:
-    """The last module of each feature stage."""
-    try:
-        num_stages = count_feature_stages(network)
-    except NetworkError as error:
-        reason = str(error).partition("; teach it")[0]
-        raise NetworkError(f"{reason}; without stages it has no attention maps: {_REMEDY}") from error
-    if num_stages < 2:
+    ends = ends_of_stages(network, "attention maps", _REMEDY)
+    if len(ends) < 2:
         raise NetworkError(
-            f"model {model_name(network)!r}: has {num_stages} feature stages (sample, channel, height, width), "
+            f"model {model_name(network)!r}: has {len(ends)} feature stages (sample, channel, height, width), "
             f"attention maps need at least 2; {_REMEDY}"
         )
-    return [block.units[-1].module for block in split(network, num_stages)[0]]
+    with tapped(ends, attention_map) as maps:
+        yield maps
