@@ -373,7 +373,7 @@ def test_dumps_of_two_files_of_one_teacher_may_run_at_once(tmp_path):
     with create_soft_labels(paths[0], first, "code") as writer:
         dump(paths[1], second)
         for block in writer.missing:
-            store(writer, block, draw(first), [], first.views)
+            store(writer, block, draw(first), {}, first.views)
     assert [open_soft_labels(path).views for path in paths] == [first.views, second.views]
     assert resume_folders(paths[0]) == []
 
@@ -409,7 +409,7 @@ def test_a_logit_that_is_not_finite_is_refused_by_sample_and_view(path, precisio
     def write_it():
         with create_soft_labels(path, header, "code") as writer:
             for block in writer.missing:
-                store(writer, block, logits, [])
+                store(writer, block, logits, {})
 
     assert refused(TeacherError, write_it) == (
         "old/primary: gives a logit that is not finite for sample 12, view 1; train or fetch the teacher again"
@@ -426,7 +426,7 @@ def test_a_logit_that_does_not_fit_is_refused(path, precision):
     def write_it():
         with create_soft_labels(path, header, "code") as writer:
             for block in writer.missing:
-                store(writer, block, logits, [])
+                store(writer, block, logits, {})
 
     text = refused(TeacherError, write_it)
     assert re.fullmatch(r"old/primary: .*1e\+06.*; use precision: float32", text)
