@@ -64,8 +64,7 @@ def hint_difference(
     """How far the hints of each row are apart: the length of their difference as a share of the longer one's."""
     apart, *lengths = (np.linalg.norm(x.reshape(len(x), -1), axis=1) for x in (now - stored, now, stored))
     longer = np.maximum(*lengths)
-    # Features that are all 0 have no direction to be off in.
-    return np.divide(apart, longer, out=np.zeros_like(apart), where=longer > 0)
+    return np.divide(apart, longer, out=np.zeros_like(apart), where=longer != 0)  # of two that are all 0: 0
 
 
 def compare_rows(

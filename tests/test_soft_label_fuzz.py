@@ -27,6 +27,7 @@ def whole_file(folder, precision):
     header = make_header(
         precision,
         with_maps=True,
+        with_hint=True,
         sample_ids=ids,
         sample_keys=ids.astype(np.uint64) ** 5,
         labels=np.resize(CLASSES, SAMPLES),

@@ -244,21 +244,6 @@ def test_an_interrupted_dump_goes_on_and_ends_with_the_same_bytes(tmp_path, num_
     assert write(path, header).read_bytes() == expected
 
 
-def test_a_finished_block_whose_hint_was_damaged_is_made_again(tmp_path):
-    header = hinted()
-    path = path_of(tmp_path)
-    interrupted(path, header, 7)
-    [partial] = (path.parents[1] / ".resume").glob("*/partial.h5")
-    start, _ = lay_out(header, None).large["hint"]
-    data = bytearray(partial.read_bytes())
-    data[start + (1 * 7 + 4) * header.columns()["hint"].row_bytes] ^= 1  # row 4 of view 1: block 1 of that view
-    partial.write_bytes(data)
-    with suppress(KeyboardInterrupt), create_soft_labels(path, header, "code") as writer:
-        assert (writer.num_kept, writer.num_damaged) == (6, 1)
-        assert [(block.view, block.index) for block in writer.missing] == [(1, 1), (2, 1), (2, 2)]
-        raise KeyboardInterrupt
-
-
 def test_a_dump_of_another_hint_takes_over_nothing(tmp_path):
     path = path_of(tmp_path)
     interrupted(path, hinted(), 7)

@@ -38,6 +38,8 @@ def independent_read(path):
     with h5py.File(path) as file:
         attrs, digests, count = dict(file.attrs), file["block_digest"][:], len(file["class_id"])
         large = {name: file[name][:] for name in LARGE if name in file}
+        if "hint" in json.loads(attrs["storage"]):
+            large["hint"] = file["hint"][:]
         maps = {f"attention/{level}": values[:] for level, values in file.get("attention", {}).items()}
     columns, rows = large | maps, int(attrs["block_rows"])
     for view, block in np.ndindex(digests.shape):
@@ -60,9 +62,9 @@ def independent_read(path):
     return np.where(times > 0, storage["temperature"] * np.log(np.maximum(times, 1) / storage["draws"]), logits), attrs
 
 
-@pytest.mark.parametrize("with_maps", [False, True])
-def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps):
-    header = make_header(precision, with_maps=with_maps)
+@pytest.mark.parametrize(("with_maps", "with_hint"), [(False, False), (True, False), (False, True), (True, True)])
+def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps, with_hint):
+    header = make_header(precision, with_maps=with_maps, with_hint=with_hint)
     path = write(path_of(tmp_path), header)
     found, attributes = independent_read(path)
     labels = open_soft_labels(path)
@@ -80,7 +82,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "soft_label_format.md").read_text(e
 
 
 def test_the_page_names_every_attribute_and_column(tmp_path, precision):
-    header = make_header(precision, with_maps=True)
+    header = make_header(precision, with_maps=True, with_hint=True)
     with h5py.File(write(path_of(tmp_path), header)) as file:
         names = [*file.attrs, *(name for name in file if name != "attention")]
         texts = [value for value in file.attrs.values() if isinstance(value, bytes)]

@@ -240,9 +240,9 @@ def row_offset(header, column, view, row):
     return start + (view * len(IDS) + row) * header.columns()[column].row_bytes
 
 
-@pytest.mark.parametrize("column", ["logits", "scale", "attention/2"])
+@pytest.mark.parametrize("column", ["logits", "scale", "attention/2", "hint"])
 def test_a_finished_block_that_was_damaged_meanwhile_is_made_again(tmp_path, column):
-    header = make_header("uint8", with_maps=True)
+    header = make_header("uint8", with_maps=True, with_hint=True)
     expected = write(path_of(tmp_path / "a"), header).read_bytes()
     path = path_of(tmp_path)
     interrupt(path, header, 7)
