@@ -8,8 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from pydantic import create_model
 from soft_label_examples import PROVENANCE, STORAGE, make_header, path_of, read_all, small_blocks, write
 
+from edpipe.errors import AlteredHeaderError
+from edpipe.params.base import Knobs
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.philox import philox4x32
 from edpipe.storage.soft_label_file import open_soft_labels
@@ -76,6 +79,17 @@ def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps, 
     assert attributes["format_version"] == 2
     assert attributes["view_spec"].decode() == PROVENANCE.view_spec
     assert (attributes["first_view"], attributes["num_views"]) == (0, 3)
+
+
+def test_an_edpipe_that_knows_of_no_hints_refuses_a_file_of_them(tmp_path, monkeypatch):
+    path = write(path_of(tmp_path), make_header(with_hint=True))
+    known = {name: kind for name, kind in StorageKnobs.model_fields.items() if name != "hint"}
+    older = create_model("Older", __base__=Knobs, **{name: (kind.annotation, kind) for name, kind in known.items()})
+    monkeypatch.setattr("edpipe.storage.soft_label_file.StorageKnobs", older)
+    with pytest.raises(AlteredHeaderError) as caught:
+        open_soft_labels(path)
+    assert "hint Extra inputs are not permitted" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 PAGE = (Path(__file__).parents[1] / "docs" / "soft_label_format.md").read_text(encoding="utf-8")
