@@ -14,7 +14,8 @@ NOISE_MISFIT = (NOISE_KL / 2) ** 0.5
 """Sampled rows: how far a draw may lie outside its class's part of the cumulated softmax for the same reason; it is the
 total variation that so much KL allows (Pinsker's inequality)."""
 NOISE_MAP = 0.05
-"""Attention maps of length 1: how far a number may be off for the same reason."""
+"""How far for the same reason a number of an attention map of length 1 may be off, and a whole hint as a share of its
+length."""
 CONFIDENCE = 0.99
 
 
@@ -28,7 +29,7 @@ class Fidelity:
     num_argmax_flips: int
     """Rows in which teacher and stored row name different classes; ties and quantisation cause a few."""
     max_difference: float
-    """Largest difference of two logits, or of two numbers of an attention map."""
+    """Largest difference of two logits, of two numbers of an attention map, or of two hints in shares of a length."""
     mean_kl: float
     """KL(teacher ‖ stored) at temperature 4, nats; of sampled rows the mean share of draws that differ."""
     max_kl: float
@@ -50,11 +51,27 @@ class Fidelity:
         )
 
 
+def map_difference(
+    now: Float32[np.ndarray, "row height width"], stored: Float32[np.ndarray, "row height width"]
+) -> Float32[np.ndarray, " row"]:
+    """How far the attention maps of each row are apart: their largest difference."""
+    return np.abs(now - stored).max(axis=(1, 2))
+
+
+def hint_difference(
+    now: Float32[np.ndarray, "row channel height width"], stored: Float32[np.ndarray, "row channel height width"]
+) -> Float32[np.ndarray, " row"]:
+    """How far the hints of each row are apart: the length of their difference as a share of the longer one's."""
+    apart, *lengths = (np.linalg.norm(x.reshape(len(x), -1), axis=1) for x in (now - stored, now, stored))
+    longer = np.maximum(*lengths)
+    return np.divide(apart, longer, out=np.zeros_like(apart), where=longer != 0)  # of two that are all 0: 0
+
+
 def compare_rows(
     exact: Float32[np.ndarray, "row class"],
     stored: Float32[np.ndarray, "row class"],
     stored_kl: float,
-    map_difference: Float32[np.ndarray, " row"],
+    beside: Float32[np.ndarray, " row"],
 ) -> tuple[Fidelity, Bool[np.ndarray, " row"]]:
     """Rows of logits against the teacher's own; and which of them are bad.
 
@@ -62,13 +79,14 @@ def compare_rows(
         exact: what the teacher says now.
         stored: what the file says.
         stored_kl: what storing cost the worst of all rows, measured at temperature 4, nats.
-        map_difference: largest difference of a row's attention maps; 0 where there are none.
+        beside: largest difference of what a row has beside its logits, of `map_difference` and `hint_difference`; 0
+            where there is nothing.
     """
     kl = row_kl(exact, stored, CERTIFIED_TEMPERATURE)
     # Near 0 the root of KL is a distance: what storing and what noise have moved a row add up.
-    is_bad = ~(np.sqrt(kl) <= np.sqrt(stored_kl) + np.sqrt(NOISE_KL)) | ~(map_difference <= NOISE_MAP)
+    is_bad = ~(np.sqrt(kl) <= np.sqrt(stored_kl) + np.sqrt(NOISE_KL)) | ~(beside <= NOISE_MAP)
     flips = int((exact.argmax(axis=1) != stored.argmax(axis=1)).sum())
-    difference = float(max(np.abs(exact - stored).max(), map_difference.max()))
+    difference = float(max(np.abs(exact - stored).max(), beside.max()))
     return Fidelity(len(kl), int(is_bad.sum()), flips, difference, float(kl.mean()), float(kl.max())), is_bad
 
 
@@ -77,7 +95,7 @@ def compare_draws(
     exact: Parts,
     stored: Parts,
     misfit: Float64[np.ndarray, " row"],
-    map_difference: Float32[np.ndarray, " row"],
+    beside: Float32[np.ndarray, " row"],
 ) -> tuple[Fidelity, Bool[np.ndarray, " row"]]:
     """Sampled rows against the same draws from the teacher's softmax now; and which of them are bad.
 
@@ -87,11 +105,12 @@ def compare_draws(
         stored: what the file says.
         misfit: of the stored rows, from `Sampled.misfit`. Draws that differ tell less: where many classes are likely,
             noise moves many draws to the next.
-        map_difference: largest difference of a row's attention maps; 0 where there are none.
+        beside: largest difference of what a row has beside its logits, of `map_difference` and `hint_difference`; 0
+            where there is nothing.
     """
     now, then = (np.exp(precision.decode(parts) / precision.temperature) for parts in (exact, stored))
     share = np.abs(now - then).sum(axis=1) / 2
-    is_bad = ~(misfit <= NOISE_MISFIT) | ~(map_difference <= NOISE_MAP)
+    is_bad = ~(misfit <= NOISE_MISFIT) | ~(beside <= NOISE_MAP)
     flips = int((now.argmax(axis=1) != then.argmax(axis=1)).sum())
-    difference = float(max(np.abs(now - then).max(), map_difference.max()))
+    difference = float(max(np.abs(now - then).max(), beside.max()))
     return Fidelity(len(share), int(is_bad.sum()), flips, difference, float(share.mean()), float(share.max())), is_bad

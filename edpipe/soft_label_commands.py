@@ -21,8 +21,8 @@ from edpipe.params.soft_labels import SoftLabelKnobs
 from edpipe.schedule import num_images
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
-from edpipe.storage.soft_label_format import attention_columns
-from edpipe.storage_costs import PrecisionCost, ViewCost, candidates, measure, store_bytes, view_cost
+from edpipe.storage.soft_label_format import beside_columns
+from edpipe.storage_costs import PLAIN, PrecisionCost, ViewCost, candidates, measure, store_bytes, view_cost
 from edpipe.views import count_views
 
 VIEW_COUNTS = (1, 8, 32)
@@ -87,8 +87,8 @@ class _Trial:
 
     logits: np.ndarray
     sample_ids: np.ndarray
-    map_bytes: int
-    """Of a row's attention maps, where they are to be stored."""
+    beside_bytes: int
+    """Of a row's attention maps and hint, where they are to be stored."""
     rows_per_s: float
 
 
@@ -123,18 +123,18 @@ def _print(params: Params, experiment: str, plans: tuple[StagePlan, ...], uses: 
         raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
     images = _images_with_teacher(params, experiment, plans, dataset)
     current = count_views(knobs.student_views)
-    map_bytes = trial.map_bytes if trial else 0
-    sizes = [store_bytes(cost.storage, counts, current, map_bytes) for cost in costs]
+    beside_bytes = trial.beside_bytes if trial else 0
+    sizes = [store_bytes(cost.storage, counts, current, beside_bytes) for cost in costs]
     # An exhaustive space has no more views than it has.
     views = sorted({current, *(n for n in VIEW_COUNTS if n < current or not knobs.space.exhaustive)})
     console = Console()
-    console.print(_precision_table(costs, chosen, sizes, map_bytes, temperature))
-    view_costs = [view_cost(n, chosen.storage, counts, images, map_bytes) for n in views]
+    console.print(_precision_table(costs, chosen, sizes, beside_bytes, temperature))
+    view_costs = [view_cost(n, chosen.storage, counts, images, beside_bytes) for n in views]
     console.print(_view_table(view_costs, current, trial))
     console.print(
         f"{experiment}: {len(uses)} teacher{'s' if len(uses) > 1 else ''}, {sum(n for n, _ in counts):,} images in all,"
         f" {images:,} seen with a teacher by each student"
-        + ("" if trial else "; errors, minutes and maps are known once a teacher is there: `snakemake` makes it")
+        + ("" if trial else "; errors, minutes, maps and hints are known once a teacher is there: `snakemake` makes it")
     )
 
 
@@ -181,14 +181,15 @@ def ask_teacher(params: Params, dataset_name: str, use: TeacherUse, num_rows: in
     pool = dataset.sample_ids("train", teacher.class_ids)
     ids = pool[np.linspace(0, len(pool) - 1, min(num_rows, len(pool))).astype(np.int64)]
     views = np.arange(len(ids), dtype=np.int64) % spec.num_views
-    has_maps = params.soft_labels[dataset_name].storage.attention
-    with interview(teacher, ViewBatches(dataset, spec, prepare_device(), (pool,)), has_maps) as asked:
+    storage, batches = params.soft_labels[dataset_name].storage, ViewBatches(dataset, spec, prepare_device(), (pool,))
+    with interview(teacher, batches, storage.attention, storage.hint) as asked:
         asked.ask(ids[:8], views[:8])  # the first call prepares kernels
         started_s = time.perf_counter()
-        logits, maps = asked.ask(ids, views)
+        logits, beside = asked.ask(ids, views)
         elapsed_s = time.perf_counter() - started_s
-    map_bytes = sum(column.row_bytes for column in attention_columns([one.shape[1:] for one in maps]).values())
-    return _Trial(logits, ids, map_bytes, len(ids) / elapsed_s)
+    columns = beside_columns({name: values.shape[1:] for name, values in beside.items()})
+    beside_bytes = sum(column.row_bytes for column in columns.values())
+    return _Trial(logits, ids, beside_bytes, len(ids) / elapsed_s)
 
 
 def _precision_costs(
@@ -198,7 +199,7 @@ def _precision_costs(
     costs = list(candidates(num_classes, knobs.storage))
     if trial:
         costs = [_measured(cost, trial, temperature) for cost in costs]
-    plain = knobs.storage.model_copy(update={"max_kl": None, "attention": False})
+    plain = knobs.storage.model_copy(update=PLAIN)
     return next(cost for cost in costs if cost.storage == plain), costs
 
 
@@ -210,7 +211,7 @@ def _measured(cost: PrecisionCost, trial: _Trial, temperature: float) -> Precisi
 
 
 def _precision_table(
-    costs: list[PrecisionCost], chosen: PrecisionCost, sizes: list[int], map_bytes: int, temperature: float
+    costs: list[PrecisionCost], chosen: PrecisionCost, sizes: list[int], beside_bytes: int, temperature: float
 ) -> Table:
     table = Table(
         "precision",
@@ -227,7 +228,7 @@ def _precision_table(
     for cost, size in zip(costs, sizes, strict=True):
         mark = " ←" if cost is chosen else ""
         errors = ("–" if value is None else f"{value:.2g}" for value in (cost.mean_kl, cost.max_kl, cost.bound))
-        table.add_row(cost.name + mark, str(cost.row_bytes + map_bytes), _size(size), *errors)
+        table.add_row(cost.name + mark, str(cost.row_bytes + beside_bytes), _size(size), *errors)
     return table
 
 

@@ -11,6 +11,8 @@ from edpipe.params.soft_labels import StorageKnobs
 from edpipe.precisions import index_dtype, make_precision, row_bytes, row_kl
 from edpipe.shapes import SampleIds
 
+PLAIN = {"max_kl": None, "attention": False, "hint": None}
+"""Knobs that change no byte of the logits, as they are where precisions are compared."""
 _LOGIT_BYTES = _REMAINDER_BYTES = 2
 _MOST_TOP_K = 65_535
 
@@ -35,7 +37,7 @@ def candidates(num_classes: int, chosen: StorageKnobs) -> tuple[PrecisionCost, .
     same_bytes = (num_classes + 4 - _REMAINDER_BYTES) // (_LOGIT_BYTES + index_dtype(num_classes).itemsize)
     if 0 < same_bytes < min(num_classes, _MOST_TOP_K + 1):
         dense.append(_knobs(precision="top_k", top_k=same_bytes))
-    plain = chosen.model_copy(update={"max_kl": None, "attention": False})
+    plain = chosen.model_copy(update=PLAIN)
     if plain not in dense:
         dense.append(plain)
     return tuple(PrecisionCost(_name(knobs), knobs, row_bytes(make_precision(knobs, num_classes))) for knobs in dense)
@@ -64,10 +66,11 @@ def measure(
     return PrecisionCost(cost.name, cost.storage, cost.row_bytes, float(kl.mean()), float(kl.max()), float(bound.max()))
 
 
-def store_bytes(storage: StorageKnobs, counts: Sequence[tuple[int, int]], num_views: int, map_bytes: int = 0) -> int:
-    """Bytes of all rows; `counts` are samples and classes of each teacher, `map_bytes` a row's attention maps."""
+def store_bytes(storage: StorageKnobs, counts: Sequence[tuple[int, int]], num_views: int, beside_bytes: int = 0) -> int:
+    """Bytes of all rows; `counts` are samples and classes of each teacher, `beside_bytes` are a row's beside logits."""
     return sum(
-        num_views * samples * (row_bytes(make_precision(storage, classes)) + map_bytes) for samples, classes in counts
+        num_views * samples * (row_bytes(make_precision(storage, classes)) + beside_bytes)
+        for samples, classes in counts
     )
 
 
@@ -88,7 +91,7 @@ def view_cost(
     storage: StorageKnobs,
     counts: Sequence[tuple[int, int]],
     images_per_student: int,
-    map_bytes: int = 0,
+    beside_bytes: int = 0,
 ) -> ViewCost:
     """For so many views of all teachers' samples; `images_per_student` are those that a student sees with a teacher.
 
@@ -96,5 +99,5 @@ def view_cost(
     3
     """
     forwards = num_views * sum(samples for samples, _ in counts)
-    num_bytes = store_bytes(storage, counts, num_views, map_bytes)
+    num_bytes = store_bytes(storage, counts, num_views, beside_bytes)
     return ViewCost(num_views, forwards, num_bytes, -(-forwards // images_per_student))

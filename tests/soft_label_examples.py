@@ -8,7 +8,7 @@ import numpy as np
 import edpipe.storage.soft_label_checks as checks
 import edpipe.storage.soft_label_format as format_
 import edpipe.storage.soft_label_writer as writer_
-from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.soft_labels import HintKnobs, StorageKnobs
 from edpipe.storage.soft_label_format import Header, Provenance, Seal, block_digest, count_agreement, lay_out
 from edpipe.storage.soft_label_writer import create_soft_labels
 from edpipe.views import ViewRange
@@ -31,6 +31,9 @@ STORAGE = {
     "sampled": StorageKnobs(precision="sampled", draws=6, temperature=TEMPERATURE, max_kl=None),
 }
 MAP_SIZES = ((4, 4), (2, 3))
+MAPS = {"attention/1": MAP_SIZES[0], "attention/2": MAP_SIZES[1]}
+HINT = HintKnobs(level=2, side=4)
+HINT_SHAPE = (3, 4, 2)
 VIEW_SPEC = (
     '{"augment":{"flip":true,"jitter":null,"kind":"pad_crop","padding":4,"rand_augment":null},"exhaustive":false,'
     '"image_size":32,"mixing":null,"seed":7,"view_rule":1}'
@@ -60,17 +63,17 @@ def small_blocks(rows=BLOCK):
             module.BLOCK_ROWS = value
 
 
-def make_header(precision="uint8", views=VIEWS, with_maps=False, **changes):
+def make_header(precision="uint8", views=VIEWS, with_maps=False, with_hint=False, **changes):
     storage = STORAGE[precision]
     header = Header(
         provenance=PROVENANCE,
-        storage=storage.model_copy(update={"attention": with_maps}),
+        storage=storage.model_copy(update={"attention": with_maps, "hint": HINT if with_hint else None}),
         views=views,
         sample_ids=IDS,
         sample_keys=KEYS[IDS],
         labels=LABELS,
         class_ids=CLASSES,
-        attention_sizes=MAP_SIZES if with_maps else (),
+        beside=(MAPS if with_maps else {}) | ({"hint": HINT_SHAPE} if with_hint else {}),
     )
     return replace(header, **changes)
 
@@ -86,37 +89,37 @@ def draw(header, seed=0, scale=3.0):
     return np.stack(by_view)
 
 
-def draw_maps(header):
-    """For each level (view, sample, height, width) numbers that float16 holds exactly."""
+def draw_beside(header):
+    """For each column beside the logits (view, sample, …) numbers that float16 holds exactly."""
     shape = (header.views.num_views, len(header.sample_ids))
     rng = np.random.default_rng(header.views.first)
-    return [(rng.integers(0, 256, (*shape, *size)) / 256).astype(np.float32) for size in header.attention_sizes]
+    sizes = {name: (*shape, *size) for name, size in header.beside.items()}
+    return {name: (rng.integers(0, 256, size) / 256).astype(np.float32) for name, size in sizes.items()}
 
 
 def path_of(folder, views=VIEWS, subset="primary"):
     return folder / subset / f"views_{views}.h5"
 
 
-def write(path, header, logits=None, maps=None, code="code"):
+def write(path, header, logits=None, beside=None, code="code"):
     """The file as a dump makes it."""
     logits = draw(header) if logits is None else logits
-    maps = draw_maps(header) if maps is None else maps
+    beside = draw_beside(header) if beside is None else beside
     with create_soft_labels(path, header, code) as writer:
         for block in writer.missing:
             rows = (block.view - header.views.first, slice(block.start, block.stop))
-            writer.write(block, logits[rows], *(values[rows] for values in maps))
+            writer.write(block, logits[rows], {name: values[rows] for name, values in beside.items()})
     return path
 
 
-def parts_of(header, logits=None, maps=None):
+def parts_of(header, logits=None, beside=None):
     """The large columns: (view, sample, …)."""
     logits = draw(header) if logits is None else logits
-    maps = draw_maps(header) if maps is None else maps
+    beside = draw_beside(header) if beside is None else beside
     views = range(header.views.first, header.views.stop)
     rows = [header.precision.encode(x, header.sample_ids, view) for view, x in zip(views, logits, strict=True)]
     parts = {name: np.stack([row[name] for row in rows]) for name in header.precision.columns()}
-    names = [name for name in header.columns() if name not in parts]
-    return parts | {name: values.astype(np.float16) for name, values in zip(names, maps, strict=True)}
+    return parts | {name: values.astype(np.float16) for name, values in beside.items()}
 
 
 def seal_of(header, parts):

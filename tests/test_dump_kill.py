@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from small_world import NINE, make_world
 
-from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.soft_labels import HintKnobs, StorageKnobs
 from edpipe.storage.journal import Journal
 from edpipe.storage.records import read_record, record_path
 from edpipe.storage.soft_label_file import open_soft_labels
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 KILLS = 20
 BLOCK_ROWS = 8
 NUM_VIEWS = 9
-STORAGE = StorageKnobs(precision="uint8", attention=True)
+STORAGE = StorageKnobs(precision="uint8", attention=True, hint=HintKnobs(level=2, side=2))
 PROGRAM = Path(__file__).with_name("killable_dump.py")
 
 
@@ -82,7 +82,7 @@ class Dumps:
     def asked(self):
         """(view, first sample) of each block that the latest child has asked the teacher about."""
         rows = [line.split() for line in self.log.read_text(encoding="utf-8").splitlines() if line[:3] != "act"]
-        # A single row of view 0 comes first: it tells the size of attention maps.
+        # A single row of view 0 comes first: it tells the size of attention maps and hint.
         assert all(int(num) == 1 for _, _, num in rows[:1])
         return [(int(view), int(sample)) for view, sample, _ in rows[1:]]
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from strategies import logits
 
-from edpipe.fidelity import NOISE_KL, NOISE_MAP, NOISE_MISFIT, Fidelity, compare_draws, compare_rows
+from edpipe.fidelity import (
+    NOISE_KL,
+    NOISE_MAP,
+    NOISE_MISFIT,
+    Fidelity,
+    compare_draws,
+    compare_rows,
+    hint_difference,
+    map_difference,
+)
 from edpipe.precisions import Affine, Sampled, log_softmax, row_kl
 
 ROWS = 40
@@ -64,6 +73,38 @@ def test_the_line_says_it_all():
         "1000 rows: 0 bad (at most 0.46% of all at 99 % confidence), largest difference 0.5, "
         "KL at temperature 4 mean 1e-05, largest 0.0002 nats, 2 argmax flips"
     )
+
+
+# What lies beside the logits
+
+
+def hints(seed, rows=3):
+    return np.random.default_rng(seed).normal(0, 2, (rows, 4, 3, 2)).astype(np.float32)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 99), st.floats(1e-3, 1e3), st.floats(0, 0.5))
+def test_hints_are_apart_by_the_share_of_the_longer_one_however_loud_they_are(seed, loudness, share):
+    now = hints(seed) * np.float32(loudness)
+    assert hint_difference(now, now).tolist() == [0, 0, 0]
+    assert hint_difference(now, now * np.float32(1 - share)) == pytest.approx(share, rel=1e-3, abs=1e-6)
+    assert hint_difference(now * np.float32(1 - share), now) == pytest.approx(share, rel=1e-3, abs=1e-6)
+
+
+def test_silent_hints_are_the_same_and_numbers_that_are_none_are_not():
+    silent, loud = np.zeros((4, 2, 3, 3), np.float32), np.zeros((4, 2, 3, 3), np.float32)
+    loud[1], loud[2, 0, 0, 0], loud[3, 1, 2, 2] = 1, np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        found = hint_difference(silent, loud)
+    assert found[:2].tolist() == [0, 1]
+    assert np.isnan(found[2:]).all()
+
+
+def test_maps_are_apart_by_their_largest_difference():
+    now = np.zeros((2, 3, 4), np.float32)
+    stored = now.copy()
+    stored[1, 2, 3], stored[1, 0, 0] = 0.25, -0.5
+    assert map_difference(now, stored).tolist() == [0, 0.5]
 
 
 # Rows of logits

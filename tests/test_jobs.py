@@ -253,6 +253,7 @@ TAUGHT_STAGES = STAGES | {"run_stage digits_kd 0 only"}
         ("soft_labels.digits.storage.max_kl", 1.0, DUMPS),
         ("soft_labels.digits.storage.max_kl", None, DUMPS),
         ("soft_labels.digits.storage.attention", True, DUMPS),
+        ("soft_labels.digits.storage.hint", {"level": 2, "side": 4}, DUMPS),
         # What a view is, is seen by all; how many there are, only by those who need a stored teacher.
         ("soft_labels.digits.space.augment.flip", True, TEACHERS | DUMPS | ALL_STAGES),
         ("soft_labels.digits.space.seed", 3, DUMPS | ALL_STAGES),

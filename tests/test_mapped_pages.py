@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from soft_label_examples import IDS, draw_maps, make_header, path_of, read_all, small_blocks, write
+from soft_label_examples import IDS, draw_beside, make_header, path_of, read_all, small_blocks, write
 
 from edpipe.storage import mapped_pages, soft_label_checks
 from edpipe.storage.soft_label_checks import map_file
@@ -72,12 +72,14 @@ def test_threads_read_while_others_let_go(labels):
 
 
 @pytest.mark.usefixtures("nothing_stays")
-def test_attention_maps_are_let_go_too(tmp_path):
-    header = make_header("uint8", with_maps=True)
+def test_what_lies_beside_the_logits_is_let_go_too(tmp_path):
+    header = make_header("uint8", with_maps=True, with_hint=True)
     with small_blocks():
         labels = open_soft_labels(write(path_of(tmp_path), header))
     found = labels.attention(1, IDS, np.zeros_like(IDS))
-    assert np.array_equal(found, draw_maps(header)[0][0].astype(np.float32))
+    assert np.array_equal(found, draw_beside(header)["attention/1"][0].astype(np.float32))
+    found = labels.hint(IDS, np.zeros_like(IDS))
+    assert np.array_equal(found, draw_beside(header)["hint"][0].astype(np.float32))
     assert resident_kb(labels.path) == 0
 
 

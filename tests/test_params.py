@@ -275,6 +275,23 @@ TEACHER = "teachers.digits_teacher"
         (f"{PHOTOS}.views.number", "all", f"{PHOTOS}.views.number: got 'all'; input should be a whole number"),
         (f"{SOFT}.views.per_file", None, f"{SOFT}.views.per_file: got None; input should be a whole number"),
         (f"{SOFT}.storage.max_kl", "none", f"{SOFT}.storage.max_kl: got 'none'; input should be a number"),
+        (f"{SOFT}.storage.hint", 2, f"{SOFT}.storage.hint: got 2; input should be a mapping"),
+        (f"{SOFT}.storage.hint", {"side": 4}, f"{SOFT}.storage.hint.level: missing"),
+        (
+            f"{SOFT}.storage.hint",
+            {"level": 0},
+            f"{SOFT}.storage.hint.level: got 0; input should be greater than or equal to 1",
+        ),
+        (
+            f"{SOFT}.storage.hint",
+            {"level": 2, "side": 0},
+            f"{SOFT}.storage.hint.side: got 0; input should be greater than or equal to 1",
+        ),
+        (
+            f"{SOFT}.storage.hint",
+            {"level": 2, "sides": 4},
+            f"{SOFT}.storage.hint.sides: unknown key; did you mean 'side'?",
+        ),
         (f"{SOFT}.storage.attention", "yes", f"{SOFT}.storage.attention: got 'yes'; input should be true or false"),
         # ranges
         (
@@ -579,6 +596,8 @@ def test_mixed_views_need_teachers_that_know_what_is_mixed():
         {},
         {"max_kl": None},
         {"precision": "uint4", "attention": True},
+        {"precision": "uint8", "hint": {"level": 2, "side": 4}},
+        {"precision": "float16", "attention": True, "hint": {"level": 1}},
         {"precision": "top_k", "top_k": 10},
         {"precision": "sampled", "draws": 50, "temperature": 4, "max_kl": None},
     ],

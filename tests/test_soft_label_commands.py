@@ -175,6 +175,21 @@ def test_sizes_and_forwards_are_those_of_the_real_files(project, capsys, experim
     assert views["2"]["teacher forwards"] == str(sum(record["teacher_forwards"] for record in records))
 
 
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("hint", [None, {"level": 2, "side": 3}])
+def test_what_lies_beside_the_logits_is_priced_as_the_real_files_have_it(project, capsys, attention, hint):
+    storage = {"precision": "uint8", "attention": attention} | ({"hint": hint} if hint else {})
+    write_params(storage)
+    dump("kd")
+    precisions, views, marked = tables(said(capsys, "plan", "soft-labels", "kd"))
+    files = stores_of("kd")[0].files
+    num_bytes = sum(part.nbytes for labels in files for part in labels.parts.values())
+    beside = attention * 2 * (8 * 8 + 4 * 4 + 2 * 2) + bool(hint) * 2 * 32 * 3 * 3
+    assert marked == ["uint8", "2"]
+    assert precisions["uint8"]["bytes/row"] == str(10 + 4 + beside)
+    assert precisions["uint8"]["size"] == views["2"]["size"] == shown(num_bytes)
+
+
 @pytest.mark.parametrize("name", STORAGES)
 def test_every_precision_is_named_once_and_has_its_errors(project, capsys, name):
     write_params(STORAGES[name])
@@ -234,7 +249,7 @@ def test_without_a_teacher_there_are_dashes_and_a_remark(project, capsys):
         assert row["size"] == with_teacher[0][name]["size"]
     assert {row["minutes"] for row in views.values()} == {"–"}
     assert text.splitlines()[-1].endswith(
-        "each student; errors, minutes and maps are known once a teacher is there: `snakemake` makes it"
+        "each student; errors, minutes, maps and hints are known once a teacher is there: `snakemake` makes it"
     )
 
 

@@ -22,7 +22,7 @@ from soft_label_examples import (
     STORAGE,
     craft,
     draw,
-    draw_maps,
+    draw_beside,
     make_header,
     parts_of,
     path_of,
@@ -102,6 +102,7 @@ def test_files_of_any_shape_come_back(tmp_path_factory, data, name):
     views = ViewRange(data.draw(st.integers(0, 90_000)), 0)
     views = ViewRange(views.first, views.first + data.draw(st.integers(1, 3)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    sizes = data.draw(st.sampled_from([(), ((1, 1),), ((3, 5), (2, 2), (1, 7))]))
     header = Header(
         provenance=PROVENANCE,
         storage=STORAGE[name],
@@ -110,12 +111,12 @@ def test_files_of_any_shape_come_back(tmp_path_factory, data, name):
         sample_keys=rng.integers(0, 2**63, num_samples).astype(np.uint64),
         labels=rng.integers(0, num_classes, num_samples).astype(np.int32),
         class_ids=np.arange(num_classes, dtype=np.int32),
-        attention_sizes=data.draw(st.sampled_from([(), ((1, 1),), ((3, 5), (2, 2), (1, 7))])),
+        beside={f"attention/{level}": size for level, size in enumerate(sizes, start=1)},
     )
     logits = draw(header)
     labels = open_soft_labels(write(path_of(tmp_path_factory.mktemp("any"), views), header, logits))
     assert np.array_equal(read_all(labels), rows_of(header, logits))
-    for level, values in enumerate(draw_maps(header), start=1):
+    for level, values in enumerate(draw_beside(header).values(), start=1):
         for view in range(views.first, views.stop):
             found = labels.attention(level, header.sample_ids, np.full(num_samples, view))
             assert np.array_equal(found, values[view - views.first])
@@ -149,7 +150,7 @@ def test_gathered_rows_are_the_callers_own(tmp_path, precision):
 def test_attention_maps_are_found_by_level_sample_and_view(tmp_path, precision):
     header = make_header(precision, with_maps=True)
     labels = open_soft_labels(write(path_of(tmp_path), header))
-    for level, (size, values) in enumerate(zip(MAP_SIZES, draw_maps(header), strict=True), start=1):
+    for level, (size, values) in enumerate(zip(MAP_SIZES, draw_beside(header).values(), strict=True), start=1):
         found = labels.attention(level, np.array([18, 3]), np.array([0, 2]))
         assert found.dtype == np.float32
         assert found.shape == (2, *size)
@@ -237,10 +238,10 @@ def test_equal_logits_give_equal_bytes(tmp_path, precision):
 
 def test_files_that_differ_in_anything_have_other_digests(tmp_path):
     header = make_header("float32", with_maps=True)
-    logits, maps = draw(header), draw_maps(header)
-    other_logits, other_maps = logits.copy(), [values.copy() for values in maps]
+    logits, beside = draw(header), draw_beside(header)
+    other_logits, other_beside = logits.copy(), {name: values.copy() for name, values in beside.items()}
     other_logits[2, 6, 4] = np.nextafter(other_logits[2, 6, 4], np.float32(np.inf))
-    other_maps[1][2, 6, 1, 2] += 1
+    other_beside["attention/2"][2, 6, 1, 2] += 1
     others = [replace(header, provenance=replace(PROVENANCE, **{f.name: "other"})) for f in fields(PROVENANCE)]
     others += [
         replace(header, views=ViewRange(1, 4)),
@@ -249,8 +250,8 @@ def test_files_that_differ_in_anything_have_other_digests(tmp_path):
         replace(header, class_ids=CLASSES + np.int32(1), labels=LABELS + np.int32(1)),
         replace(header, sample_ids=IDS + 1),
     ]
-    cases = [(header, logits, maps), (header, other_logits, maps), (header, logits, other_maps)]
-    cases += [(other, logits, maps) for other in others]
+    cases = [(header, logits, beside), (header, other_logits, beside), (header, logits, other_beside)]
+    cases += [(other, logits, beside) for other in others]
     paths = [write(path_of(tmp_path / str(number)), *case) for number, case in enumerate(cases)]
     assert len({open_soft_labels(path).digest for path in paths}) == len(cases)
 
@@ -327,10 +328,10 @@ def test_a_forked_child_reads_the_same_rows(tmp_path, precision):
 # --- what cannot be stored -----------------------------------------------------------------------------------------
 
 
-def failure(path, header, logits, maps=None):
+def failure(path, header, logits, beside=None):
     """What is said of a teacher's numbers; no file is made."""
     with pytest.raises(TeacherError) as caught:
-        write(path, header, logits, maps)
+        write(path, header, logits, beside)
     assert not path.exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)

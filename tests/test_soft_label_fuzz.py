@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from soft_label_examples import CLASSES, PROVENANCE, draw_maps, make_header, path_of, read_all, small_blocks, write
+from soft_label_examples import CLASSES, PROVENANCE, draw_beside, make_header, path_of, read_all, small_blocks, write
 
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.storage.soft_label_file import open_soft_labels
@@ -27,11 +27,12 @@ def whole_file(folder, precision):
     header = make_header(
         precision,
         with_maps=True,
+        with_hint=True,
         sample_ids=ids,
         sample_keys=ids.astype(np.uint64) ** 5,
         labels=np.resize(CLASSES, SAMPLES),
     )
-    return write(path_of(folder, header.views), header, maps=draw_maps(header))
+    return write(path_of(folder, header.views), header, beside=draw_beside(header))
 
 
 class Mutator:

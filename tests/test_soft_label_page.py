@@ -8,8 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from pydantic import create_model
 from soft_label_examples import PROVENANCE, STORAGE, make_header, path_of, read_all, small_blocks, write
 
+from edpipe.errors import AlteredHeaderError
+from edpipe.params.base import Knobs
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.philox import philox4x32
 from edpipe.storage.soft_label_file import open_soft_labels
@@ -38,6 +41,8 @@ def independent_read(path):
     with h5py.File(path) as file:
         attrs, digests, count = dict(file.attrs), file["block_digest"][:], len(file["class_id"])
         large = {name: file[name][:] for name in LARGE if name in file}
+        if "hint" in json.loads(attrs["storage"]):
+            large["hint"] = file["hint"][:]
         maps = {f"attention/{level}": values[:] for level, values in file.get("attention", {}).items()}
     columns, rows = large | maps, int(attrs["block_rows"])
     for view, block in np.ndindex(digests.shape):
@@ -60,9 +65,9 @@ def independent_read(path):
     return np.where(times > 0, storage["temperature"] * np.log(np.maximum(times, 1) / storage["draws"]), logits), attrs
 
 
-@pytest.mark.parametrize("with_maps", [False, True])
-def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps):
-    header = make_header(precision, with_maps=with_maps)
+@pytest.mark.parametrize(("with_maps", "with_hint"), [(False, False), (True, False), (False, True), (True, True)])
+def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps, with_hint):
+    header = make_header(precision, with_maps=with_maps, with_hint=with_hint)
     path = write(path_of(tmp_path), header)
     found, attributes = independent_read(path)
     labels = open_soft_labels(path)
@@ -76,11 +81,22 @@ def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps):
     assert (attributes["first_view"], attributes["num_views"]) == (0, 3)
 
 
+def test_an_edpipe_that_knows_of_no_hints_refuses_a_file_of_them(tmp_path, monkeypatch):
+    path = write(path_of(tmp_path), make_header(with_hint=True))
+    known = {name: kind for name, kind in StorageKnobs.model_fields.items() if name != "hint"}
+    older = create_model("Older", __base__=Knobs, **{name: (kind.annotation, kind) for name, kind in known.items()})
+    monkeypatch.setattr("edpipe.storage.soft_label_file.StorageKnobs", older)
+    with pytest.raises(AlteredHeaderError) as caught:
+        open_soft_labels(path)
+    assert "hint Extra inputs are not permitted" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 PAGE = (Path(__file__).parents[1] / "docs" / "soft_label_format.md").read_text(encoding="utf-8")
 
 
 def test_the_page_names_every_attribute_and_column(tmp_path, precision):
-    header = make_header(precision, with_maps=True)
+    header = make_header(precision, with_maps=True, with_hint=True)
     with h5py.File(write(path_of(tmp_path), header)) as file:
         names = [*file.attrs, *(name for name in file if name != "attention")]
         texts = [value for value in file.attrs.values() if isinstance(value, bytes)]

@@ -123,7 +123,7 @@ def bit_flip_in(column: str, place: tuple[int, ...], precision: str = "uint8") -
     """In the last byte of one number of a column."""
 
     def spoil(folder: Path) -> Attempt:
-        path = write(path_of(folder), make_header(precision, with_maps=True))
+        path = write(path_of(folder), make_header(precision, with_maps=True, with_hint=True))
         with h5py.File(path) as file:
             stored = file[column]
             offset = stored.id.get_offset() + stored.dtype.itemsize * (np.ravel_multi_index(place, stored.shape) + 1)
@@ -507,12 +507,17 @@ CASES = [
         "maps that are not there", asked_for(lambda labels: labels.attention(1, ids(3), ids(0))), MissingRowsError,
         "{path}: holds no attention/1; dump it with storage.attention: true", False,
     ),
+    Case(
+        "hints that are not there", asked_for(lambda labels: labels.hint(ids(3), ids(0))), MissingRowsError,
+        "{path}: holds no hint; dump it with storage.hint (level, side)", False,
+    ),
 ]  # fmt: skip
 
 VARIANTS = [
     Case("bit flip in a scale", bit_flip_in("scale", (1, 3)), AlteredRowsError, ROWS),
     Case("bit flip in a zero", bit_flip_in("zero", (1, 5)), AlteredRowsError, ROWS),
     Case("bit flip in an attention map", bit_flip_in("attention/2", (1, 3, 1, 2)), AlteredRowsError, ROWS),
+    Case("bit flip in a hint", bit_flip_in("hint", (1, 3, 2, 3, 1)), AlteredRowsError, ROWS),
     Case("bit flip in an index", bit_flip_in("index", (1, 3, 1), "top_k"), AlteredRowsError, ROWS),
     Case("bit flip in a remainder", bit_flip_in("remainder", (1, 3), "top_k"), AlteredRowsError, ROWS),
     Case("bit flip in a draw", bit_flip_in("index", (1, 4, 5), "sampled"), AlteredRowsError, ROWS),

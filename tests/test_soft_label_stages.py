@@ -1,6 +1,7 @@
 """Dump, verification and a stage, one after the other, on every kind of views and storage; what a stage refuses."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from edpipe.errors import (
     EdpipeError,
     IncompleteStoreError,
     MissingFileError,
+    NetworkError,
     OtherTeacherError,
     OtherTemperatureError,
     OtherViewsError,
@@ -28,10 +30,12 @@ from edpipe.errors import (
 from edpipe.forward import forward
 from edpipe.marks import mark
 from edpipe.models.attention import attention_map
+from edpipe.models.taps import pooled
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import (
     ColourJitter,
+    HintKnobs,
     Mixing,
     PadCrop,
     RandAugment,
@@ -46,9 +50,10 @@ from edpipe.steps import run_stage as stage_step
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.dataset_file import open_dataset
 from edpipe.storage.records import read_record, record_path, write_record
+from edpipe.storage.soft_label_format import HintShape
 from edpipe.storage.soft_label_store import open_store
 from edpipe.storage.soft_label_writer import SoftLabelWriter
-from edpipe.storage.weights import read_weights
+from edpipe.storage.weights import read_weights, write_weights
 from edpipe.views import ViewSpec
 
 pytestmark = pytest.mark.slow
@@ -107,6 +112,7 @@ STORAGES = {
     "uint4": StorageKnobs(precision="uint4", max_kl=None),
     "top_k": StorageKnobs(precision="top_k", top_k=3, max_kl=None),
     "maps": StorageKnobs(precision="uint8", attention=True),
+    "hint": StorageKnobs(precision="uint8", hint=HintKnobs(level=2, side=3)),
 }
 
 
@@ -177,6 +183,58 @@ def test_stored_attention_maps_are_those_of_the_teachers_stages(world, teacher):
     assert labels.header.attention_sizes == ((8, 8), (4, 4), (2, 2))
 
 
+@pytest.mark.parametrize(("level", "side", "shape"), [(1, 3, (16, 3, 3)), (2, 2, (32, 2, 2)), (3, 4, (64, 2, 2))])
+def test_stored_hints_are_the_pooled_features_of_the_teachers_stage(world, teacher, level, side, shape):
+    [path] = world.dump(teacher, storage=StorageKnobs(precision="uint4", max_kl=None, hint=hint(level, side)))
+    store = open_store((path,))
+    assert store.hint_shape == HintShape(level, side, *shape)
+    weights, record = read_weights(teacher.weights_path)
+    network = build_network("resnet8", 10, 1, 0).to(memory_format=torch.channels_last).eval()
+    network.load_state_dict(weights)
+    outputs = []
+    getattr(network, f"layer{level}").register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    batches = ViewBatches(open_dataset(world.dataset), ViewSpec(SHIFTS, 9, True, 0, 8), CPU)
+    for view in (0, 5):
+        views = np.full(len(store.sample_ids), view)
+        images = batches.views(store.sample_ids, views)
+        with torch.inference_mode():
+            network(normalise(images, tuple(record["mean"]), tuple(record["std"])))
+        expected = pooled(outputs.pop(), side).numpy().astype(np.float16).astype(np.float32)
+        assert np.array_equal(store.hint(store.sample_ids, views), expected)
+
+
+def hint(level, side):
+    return HintKnobs(level=level, side=side)
+
+
+def test_a_hint_of_a_stage_that_the_teacher_does_not_have_is_refused(world, teacher):
+    [path] = world.dump(teacher, storage=StorageKnobs(precision="float16"))
+    before = path.read_bytes()
+    with pytest.raises(NetworkError) as caught:
+        world.dump(teacher, storage=StorageKnobs(hint=hint(4, 2)))
+    assert str(caught.value) == (
+        "model 'resnet8': has 3 feature stages (sample, channel, height, width), storage.hint.level 4 is none of them; "
+        "give 1 to 3, remove storage.hint, or use another model"
+    )
+    assert path.read_bytes() == before
+
+
+def test_a_teacher_whose_features_are_too_large_for_float16_is_refused(world):
+    files = world.teacher(name="loud")
+    weights, record = read_weights(files.weights_path)
+    bias = max(name for name in weights if name.startswith("layer2.") and name.endswith(".bias"))
+    weights[bias] += 1e6
+    write_weights(files.weights_path, weights, {k: v for k, v in record.items() if k != "weights_digest"})
+    with pytest.raises(TeacherError) as caught:
+        world.dump(files, storage=StorageKnobs(precision="float32", max_kl=None, hint=hint(2, 2)))
+    said = str(caught.value)
+    assert re.fullmatch(
+        r"loud/all: gives hint up to \S+ for sample \d+, view 0; float16 holds finite numbers up to 65,504; "
+        "train the teacher again, or remove storage.hint",
+        said,
+    ), said
+
+
 # Every kind of views
 
 
@@ -202,7 +260,13 @@ def test_coloured_images_are_dumped_verified_and_taught(tmp_path, encoding, augm
     knobs = {"stored_side": 20} if encoding == "jpeg" else {}
     world = make_world(tmp_path, "folder", per_class=10, encoding=encoding, **knobs)
     space = ViewSpace(augment=augment, mixing=Mixing(cutmix=1.0, probability=0.5))
-    taught(world, world.teacher(), space, FOUR, StorageKnobs(precision="uint8", attention=True))
+    taught(
+        world,
+        world.teacher(),
+        space,
+        FOUR,
+        StorageKnobs(precision="uint8", attention=True, hint=HintKnobs(level=3, side=2)),
+    )
 
 
 def test_more_views_leave_full_files_as_they_are(world, teacher):

@@ -18,7 +18,7 @@ from soft_label_examples import (
     STORAGE,
     VIEWS,
     draw,
-    draw_maps,
+    draw_beside,
     make_header,
     path_of,
     read_all,
@@ -49,14 +49,14 @@ class StopError(Exception):
     """What interrupts a dump."""
 
 
-def store(writer, block, logits, maps, views=VIEWS):
+def store(writer, block, logits, beside, views=VIEWS):
     rows = (block.view - views.first, slice(block.start, block.stop))
-    writer.write(block, logits[rows], *(values[rows] for values in maps))
+    writer.write(block, logits[rows], {name: values[rows] for name, values in beside.items()})
 
 
 def dump(path, header, order=None, stop_after=None, code="code"):
     """Writes the missing blocks in this order; the blocks that were written."""
-    logits, maps = draw(header), draw_maps(header)
+    logits, beside = draw(header), draw_beside(header)
     with create_soft_labels(path, header, code) as writer:
         blocks = writer.missing
         if order is not None:
@@ -64,7 +64,7 @@ def dump(path, header, order=None, stop_after=None, code="code"):
         for number, block in enumerate(blocks):
             if number == stop_after:
                 raise StopError
-            store(writer, block, logits, maps, header.views)
+            store(writer, block, logits, beside, header.views)
     return [(block.view, block.index) for block in blocks]
 
 
@@ -129,10 +129,10 @@ def test_views_of_a_file_need_not_begin_at_0(tmp_path):
 
 def test_a_block_may_be_written_again(tmp_path, header):
     expected = write(path_of(tmp_path / "a"), header).read_bytes()
-    path, logits, maps = path_of(tmp_path), draw(header), draw_maps(header)
+    path, logits, beside = path_of(tmp_path), draw(header), draw_beside(header)
     with create_soft_labels(path, header, "code") as writer:
         for block in [*writer.missing, *writer.missing[::-1]]:
-            store(writer, block, logits, maps)
+            store(writer, block, logits, beside)
     assert path.read_bytes() == expected
 
 
@@ -182,7 +182,7 @@ def test_an_error_inside_the_block_is_the_one_that_is_seen_and_keeps_what_is_fin
 
     def write_it():
         with create_soft_labels(path, header, "code") as writer:
-            store(writer, writer.missing[0], draw(header), [])
+            store(writer, writer.missing[0], draw(header), {})
             raise error("stopped")
 
     with pytest.raises(error, match="stopped"):
@@ -240,9 +240,9 @@ def row_offset(header, column, view, row):
     return start + (view * len(IDS) + row) * header.columns()[column].row_bytes
 
 
-@pytest.mark.parametrize("column", ["logits", "scale", "attention/2"])
+@pytest.mark.parametrize("column", ["logits", "scale", "attention/2", "hint"])
 def test_a_finished_block_that_was_damaged_meanwhile_is_made_again(tmp_path, column):
-    header = make_header("uint8", with_maps=True)
+    header = make_header("uint8", with_maps=True, with_hint=True)
     expected = write(path_of(tmp_path / "a"), header).read_bytes()
     path = path_of(tmp_path)
     interrupt(path, header, 7)
@@ -357,13 +357,13 @@ def test_two_writers_at_once_are_refused(path):
     header = make_header()
     with create_soft_labels(path, header, "code") as writer:
         for block in writer.missing[:4]:
-            store(writer, block, draw(header), [])
+            store(writer, block, draw(header), {})
         text = refused(BusyError, lambda: dump(path, header))
         assert text == f"{resume_folders(path)[0]}: another process is writing these soft labels; wait for it"
         # Nor is its work swept away by a dump of something else.
         interrupt(path, replace(header, class_ids=header.class_ids + 1, labels=header.labels + 1), 1)
         for block in writer.missing:
-            store(writer, block, draw(header), [])
+            store(writer, block, draw(header), {})
     assert np.array_equal(read_all(open_soft_labels(path)).argmax(axis=2), draw(header).argmax(axis=2))
 
 
@@ -373,7 +373,7 @@ def test_dumps_of_two_files_of_one_teacher_may_run_at_once(tmp_path):
     with create_soft_labels(paths[0], first, "code") as writer:
         dump(paths[1], second)
         for block in writer.missing:
-            store(writer, block, draw(first), [], first.views)
+            store(writer, block, draw(first), {}, first.views)
     assert [open_soft_labels(path).views for path in paths] == [first.views, second.views]
     assert resume_folders(paths[0]) == []
 
@@ -409,7 +409,7 @@ def test_a_logit_that_is_not_finite_is_refused_by_sample_and_view(path, precisio
     def write_it():
         with create_soft_labels(path, header, "code") as writer:
             for block in writer.missing:
-                store(writer, block, logits, [])
+                store(writer, block, logits, {})
 
     assert refused(TeacherError, write_it) == (
         "old/primary: gives a logit that is not finite for sample 12, view 1; train or fetch the teacher again"
@@ -426,7 +426,7 @@ def test_a_logit_that_does_not_fit_is_refused(path, precision):
     def write_it():
         with create_soft_labels(path, header, "code") as writer:
             for block in writer.missing:
-                store(writer, block, logits, [])
+                store(writer, block, logits, {})
 
     text = refused(TeacherError, write_it)
     assert re.fullmatch(r"old/primary: .*1e\+06.*; use precision: float32", text)
@@ -458,14 +458,14 @@ def test_a_full_disk_is_one_line_at_the_start(path, num_bytes):
 def test_a_disk_that_fills_up_meanwhile_is_one_line_and_keeps_what_is_finished(tmp_path):
     header = make_header("float32", with_maps=True)
     expected = write(path_of(tmp_path / "a"), header).read_bytes()
-    path, logits, maps = path_of(tmp_path), draw(header), draw_maps(header)
+    path, logits, beside = path_of(tmp_path), draw(header), draw_beside(header)
 
     def write_it():
         with create_soft_labels(path, header, "code") as writer:
             for block in writer.missing[:4]:
-                store(writer, block, logits, maps)
+                store(writer, block, logits, beside)
             with largest_file(row_offset(header, "logits", 1, 4)):
-                store(writer, writer.missing[0], logits, maps)
+                store(writer, writer.missing[0], logits, beside)
 
     text = refused(OverwriteError, write_it)
     assert text.startswith(f"{path}: cannot be written: File too large; finished blocks stay in ")
@@ -501,7 +501,7 @@ def test_a_record_is_made_of_the_whole_file_before_it_gets_its_name(path):
 
     with create_soft_labels(path, header, "code", describe) as writer:
         for block in writer.missing:
-            store(writer, block, draw(header), [])
+            store(writer, block, draw(header), {})
     assert seen == [open_soft_labels(path).digest]
     assert read_record(path.with_suffix(".json")) == {"digest": seen[0]}
     assert resume_folders(path) == []
@@ -516,7 +516,7 @@ def test_a_failure_while_the_record_is_made_costs_no_block(path):
     def write_it():
         with create_soft_labels(path, header, "code", fail) as writer:
             for block in writer.missing:
-                store(writer, block, draw(header), [])
+                store(writer, block, draw(header), {})
 
     with pytest.raises(StopError):
         write_it()
@@ -537,7 +537,7 @@ def test_an_end_after_the_file_got_its_name_costs_no_block(tmp_path, monkeypatch
     def write_it():
         with create_soft_labels(path, header, "code", lambda _: {"a": 1}) as writer:
             for block in writer.missing:
-                store(writer, block, draw(header), [])
+                store(writer, block, draw(header), {})
 
     monkeypatch.setattr(f"edpipe.storage.soft_label_writer.{name}", stop)
     with pytest.raises(StopError):

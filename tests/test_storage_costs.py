@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 
-from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.soft_labels import HintKnobs, StorageKnobs
 from edpipe.precisions import make_precision, row_bytes
 from edpipe.storage_costs import candidates, measure, store_bytes, view_cost
 
@@ -68,7 +68,7 @@ def test_a_stores_bytes_are_those_of_all_views_and_all_teachers():
 
 
 def test_whether_maps_are_stored_and_what_error_is_allowed_changes_no_byte_of_logits():
-    with_maps = StorageKnobs(precision="uint8", attention=True, max_kl=1.0)
+    with_maps = StorageKnobs(precision="uint8", attention=True, hint=HintKnobs(level=2), max_kl=1.0)
     assert store_bytes(with_maps, [(600, 5)], 8) == store_bytes(plain("uint8"), [(600, 5)], 8)
 
 
@@ -101,11 +101,14 @@ def test_top_k_keeps_as_many_as_fit_and_can_be_stored(num_classes):
 
 @given(
     st.integers(2, 2000),
-    st.sampled_from([plain(name) for name in DENSE] + [CHOSEN, StorageKnobs(attention=True), sampled(9), top_k(1)]),
+    st.sampled_from(
+        [plain(name) for name in DENSE]
+        + [CHOSEN, StorageKnobs(attention=True, hint=HintKnobs(level=1)), sampled(9), top_k(1)]
+    ),
 )
 def test_what_is_chosen_is_compared_exactly_once(num_classes, chosen):
     costs = candidates(num_classes, chosen)
-    wanted = chosen.model_copy(update={"max_kl": None, "attention": False})
+    wanted = chosen.model_copy(update={"max_kl": None, "attention": False, "hint": None})
     assert [cost.storage for cost in costs].count(wanted) == 1
     assert len({cost.name for cost in costs}) == len(costs)
     assert [cost.name for cost in costs[:4]] == list(DENSE)
@@ -162,9 +165,10 @@ def test_sampled_rows_have_no_errors():
     assert (cost.mean_kl, cost.max_kl, cost.bound) == (None, None, None)
 
 
-def test_attention_and_budget_of_the_chosen_precision_change_nothing():
+def test_attention_hint_and_budget_of_the_chosen_precision_change_nothing():
     loud, quiet = (
-        candidates(11, StorageKnobs(precision="uint8", attention=a, max_kl=k)) for a, k in ((True, 1e-9), (False, None))
+        candidates(11, StorageKnobs(precision="uint8", attention=a, hint=h, max_kl=k))
+        for a, h, k in ((True, HintKnobs(level=3), 1e-9), (False, None, None))
     )
     assert loud == quiet
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from small_world import CPU, EXACT, NINE, SHIFTS, every_row, make_world
 
 from edpipe.batches import ViewBatches
 from edpipe.errors import (
+    AlteredRowsError,
     IncompleteStoreError,
     MismatchError,
     OtherTeacherError,
@@ -21,7 +23,16 @@ from edpipe.errors import (
 )
 from edpipe.fidelity import NOISE_KL
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import Mixing, PadCrop, ResizedCrop, StorageKnobs, StudentViews, ViewSpace, ViewUse
+from edpipe.params.soft_labels import (
+    HintKnobs,
+    Mixing,
+    PadCrop,
+    ResizedCrop,
+    StorageKnobs,
+    StudentViews,
+    ViewSpace,
+    ViewUse,
+)
 from edpipe.precisions import row_kl
 from edpipe.steps import asking
 from edpipe.steps import verify_soft_labels as step
@@ -44,6 +55,7 @@ PRECISIONS = {
     "top_k": StorageKnobs(precision="top_k", top_k=6, max_kl=None),
     "sampled": StorageKnobs(precision="sampled", draws=20, temperature=4.0, max_kl=None),
     "maps": StorageKnobs(precision="uint8", attention=True),
+    "hint": StorageKnobs(precision="uint8", attention=True, hint=HintKnobs(level=2, side=3)),
 }
 SPACES = {
     "exhaustive": (NINE, ViewUse(per_file=4)),
@@ -221,7 +233,7 @@ def test_rows_of_a_differently_drawn_teacher_are_named(world, teacher):
     assert "at most 100.00% of all" in text
 
 
-@pytest.mark.parametrize("precision", sorted(PRECISIONS.keys() - {"maps"}))
+@pytest.mark.parametrize("precision", sorted(PRECISIONS.keys() - {"maps", "hint"}))
 def test_rows_of_another_teacher_stored_in_any_precision_are_bad(world, teacher, precision):
     storage = PRECISIONS[precision]
     other = open_soft_labels(world.dump(world.teacher(seed=1, name="other"))[0])
@@ -248,9 +260,21 @@ def test_a_single_wrong_row_is_named_if_it_is_looked_at(world, teacher):
     assert " 1 bad (" in text
 
 
+def rolled(values):
+    return np.roll(values, 1, axis=2)
+
+
+def of_the_sample_before(values):
+    return np.roll(values, 1, axis=0)
+
+
 @pytest.mark.parametrize("storage", ["uint8", "sampled"])
-def test_attention_maps_that_are_not_the_teachers_are_named(world, teacher, storage):
-    storage = PRECISIONS[storage].model_copy(update={"attention": True})
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("attention/2", rolled), ("hint", rolled), ("hint", of_the_sample_before), ("hint", lambda values: values * 1.1)],
+)
+def test_what_lies_beside_the_logits_and_is_not_the_teachers_is_named(world, teacher, storage, name, change):
+    storage = PRECISIONS[storage].model_copy(update={"attention": True, "hint": HintKnobs(level=2, side=3)})
     [path] = world.dump(teacher, storage=storage)
     labels = open_soft_labels(path)
     parts = {name: labels.flat(name).copy() for name in labels.header.columns()}
@@ -260,12 +284,40 @@ def test_attention_maps_that_are_not_the_teachers_are_named(world, teacher, stor
     with create_soft_labels(path, labels.header, "forged") as writer:
         for block in writer.missing:
             rows = slice(block.view * num + block.start, block.view * num + block.stop)
-            maps = [parts[f"attention/{level}"][rows].astype(np.float32) for level in (1, 2, 3)]
-            maps[1] = np.roll(maps[1], 1, axis=2)
-            writer.write(block, exact[rows], *maps)
+            beside = {column: parts[column][rows].astype(np.float32) for column in labels.header.beside}
+            writer.write(block, exact[rows], beside | {name: change(beside[name])})
     check_named(
         world, teacher, refused(VerificationError, lambda: verify(world, teacher, (path,), ViewUse(per_file=9)))
     )
+
+
+@pytest.mark.parametrize("shape", [(32, 3, 2), (31, 3, 3)])
+def test_hints_of_another_shape_than_the_teachers_are_refused(world, teacher, shape):
+    [path] = world.dump(teacher, storage=PRECISIONS["hint"])
+    labels = open_soft_labels(path)
+    exact = load_and_ask(world, teacher, *every_row(labels))[0]
+    header = replace(labels.header, storage=StorageKnobs(hint=HintKnobs(level=2, side=3)), beside={"hint": shape})
+    num = len(labels.sample_ids)
+    with create_soft_labels(path, header, "forged") as writer:
+        for block in writer.missing:
+            rows = exact[block.view * num + block.start : block.view * num + block.stop]
+            writer.write(block, rows, {"hint": np.zeros((len(rows), *shape), np.float32)})
+    text = refused(VerificationError, lambda: verify(world, teacher, (path,), ViewUse(per_file=9)))
+    assert text == (
+        f"{path}: holds rows of {{'hint': {shape}}} beside the logits, the teacher gives {{'hint': (32, 3, 3)}}; "
+        f"dump it again with `snakemake --force {path}`"
+    )
+
+
+def test_a_flipped_byte_of_a_hint_is_noticed(world, teacher):
+    [path] = world.dump(teacher, storage=PRECISIONS["hint"])
+    with h5py.File(path) as file:
+        place = file["hint"].id.get_offset() + 1234
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    text = refused(AlteredRowsError, lambda: verify(world, teacher, (path,), ViewUse(per_file=9)))
+    assert text.startswith(f"{path}: view 0, rows from 0: altered since written; ")
 
 
 def load_and_ask(world, files, ids, views, attention=False, space=NINE, device=CPU):

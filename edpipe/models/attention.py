@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.models.split import split_into_stages
+from edpipe.models.taps import tapped
 
 _REMEDY = "set storage.attention: false, or use another model"
 
@@ -26,24 +26,7 @@ def attention_taps(network: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         NetworkError: the network is no chain of its modules, or has fewer than two such stages.
     """
-    ends = _stage_ends(network)
-    maps = [torch.empty(0) for _ in ends]
-
-    def tap(level: int):  # noqa: ANN202
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            maps[level] = attention_map(output)
-
-        return hook
-
-    handles = [end.register_forward_hook(tap(level)) for level, end in enumerate(ends)]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _stage_ends(network: nn.Module) -> list[nn.Module]:
-    """The last module of each feature stage."""
     blocks, _ = split_into_stages(network, "attention maps", _REMEDY)
-    return [block.units[-1].module for block in blocks]
+    ends = [block.units[-1].module for block in blocks]
+    with tapped(ends, attention_map) as maps:
+        yield maps

@@ -90,7 +90,16 @@ def count_feature_stages(network: nn.Module) -> int:
     Raises:
         NetworkError: the network is no chain of its modules.
     """
-    return len(_feature_stages(*_as_chain(network))[0])
+    return len(stage_ends(network))
+
+
+def stage_ends(network: nn.Module) -> list[nn.Module]:
+    """The last module of each feature stage, which gives the stage's features; none where there is no such stage.
+
+    Raises:
+        NetworkError: the network is no chain of its modules.
+    """
+    return [units[-1].module for units in _feature_stages(*_as_chain(network))[0]]
 
 
 def split_into_stages(network: nn.Module, purpose: str, remedy: str) -> tuple[list[Chain], Chain]:

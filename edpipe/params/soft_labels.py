@@ -111,6 +111,15 @@ class ViewUse(Knobs):
     )
 
 
+class HintKnobs(Knobs):
+    """Features of one stage of the teacher, for students that imitate them (FitNet, Romero et al. 2015)."""
+
+    level: Annotated[int, Field(ge=1, le=99)] = Field(description="Which feature stage, from 1.")
+    side: Annotated[int, Field(ge=1, le=128)] = Field(
+        4, description="The map is averaged down to side × side; a smaller one is kept as it is."
+    )
+
+
 class StorageKnobs(Knobs):
     """How a teacher's outputs are stored."""
 
@@ -134,6 +143,9 @@ class StorageKnobs(Knobs):
     )
     attention: bool = Field(
         False, description="Store the attention map of every feature stage beside the logits (float16)."
+    )
+    hint: HintKnobs | None = Field(
+        None, description="Store the features of one stage beside the logits (float16); absent: none."
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What dumping and verifying soft labels have in common: a loaded teacher, and what it says of a view."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from edpipe.batches import ViewBatches
 from edpipe.errors import MismatchError
 from edpipe.forward import forward
 from edpipe.models.attention import attention_taps
+from edpipe.models.taps import hint_taps
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.soft_labels import HintKnobs
 from edpipe.pixels import normalise
 from edpipe.shapes import SampleIds, Views
 from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.partition_file import read_partition
-from edpipe.storage.soft_label_format import Provenance
+from edpipe.storage.soft_label_format import ATTENTION, HINT, Provenance
 from edpipe.storage.weights import read_weights
 from edpipe.views import ViewRange
 
@@ -117,39 +119,51 @@ def _check_inputs(files: TeacherFiles, record: dict[str, Any], present: dict[str
 class Interview:
     """A teacher on its device, asked about views; use through `interview`."""
 
-    def __init__(self, teacher: Teacher, batches: ViewBatches, maps: list[Tensor]) -> None:
-        self._teacher, self._batches, self._maps = teacher, batches, maps
+    def __init__(self, teacher: Teacher, batches: ViewBatches, beside: Callable[[], dict[str, Tensor]]) -> None:
+        self._teacher, self._batches, self._beside = teacher, batches, beside
 
-    def ask(self, sample_ids: SampleIds, views: Views) -> tuple[Float32[np.ndarray, "row class"], list[np.ndarray]]:
-        """Logits of any number of rows, and the attention map of each level if they are tapped.
+    def ask(
+        self, sample_ids: SampleIds, views: Views
+    ) -> tuple[Float32[np.ndarray, "row class"], dict[str, Float32[np.ndarray, "row ..."]]]:
+        """Logits of any number of rows, and what is tapped beside them by the column's name.
 
         Rows go through in batches of `DUMP_BATCH`, in the given order.
         """
         cuts = range(DUMP_BATCH, len(sample_ids), DUMP_BATCH)
         found = [self._ask_batch(*pair) for pair in zip(np.split(sample_ids, cuts), np.split(views, cuts), strict=True)]
-        together = [torch.cat(tensors).cpu().numpy() for tensors in zip(*found, strict=True)]
-        return together[0], together[1:]
+        logits = torch.cat([batch for batch, _ in found]).cpu().numpy()
+        return logits, {name: torch.cat([beside[name] for _, beside in found]).cpu().numpy() for name in found[0][1]}
 
-    def _ask_batch(self, sample_ids: SampleIds, views: Views) -> list[Float[Tensor, "row ..."]]:
+    def _ask_batch(
+        self, sample_ids: SampleIds, views: Views
+    ) -> tuple[Float[Tensor, "row class"], dict[str, Float[Tensor, "row ..."]]]:
         teacher = self._teacher
         images = normalise(self._batches.views(sample_ids, views), teacher.mean, teacher.std)
-        logits = forward(teacher.network, images, teacher.recipe)
-        return [logits, *self._maps]
+        return forward(teacher.network, images, teacher.recipe), self._beside()
 
 
 @contextmanager
-def interview(teacher: Teacher, batches: ViewBatches, attention: bool = False) -> Iterator[Interview]:
+def interview(
+    teacher: Teacher, batches: ViewBatches, attention: bool = False, hint: HintKnobs | None = None
+) -> Iterator[Interview]:
     """The teacher on the batches' device, in evaluation mode.
 
     Raises:
-        NetworkError: attention maps are asked of a network that has no feature stages.
+        NetworkError: attention maps or a hint are asked of a network that has no such feature stages.
     """
-    if not attention:
+    with _tapped(teacher.network, attention, hint) as beside:
         teacher.network.to(batches.device).to(memory_format=torch.channels_last).eval()
         with torch.inference_mode():
-            yield Interview(teacher, batches, [])
-        return
-    with attention_taps(teacher.network) as maps:
-        teacher.network.to(batches.device).to(memory_format=torch.channels_last).eval()
-        with torch.inference_mode():
-            yield Interview(teacher, batches, maps)
+            yield Interview(teacher, batches, beside)
+
+
+@contextmanager
+def _tapped(
+    network: nn.Module, attention: bool, hint: HintKnobs | None
+) -> Iterator[Callable[[], dict[str, Float[Tensor, "row ..."]]]]:
+    """What the latest forward pass gave beside its logits, by the name of the column that stores it."""
+    with ExitStack() as stack:
+        maps = stack.enter_context(attention_taps(network)) if attention else []
+        hints = stack.enter_context(hint_taps(network, hint.level, hint.side)) if hint else []
+        names = [*(f"{ATTENTION}{level}" for level, _ in enumerate(maps, start=1)), *(HINT for _ in hints)]
+        yield lambda: dict(zip(names, [*maps, *hints], strict=True))

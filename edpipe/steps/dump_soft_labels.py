@@ -13,7 +13,7 @@ from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.errors import EdpipeError, ParamsError, TeacherError
 from edpipe.params.soft_labels import StorageKnobs, ViewSpace, every_view
-from edpipe.precisions import CERTIFIED_TEMPERATURE, make_precision
+from edpipe.precisions import CERTIFIED_TEMPERATURE, Parts, make_precision
 from edpipe.progress import Tick, announce, show_progress
 from edpipe.steps.asking import Interview, Teacher, TeacherFiles, interview, load_teacher
 from edpipe.storage.dataset_file import Dataset, open_dataset
@@ -56,7 +56,7 @@ def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, ou
     teacher = load_teacher(files, dataset)
     _check_gate(teacher, knobs.min_top1)
     batches = _batches(dataset, teacher, knobs.space, views)
-    with interview(teacher, batches, knobs.storage.attention) as asked:
+    with interview(teacher, batches, knobs.storage.attention, knobs.storage.hint) as asked:
         header = _header(dataset, teacher, batches, knobs.storage, views, asked)
         code, describe = digest_json(_makers()), partial(_describe, knobs, teacher)
         if _is_whole(out_path, header):
@@ -114,7 +114,7 @@ def _header(
         make_precision(storage, len(teacher.class_ids))
     except ValueError as error:
         raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
-    maps = asked.ask(ids[:1], np.array([views.first]))[1]
+    beside = asked.ask(ids[:1], np.array([views.first]))[1]
     return Header(
         provenance=teacher.provenance(batches, views),
         storage=storage,
@@ -123,7 +123,7 @@ def _header(
         sample_keys=dataset.sample_keys[ids],
         labels=dataset.labels[ids],
         class_ids=np.array(teacher.class_ids, dtype=np.int32),
-        attention_sizes=tuple(values.shape[1:] for values in maps),
+        beside={name: values.shape[1:] for name, values in beside.items()},
     )
 
 
@@ -143,18 +143,18 @@ def fill(asked: Interview, header: Header, writer: SoftLabelWriter) -> None:
         waiting: deque[Future[None]] = deque()
         for block in blocks:
             ids = header.sample_ids[block.start : block.stop]
-            logits, maps = asked.ask(ids, np.full(len(ids), block.view))
+            logits, beside = asked.ask(ids, np.full(len(ids), block.view))
             while len(waiting) >= _WAITING_BLOCKS:
                 waiting.popleft().result()
-            waiting.append(pool.submit(_store, writer, block, logits, maps))
+            waiting.append(pool.submit(_store, writer, block, logits, beside))
             done += len(ids)
             show(Tick(done, f"view {block.view}"))
         for future in waiting:
             future.result()
 
 
-def _store(writer: SoftLabelWriter, block: Block, logits: np.ndarray, maps: list[np.ndarray]) -> None:
-    writer.write(block, logits, *maps)
+def _store(writer: SoftLabelWriter, block: Block, logits: np.ndarray, beside: Parts) -> None:
+    writer.write(block, logits, beside)
 
 
 def _describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:

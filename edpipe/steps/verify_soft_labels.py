@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.errors import OtherViewsError, VerificationError
-from edpipe.fidelity import Fidelity, compare_draws, compare_rows
+from edpipe.fidelity import Fidelity, compare_draws, compare_rows, hint_difference, map_difference
 from edpipe.params.soft_labels import ViewSpace, ViewUse, every_view
-from edpipe.precisions import Sampled
+from edpipe.precisions import Parts, Sampled
 from edpipe.progress import announce
 from edpipe.steps.asking import Interview, Teacher, TeacherFiles, interview, load_teacher
 from edpipe.storage.atomic import remove_file
@@ -20,6 +20,7 @@ from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.records import make_record, write_record
 from edpipe.storage.soft_label_checks import check_provenance, remedy
 from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels
+from edpipe.storage.soft_label_format import HINT
 from edpipe.storage.soft_label_store import open_store
 from edpipe.views import ViewSpec
 
@@ -88,7 +89,7 @@ def hold_against_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher,
     drawn = rng.choice(labels.num_forwards, min(num_rows, labels.num_forwards), replace=False)
     views, positions = np.divmod(np.sort(drawn), len(labels.sample_ids))
     ids, views = labels.sample_ids[positions], views + labels.views.first
-    with interview(teacher, batches, bool(labels.header.attention_sizes)) as asked:
+    with interview(teacher, batches, bool(labels.header.attention_sizes), labels.header.storage.hint) as asked:
         fidelity, is_bad = _compare(labels, asked, ids, views)
     if fidelity.num_bad_rows:
         first = int(np.flatnonzero(is_bad)[0])
@@ -102,11 +103,8 @@ def hold_against_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher,
 def _compare(
     labels: SoftLabels, asked: Interview, ids: Int64[np.ndarray, " row"], views: Int64[np.ndarray, " row"]
 ) -> tuple[Fidelity, np.ndarray]:
-    exact, maps = asked.ask(ids, views)
-    difference = np.zeros(len(ids), dtype=np.float32)
-    for level, values in enumerate(maps, start=1):
-        error = np.abs(values - labels.attention(level, ids, views)).reshape(len(ids), -1)
-        difference = np.maximum(difference, error.max(axis=1))
+    exact, beside = asked.ask(ids, views)
+    difference = _difference_beside(labels, beside, ids, views)
     if not isinstance(labels.precision, Sampled):
         # Not the certified bound, under which all rows may lie whoever said them: of top_k it is several nats.
         stored_kl = labels.seal.statistics["measured_max_kl"]
@@ -117,6 +115,23 @@ def _compare(
         misfit.append(labels.precision.misfit(exact[rows], {"index": stored["index"][rows]}, ids[rows], view))
     now = {"index": np.concatenate(index)}
     return compare_draws(labels.precision, now, stored, np.concatenate(misfit), difference)
+
+
+def _difference_beside(
+    labels: SoftLabels, now: Parts, ids: Int64[np.ndarray, " row"], views: Int64[np.ndarray, " row"]
+) -> Float32[np.ndarray, " row"]:
+    """How far the worst of what each row has beside its logits is from what the teacher gives now."""
+    shapes = {name: values.shape[1:] for name, values in now.items()}
+    if shapes != labels.header.beside:
+        raise VerificationError(
+            f"{labels.path}: holds rows of {labels.header.beside} beside the logits, the teacher gives {shapes}; "
+            f"{remedy(labels.path)}"
+        )
+    difference = np.zeros(len(ids), dtype=np.float32)
+    for name, values in now.items():
+        measure = hint_difference if name == HINT else map_difference
+        difference = np.maximum(difference, measure(values, labels.beside(name, ids, views)))
+    return difference
 
 
 def _by_view(views: Int64[np.ndarray, " row"]) -> Iterator[tuple[int, np.ndarray]]:

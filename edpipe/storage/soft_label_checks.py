@@ -36,6 +36,7 @@ from edpipe.storage.soft_label_format import (
     BLOCK_ROWS,
     FORMAT,
     FORMAT_VERSION,
+    HINT,
     USER_BLOCK_BYTES,
     Extents,
     Header,
@@ -205,6 +206,20 @@ def check_shapes(path: Path, header: Header, seal: Seal) -> None:
         raise AlteredHeaderError(
             f"{path}: samples or classes are not ascending, or a label is no class of it; {remedy(path)}"
         )
+
+
+def check_beside(path: Path, header: Header) -> None:
+    """That a row of each column beside the logits is of the kind that its name says.
+
+    Raises:
+        AlteredHeaderError: it is not.
+    """
+    for name, shape in header.beside.items():
+        side = header.storage.hint.side if name == HINT and header.storage.hint else None
+        is_sound = len(shape) == (3 if name == HINT else 2) and min(shape) > 0
+        if not is_sound or (side is not None and max(shape[1:]) > side):
+            kind = f"(channel, height, width) of side {side} at most" if name == HINT else "(height, width)"
+            raise AlteredHeaderError(f"{path}: '{name}' has rows of shape {shape}, not {kind}; {remedy(path)}")
 
 
 def check_rows(path: Path, header: Header, seal: Seal, parts: Parts, let_go: Callable[[], None]) -> None:

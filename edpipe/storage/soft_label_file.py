@@ -23,6 +23,7 @@ from edpipe.storage.hdf5 import MappedFile, plain_attribute
 from edpipe.storage.mapped_pages import gather_rows, let_go
 from edpipe.storage.records import DIGEST_LENGTH
 from edpipe.storage.soft_label_checks import (
+    check_beside,
     check_content,
     check_head,
     check_provenance,
@@ -33,6 +34,7 @@ from edpipe.storage.soft_label_checks import (
 )
 from edpipe.storage.soft_label_format import (
     ATTENTION,
+    HINT,
     SMALL_COLUMNS,
     STATISTICS,
     USER_BLOCK_BYTES,
@@ -159,9 +161,29 @@ class SoftLabels:
         Raises:
             MissingRowsError: a sample or a view is not in the file, or it has no such maps.
         """
-        name = f"{ATTENTION}{level}"
-        if name not in self.parts:
-            raise MissingRowsError(f"{self.path}: holds no {name}; dump it with storage.attention: true")
+        return self.beside(f"{ATTENTION}{level}", sample_ids, views)
+
+    def hint(
+        self, sample_ids: Int64[np.ndarray, " row"], views: Int64[np.ndarray, " row"]
+    ) -> Float32[np.ndarray, "row channel height width"]:
+        """The teacher's features of the stage that `header.hint_shape` names, on the given view of each sample.
+
+        Raises:
+            MissingRowsError: a sample or a view is not in the file, or it has no hints.
+        """
+        return self.beside(HINT, sample_ids, views)
+
+    def beside(
+        self, name: str, sample_ids: Int64[np.ndarray, " row"], views: Int64[np.ndarray, " row"]
+    ) -> Float32[np.ndarray, "row ..."]:
+        """Rows of a column of `header.beside`.
+
+        Raises:
+            MissingRowsError: a sample or a view is not in the file, or it has no such column.
+        """
+        if name not in self.header.beside:
+            knob = "storage.hint (level, side)" if name == HINT else "storage.attention: true"
+            raise MissingRowsError(f"{self.path}: holds no {name}; dump it with {knob}")
         rows = gather_rows(self._mapped, {name: self.flat(name)}, self.positions(sample_ids, views))
         return rows[name].astype(np.float32)
 
@@ -222,6 +244,7 @@ def read_header(path: Path) -> SoftLabels:
         attributes = {name: plain_attribute(value) for name, value in file.attrs.items()}
         small = {name: file[name][:] for name in SMALL_COLUMNS}
         header = _header(file, attributes, small)
+        check_beside(path, header)
         places = {name: _place(path, file[name], name, header, kind) for name, kind in header.columns().items()}
         seal = Seal(small["block_digest"], small["agreement"], {name: float(attributes[name]) for name in STATISTICS})
     check_shapes(path, header, seal)
@@ -245,17 +268,19 @@ def _opened(path: Path, mapped: mmap.mmap) -> Iterator[Any]:
 
 
 def _header(file: Any, attributes: Mapping[str, Any], small: Mapping[str, np.ndarray]) -> Header:
+    storage = StorageKnobs.model_validate(json.loads(attributes["storage"]) | {"max_kl": None})
     levels = len(file["attention"]) if "attention" in file else 0
+    names = [f"{ATTENTION}{level}" for level in range(1, levels + 1)] + [HINT] * bool(storage.hint)
     first = int(attributes["first_view"])
     return Header(
         provenance=provenance_of(attributes),
-        storage=StorageKnobs.model_validate(json.loads(attributes["storage"]) | {"max_kl": None}),
+        storage=storage,
         views=ViewRange(first, first + int(attributes["num_views"])),
         sample_ids=small["sample_id"],
         sample_keys=small["sample_key"],
         labels=small["label"],
         class_ids=small["class_id"],
-        attention_sizes=tuple(file[f"{ATTENTION}{level}"].shape[2:] for level in range(1, levels + 1)),
+        beside={name: file[name].shape[2:] for name in names},
     )
 
 

@@ -7,8 +7,8 @@ uncompressed, with a digest for each block of rows.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ SMALL_COLUMNS = ("sample_id", "sample_key", "label", "class_id", "block_digest",
 STATISTICS: tuple[str, ...] = ("max_abs_error", "max_error_range", "kl_bound", "measured_mean_kl", "measured_max_kl")
 """Of stored against exact logits; the last three at temperature 4, nats."""
 ATTENTION = "attention/"
+"""Beginning of the names of the columns of attention maps; what follows is the level, from 1."""
+HINT = "hint"
 Extents = tuple[tuple[int, int], ...]
 
 
@@ -49,6 +51,20 @@ class Provenance:
     finished teacher, whose rows are views."""
 
 
+@dataclass(frozen=True)
+class HintShape:
+    """What stored hints are: pooled features of one stage of the teacher."""
+
+    level: int
+    """Of the stage, from 1."""
+    side: int
+    """To which its map was averaged down."""
+    channels: int
+    height: int
+    """`side`, or less where the map was smaller; likewise `width`."""
+    width: int
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """All that is known of a file before the teacher is asked."""
@@ -62,8 +78,9 @@ class Header:
     labels: Int32[np.ndarray, " sample"]
     class_ids: Int32[np.ndarray, " class"]
     """Which class each logit is of, ascending."""
-    attention_sizes: tuple[tuple[int, int], ...] = ()
-    """Height and width of the attention map of each level; none where no maps are stored."""
+    beside: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shape of a row of each column that is stored beside the logits, as float16: attention maps (height, width) by
+    level, then the hint (channel, height, width); none where none is asked for."""
 
     @property
     def precision(self) -> Precision:
@@ -80,18 +97,28 @@ class Header:
         """Labels numbered as the logits."""
         return np.searchsorted(self.class_ids, self.labels)
 
+    @property
+    def attention_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Height and width of the attention map of each level; none where no maps are stored."""
+        return tuple(shape for name, shape in self.beside.items() if name.startswith(ATTENTION))
+
+    @property
+    def hint_shape(self) -> HintShape | None:
+        """What stored hints are; None where none are."""
+        if self.storage.hint is None:
+            return None
+        return HintShape(self.storage.hint.level, self.storage.hint.side, *self.beside[HINT])
+
     def columns(self) -> dict[str, Column]:
-        """The large columns: parts of a row of logits, then maps, in the order in which digests take them."""
-        return self.precision.columns() | attention_columns(self.attention_sizes)
+        """The large columns: parts of a row of logits, then what lies beside them."""
+        return self.precision.columns() | beside_columns(self.beside)
 
     def facts(self) -> str:
         """One text that two dumps share only if they would write the same file."""
         columns = (self.sample_ids, self.sample_keys, self.labels, self.class_ids)
         digests = [digest_bytes(np.ascontiguousarray(column).tobytes()) for column in columns]
-        storage = self.storage.model_dump(mode="json", exclude={"max_kl"})
-        return json.dumps(
-            [asdict(self.provenance), storage, str(self.views), digests, self.attention_sizes], sort_keys=True
-        )
+        storage = stored_knobs(self.storage)
+        return json.dumps([asdict(self.provenance), storage, str(self.views), digests, self.beside], sort_keys=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +130,15 @@ class Seal:
     statistics: dict[str, float]
 
 
-def attention_columns(sizes: Sequence[tuple[int, int]]) -> dict[str, Column]:
-    """Columns of the attention maps, levels counted from 1."""
-    float16 = np.dtype(np.float16)
-    return {f"{ATTENTION}{level}": Column(float16, tuple(size)) for level, size in enumerate(sizes, start=1)}
+def beside_columns(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Column]:
+    """Columns of what is stored beside the logits, by the shape of a row of each."""
+    return {name: Column(np.dtype(np.float16), tuple(shape)) for name, shape in shapes.items()}
+
+
+def stored_knobs(storage: StorageKnobs) -> dict[str, Any]:
+    """What a file says of the knobs it was stored by: not the budget, which changes no byte of it."""
+    # Files without hints stay, byte for byte, those of an edpipe that knows of none.
+    return storage.model_dump(mode="json", exclude={"max_kl"} if storage.hint else {"max_kl", "hint"})
 
 
 def lay_out(header: Header, seal: Seal | None) -> Image:
@@ -132,8 +164,8 @@ def lay_out(header: Header, seal: Seal | None) -> Image:
 def _attributes(header: Header, seal: Seal) -> dict[str, Any]:
     attributes: dict[str, Any] = {"format": fixed_text(FORMAT), "format_version": FORMAT_VERSION}
     attributes |= {name: fixed_text(value) for name, value in asdict(header.provenance).items()}
-    storage = header.storage.model_dump(mode="json", exclude={"max_kl"})
-    attributes |= {"precision": fixed_text(header.storage.precision), "storage": fixed_text(json.dumps(storage))}
+    storage = fixed_text(json.dumps(stored_knobs(header.storage)))
+    attributes |= {"precision": fixed_text(header.storage.precision), "storage": storage}
     attributes |= {"first_view": header.views.first, "num_views": header.views.num_views, "block_rows": BLOCK_ROWS}
     return attributes | {name: np.float64(value) for name, value in seal.statistics.items()}
 

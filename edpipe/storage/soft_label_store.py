@@ -12,7 +12,7 @@ from edpipe.precisions import Precision
 from edpipe.storage.records import read_record
 from edpipe.storage.soft_label_checks import check_provenance
 from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels
-from edpipe.storage.soft_label_format import Provenance
+from edpipe.storage.soft_label_format import HintShape, Provenance
 from edpipe.views import ViewRange
 
 
@@ -46,6 +46,11 @@ class SoftLabelStore:
     def precision(self) -> Precision:
         """How rows are stored."""
         return self.files[0].precision
+
+    @property
+    def hint_shape(self) -> HintShape | None:
+        """What stored hints are; None where none are."""
+        return self.files[0].header.hint_shape
 
     @property
     def digests(self) -> list[str]:
@@ -101,6 +106,16 @@ class SoftLabelStore:
             MissingRowsError: a sample or a view is not in the files, or they have no such maps.
         """
         return self._spread(lambda file, ids, some: file.attention(level, ids, some), sample_ids, views)
+
+    def hint(
+        self, sample_ids: Int64[np.ndarray, " row"], views: Int64[np.ndarray, " row"]
+    ) -> Float32[np.ndarray, "row channel height width"]:
+        """The teacher's features of the stage that `hint_shape` names, on the given view of each sample.
+
+        Raises:
+            MissingRowsError: a sample or a view is not in the files, or they have no hints.
+        """
+        return self._spread(lambda file, ids, some: file.hint(ids, some), sample_ids, views)
 
     def _spread(
         self,
@@ -173,6 +188,7 @@ def _are_kin(one: SoftLabels, other: SoftLabels) -> bool:
     """Whether two files hold views of the same teacher and samples, stored alike; canaries are of each file's views."""
     return (
         one.header.storage == other.header.storage
+        and one.header.beside == other.header.beside
         and replace(one.provenance, pixel_canary="") == replace(other.provenance, pixel_canary="")
         and np.array_equal(one.sample_ids, other.sample_ids)
         and np.array_equal(one.class_ids, other.class_ids)

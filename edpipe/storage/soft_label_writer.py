@@ -26,7 +26,7 @@ from edpipe.storage.hdf5 import Image
 from edpipe.storage.journal import Journal
 from edpipe.storage.records import digest_bytes, record_path, write_record
 from edpipe.storage.soft_label_file import read_header
-from edpipe.storage.soft_label_format import BLOCK_ROWS, Header, Seal, block_digest, count_agreement, lay_out
+from edpipe.storage.soft_label_format import BLOCK_ROWS, HINT, Header, Seal, block_digest, count_agreement, lay_out
 
 RESUME_FOLDER = ".resume"
 PARTIAL = "partial.h5"
@@ -71,10 +71,8 @@ class SoftLabelWriter:
         start = index * BLOCK_ROWS
         return Block(view, index, start, min(start + BLOCK_ROWS, len(self._header.sample_ids)))
 
-    def write(
-        self, block: Block, logits: Float32[np.ndarray, "row class"], *maps: Float32[np.ndarray, "row _ _"]
-    ) -> None:
-        """Stores one whole block: its logits, and its attention maps level by level.
+    def write(self, block: Block, logits: Float32[np.ndarray, "row class"], beside: Parts | None = None) -> None:
+        """Stores one whole block: its logits, and each column that the header has beside them.
 
         Raises:
             TeacherError: a number is not finite, does not fit the precision, or the certified error is over the budget.
@@ -83,9 +81,8 @@ class SoftLabelWriter:
         parts = self._encode(block, logits)
         entry = {"view": block.view, "block": block.index, **self._measure(logits, parts)}
         entry["agreement"] = count_agreement(self._precision, parts, self._local[block.start : block.stop])
-        map_names = [name for name in self._columns if name not in parts]
-        for name, values in zip(map_names, maps, strict=True):
-            parts[name] = self._as_stored_map(block, values)
+        for name in self._header.beside:
+            parts[name] = self._as_float16(block, name, (beside or {})[name])
         entry["digest"] = int(block_digest(parts))
         with _disk_errors(self._target):
             for name, values in parts.items():
@@ -117,13 +114,19 @@ class SoftLabelWriter:
                 "train or fetch the teacher again"
             )
 
-    def _as_stored_map(self, block: Block, values: Float32[np.ndarray, "row h w"]) -> Float16[np.ndarray, "row h w"]:
+    def _as_float16(
+        self, block: Block, name: str, values: Float32[np.ndarray, "row ..."]
+    ) -> Float16[np.ndarray, "row ..."]:
         with np.errstate(over="ignore"):
             stored = values.astype(np.float16)
-        if not np.isfinite(stored).all():
+        is_sound = np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
+        if not is_sound.all():
+            row = int(np.flatnonzero(~is_sound)[0])
+            helps = "remove storage.hint" if name == HINT else "set storage.attention: false"
             raise TeacherError(
-                f"{self._name}: gives an attention map that is not finite, or does not fit float16, in view "
-                f"{block.view}, rows from {block.start}; train the teacher again, or set storage.attention: false"
+                f"{self._name}: gives {name} up to {np.abs(values[row]).max():.3g} for sample "
+                f"{self._header.sample_ids[block.start + row]}, view {block.view}; float16 holds finite numbers up to "
+                f"{np.finfo(np.float16).max:,.0f}; train the teacher again, or {helps}"
             )
         return stored
 
