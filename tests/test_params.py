@@ -21,6 +21,7 @@ from edpipe.params.schema import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = load_raw(ROOT / "params.yaml")
+METHODS = "'ce', 'kd', 'logit_std', 'dkd', 'dist', 'at', 'fitnet', 'aver', 'ebkd', 'aekd', 'ca_mkd', 'ed', 'teskd'"
 MISSING = object()
 
 
@@ -173,7 +174,11 @@ TEACHER = "teachers.digits_teacher"
         (f"{TEACHER}.network.modle", "x", f"{TEACHER}.network.modle: unknown key; did you mean 'model'?"),
         (f"{TEACHER}.fitting.epoch", 1, f"{TEACHER}.fitting.epoch: unknown key; did you mean 'epochs'?"),
         (f"{METHOD}.temprature", 3, f"{METHOD}.temprature: unknown key; did you mean 'temperature'?"),
-        (f"{METHOD}.replay", True, f"{METHOD}.replay: unknown key; known: name, task_weight, teacher, temperature"),
+        (
+            f"{METHOD}.replay",
+            True,
+            f"{METHOD}.replay: unknown key; known: distill_weight, name, task_weight, teacher, temperature",
+        ),
         (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
         (f"{SOFT}.precision", "uint8", f"{SOFT}.precision: unknown key; known: space, storage, views"),
         (f"{SOFT}.space.exaustive", True, f"{SOFT}.space.exaustive: unknown key; did you mean 'exhaustive'?"),
@@ -215,7 +220,7 @@ TEACHER = "teachers.digits_teacher"
         ("datasets", MISSING, "datasets: missing; it must be given"),
         ("datasets.digits.image_size", MISSING, "datasets.digits.image_size: missing; it must be given"),
         (f"{TEACHER}.network.model", MISSING, f"{TEACHER}.network.model: missing; it must be given"),
-        (f"{METHOD}.name", MISSING, f"{METHOD}.name: missing; it must be given, one of 'ce', 'kd', 'ed'"),
+        (f"{METHOD}.name", MISSING, f"{METHOD}.name: missing; it must be given, one of {METHODS}"),
         (
             f"{SOFT}.space.augment.kind",
             MISSING,
@@ -228,7 +233,7 @@ TEACHER = "teachers.digits_teacher"
         (f"{SOFT}.space.augment", MISSING, f"{SOFT}.space.augment: missing; it must be given"),
         (f"{METHOD}.teacher", MISSING, f"{METHOD}.teacher: missing; it must be given"),
         # one of a few words
-        (f"{METHOD}.name", "kdd", f"{METHOD}.name: 'kdd' is not allowed; allowed: 'ce', 'kd', 'ed'"),
+        (f"{METHOD}.name", "kdd", f"{METHOD}.name: 'kdd' is not allowed; allowed: {METHODS}"),
         ("datasets.digits.channels", 2, "datasets.digits.channels: 2 is not allowed; allowed: 1 or 3"),
         ("datasets.digits.channels", True, "datasets.digits.channels: True is not allowed; allowed: 1 or 3"),
         ("datasets.digits.channels", 3.0, "datasets.digits.channels: 3.0 is not allowed; allowed: 1 or 3"),

@@ -68,6 +68,12 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
         _check_temperature(params, path, experiment, experiment.method)
         _check_stored(params, path, experiment)
     space = params.soft_labels[experiment.dataset].space
+    kinds = {params.teachers[teacher].partition is None for _, teacher in _named_teachers(experiment.method)}
+    if len(kinds) > 1 and space.mixing is not None:
+        raise ParamsError(
+            f"{path}.method.teachers: has teachers of all classes and teachers of subsets, which by soft_labels."
+            f"{experiment.dataset}.space.mixing saw different pairs of images; use one kind, or remove mixing"
+        )
     if isinstance(experiment.method, TeskdKnobs) and space.mixing is not None:
         raise ParamsError(
             f"{path}.method: teskd has no loss for images of two classes, which soft_labels.{experiment.dataset}.space."

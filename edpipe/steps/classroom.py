@@ -68,8 +68,8 @@ class Classroom:
         self.known_class_ids = np.array(partition.classes_of(plan.known), dtype=np.int64)
         taught = tuple(dataset.sample_ids("train", partition.classes_of((subset,))) for subset in plan.taught)
         self.stream = SampleStream(self.seed, taught, plan.mixing)
-        # Partners of mixed views are those that the teacher saw.
-        pools = tuple(store.sample_ids for store in stores) or taught
+        # Partners of mixed views are those that the teacher saw; teachers of the same samples saw the same ones.
+        pools = tuple({store.sample_ids.tobytes(): store.sample_ids for store in stores}.values()) or taught
         spec = ViewSpec.from_knobs(knobs.views, dataset.image_size)
         self.batches = ViewBatches(dataset, spec, device, pools)
         is_resident = fit_in_memory(stores, self.batches.device)
