@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from edpipe.distill_losses import attention_loss, dist_loss, dkd_loss, standardise
+from edpipe.distill_losses import attention_loss, dist_loss, dkd_loss, hint_loss, standardise
 from edpipe.losses import combine, kd_loss, slice_kd_loss, task_loss
 from edpipe.methods.curriculum import StagePlan
+from edpipe.models.aided import Answers
 from edpipe.panel import panel_weights
-from edpipe.params.algorithm import DistAlgorithm, DkdAlgorithm, KdAlgorithm
+from edpipe.params.algorithm import FEATURE_WEIGHTS, DistAlgorithm, DkdAlgorithm, KdAlgorithm
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Teaching:
     """1 / number of teachers that teach the sample."""
     maps: tuple[Float[Tensor, "row height width"], ...] = ()
     """The teacher's attention maps, in the order of feature stages."""
+    hint: Float[Tensor, "row channel height width"] | None = None
+    """The teacher's features of one stage."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,25 @@ def _restricted_teaching(teaching: Teaching, place: Tensor, where: Tensor) -> Te
         columns[is_column],
         teaching.share[is_row],
         tuple(maps[is_row] for maps in teaching.maps),
+        None if teaching.hint is None else teaching.hint[is_row],
     )
 
 
 def mark(
-    plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, maps: tuple[Tensor, ...] = ()
+    plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, answers: Answers | None = None
 ) -> Float[Tensor, " sample"]:
-    """Each sample's weighted sum of task loss and distillation loss, nats; `maps` are the student's own."""
+    """Each sample's weighted sum of task loss and distillation loss, nats.
+
+    Args:
+        plan: with the weights.
+        logits: of the student or of an earlier reference.
+        batch: numbered as these logits are.
+        answers: all that the student gives; None for an earlier reference, which has no features to be compared.
+    """
     task = _task(plan, logits, batch)
     if not batch.teachings:
         return task
-    return combine(task, _distil(plan, logits, batch, maps), plan.task_weight, plan.distill_weight)
+    return combine(task, _distil(plan, logits, batch, answers), plan.task_weight, plan.distill_weight)
 
 
 def _task(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch) -> Float[Tensor, " sample"]:
@@ -95,13 +106,13 @@ def _task(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch) -
 
 
 def _distil(
-    plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, maps: tuple[Tensor, ...]
+    plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, answers: Answers | None
 ) -> Float[Tensor, " sample"]:
     """Each sample's loss against its teachers, weighed as the panel's rule says."""
     losses = torch.zeros(len(logits), device=logits.device)
     for teaching, share in zip(batch.teachings, _shares(plan, logits, batch), strict=True):
         if len(teaching.rows):
-            own = _against(plan, logits[teaching.rows], batch, teaching, maps)
+            own = _against(plan, logits[teaching.rows], batch, teaching, answers)
             losses = losses + torch.zeros_like(losses).index_put((teaching.rows,), share * own)
     return losses
 
@@ -122,13 +133,12 @@ def _against(
     logits: Float[Tensor, "row head"],
     batch: Batch,
     teaching: Teaching,
-    maps: tuple[Tensor, ...],
+    answers: Answers | None,
 ) -> Float[Tensor, " row"]:
     """Each sample's loss against one teacher."""
     algorithm, temperature = plan.algorithm, plan.temperature
-    if algorithm.kind == "at":
-        pairs = zip(maps, teaching.maps, strict=False)  # a lower level has fewer feature stages than its teacher
-        return torch.stack([attention_loss(own[teaching.rows], told) for own, told in pairs]).sum(dim=0)
+    if algorithm.kind in FEATURE_WEIGHTS:
+        return logits.new_zeros(len(logits)) if answers is None else _against_features(answers, teaching)
     own, told = logits[:, teaching.columns], teaching.logits
     if isinstance(algorithm, DkdAlgorithm):
         labels = torch.searchsorted(teaching.columns, batch.labels[teaching.rows])
@@ -139,3 +149,11 @@ def _against(
     if isinstance(algorithm, KdAlgorithm) and algorithm.standardise:
         return kd_loss(standardise(own), standardise(told), temperature)
     return slice_kd_loss(logits, told, teaching.columns, temperature, plan.normalisation)
+
+
+def _against_features(answers: Answers, teaching: Teaching) -> Float[Tensor, " row"]:
+    """Each sample's loss against what one teacher sees: its hint if it has one, else all attention maps."""
+    if teaching.hint is not None and answers.hint is not None:
+        return hint_loss(answers.hint[teaching.rows], teaching.hint)
+    pairs = zip(answers.maps, teaching.maps, strict=False)  # a lower level has fewer feature stages than its teacher
+    return torch.stack([attention_loss(own[teaching.rows], told) for own, told in pairs]).sum(dim=0)

@@ -7,10 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from edpipe.distill_losses import HintRegressor
+from edpipe.errors import NetworkError
 from edpipe.models.attention import attention_map
 from edpipe.models.reference import build_reference
-from edpipe.models.split import count_feature_stages, map_shapes, split
+from edpipe.models.split import count_feature_stages, map_shapes, split, split_into_stages
 from edpipe.models.student import REFERENCE_PREFIX, Student
+from edpipe.models.taps import pooled
+from edpipe.models.zoo import model_name
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.teskd_loss import TeskdOutputs
 
@@ -26,6 +30,8 @@ class Answers(NamedTuple):
     """Attention maps of its feature stages, in order."""
     earlier: tuple[Float[Tensor, "sample known"], ...] = ()
     """Logits of earlier references, in order."""
+    hint: Float[Tensor, "sample channel height width"] | None = None
+    """Features of one stage, made as small as the teacher's hint and brought to its channels."""
 
 
 def ask(
@@ -38,7 +44,24 @@ def ask(
         return given
     if not isinstance(given, Answers):
         return Answers(given.float())
-    return Answers(given.logits.float(), given.maps, tuple(logits.float() for logits in given.earlier))
+    hint = None if given.hint is None else given.hint.float()
+    return Answers(given.logits.float(), given.maps, tuple(logits.float() for logits in given.earlier), hint)
+
+
+class Hint(nn.Module):
+    """A student's features of one stage, as small as the teacher's hint and in its channels (Romero et al. 2015).
+
+    The regressor is trained along with the student, and never kept.
+    """
+
+    def __init__(self, end: nn.Module, side: int, regressor: HintRegressor) -> None:
+        super().__init__()
+        self.end = (end,)  # in a tuple, for it to belong to the student alone
+        self._side, self.regressor = side, regressor
+
+    def forward(self, features: Float[Tensor, "sample c h w"]) -> Float[Tensor, "sample channel height width"]:
+        """What is held against the teacher's hint."""
+        return self.regressor(pooled(features, self._side))
 
 
 class Aided(nn.Module):
@@ -48,17 +71,24 @@ class Aided(nn.Module):
         student: shares its modules with this.
         attention_ends: modules whose outputs the attention maps are of.
         kept: of each earlier level, the module whose output its reference reads, and the reference.
+        hint: what makes a hint of which module's output.
     """
 
     def __init__(
-        self, student: Student, attention_ends: Sequence[nn.Module], kept: Sequence[tuple[nn.Module, nn.Module]]
+        self,
+        student: Student,
+        attention_ends: Sequence[nn.Module] = (),
+        kept: Sequence[tuple[nn.Module, nn.Module]] = (),
+        hint: Hint | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.earlier = nn.ModuleList(reference for _, reference in kept)
+        self.hint = hint
         self._seen: dict[int, Tensor] = {}
         self._attention_keys = [self._tap(module) for module in attention_ends]
         self._kept_keys = [self._tap(module) for module, _ in kept]
+        self._hint_key = None if hint is None else self._tap(hint.end[0])
 
     def forward(self, images: Float[Tensor, "sample channel height width"]) -> Answers:
         """Answers to a batch."""
@@ -66,8 +96,9 @@ class Aided(nn.Module):
         maps = tuple(attention_map(self._seen[key]) for key in self._attention_keys)
         pairs = zip(self.earlier, self._kept_keys, strict=True)
         earlier = tuple(reference(self._seen[key]) for reference, key in pairs)
+        hint = None if self.hint is None or self._hint_key is None else self.hint(self._seen[self._hint_key])
         self._seen.clear()  # features would outlive their batch
-        return Answers(logits, maps, earlier)
+        return Answers(logits, maps, earlier, hint)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of the student, and of earlier references as `aid.<level>.*`; not copies."""
@@ -103,6 +134,38 @@ def attention_ends(network: nn.Module, student: Student) -> list[nn.Module]:
     own = set(student.modules())
     blocks, _ = split(network, count_feature_stages(network))
     return [block.units[-1].module for block in blocks if block.units[-1].module in own]
+
+
+def hint_of(
+    network: nn.Module, level: int, side: int, shape: tuple[int, int, int], sizes: tuple[int, int], seed: int
+) -> Hint:
+    """What makes a hint of the stage of the student's network that the teacher's hint is of.
+
+    Args:
+        network: the whole student.
+        level: of the stage, from 1.
+        side: to which the teacher's map was averaged down.
+        shape: channels, height and width of the teacher's hint.
+        sizes: channels and side of the images.
+        seed: of the regressor's weights.
+
+    Raises:
+        NetworkError: the network has no such stage, or its map is smaller than the teacher's hint.
+    """
+    blocks, _ = split_into_stages(network, "hints", "use another method or student")
+    if level > len(blocks):
+        raise NetworkError(
+            f"model {model_name(network)!r}: has {len(blocks)} feature stages, the teacher's hint is of its stage "
+            f"{level}; store the hint of a lower stage (storage.hint.level), or use another student"
+        )
+    _, channels, height, width = map_shapes(network, blocks, *sizes)[level - 1]
+    own = min(height, side), min(width, side)
+    if own != shape[1:]:
+        raise NetworkError(
+            f"model {model_name(network)!r}: stage {level} gives a hint of {own[0]}×{own[1]}, the teacher's is "
+            f"{shape[1]}×{shape[2]}; use a smaller storage.hint.side, or another student"
+        )
+    return Hint(blocks[level - 1].units[-1].module, side, HintRegressor(channels, shape[0], seed))
 
 
 def kept_references(

@@ -141,6 +141,11 @@ def _check_stored(params: Params, path: str, experiment: ExperimentKnobs) -> Non
             f"{path}.method: at learns from attention maps, which soft_labels.{experiment.dataset}.storage does not "
             "keep; set storage.attention: true there"
         )
+    if "fitnet" in kinds and storage.hint is None:
+        raise ParamsError(
+            f"{path}.method: fitnet learns from a hint, which soft_labels.{experiment.dataset}.storage does not keep; "
+            "set storage.hint there"
+        )
 
 
 def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> None:

@@ -109,7 +109,7 @@ class Classroom:
         answers = ask(network, batch.images, self.knobs.recipe)
         if isinstance(answers, TeskdOutputs):
             return teskd_loss(answers, batch.labels, self.teskd_weights, batch.num_together)
-        losses = mark(plan, answers.logits, batch, answers.maps)
+        losses = mark(plan, answers.logits, batch, answers)
         for columns, logits in zip(self.kept_columns, answers.earlier, strict=True):
             rows, part = restricted(batch, columns, len(self.known_class_ids))
             if len(rows):
@@ -151,7 +151,10 @@ class Classroom:
             torch.from_numpy(lesson.labels.store.attention(level, ids[rows], views[rows])).to(device)
             for level in range(1, self.num_maps + 1)
         )
-        return Teaching(torch.from_numpy(rows).to(device), taught, lesson.student_columns, share, maps)
+        hint = None
+        if self.knobs.plan.algorithm.kind == "fitnet":
+            hint = torch.from_numpy(lesson.labels.store.hint(ids[rows], views[rows])).to(device)
+        return Teaching(torch.from_numpy(rows).to(device), taught, lesson.student_columns, share, maps, hint)
 
     def _columns_of(self, subsets: tuple[str, ...]) -> Int64[Tensor, " class"]:
         """Where the classes of these subsets sit among the student's outputs."""

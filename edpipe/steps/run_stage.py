@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from edpipe.device import prepare_device
-from edpipe.errors import MismatchError, OtherTemperatureError, OtherViewsError
+from edpipe.errors import MismatchError, MissingRowsError, OtherTemperatureError, OtherViewsError
 from edpipe.methods.curriculum import StagePlan, TeacherUse
-from edpipe.models.aided import Aided, attention_ends, inherit_references, kept_references, student_weights
+from edpipe.models.aided import (
+    Aided,
+    Hint,
+    attention_ends,
+    hint_of,
+    inherit_references,
+    kept_references,
+    student_weights,
+)
 from edpipe.models.macs import count_macs, count_training_macs
 from edpipe.models.student import Student, grow
 from edpipe.models.teskd import TeskdNetwork
@@ -176,9 +184,10 @@ def _aided(
     if plan.teskd is not None:
         return student, TeskdNetwork(network, dataset.image_size, dataset.channels, classroom.seed)
     ends = attention_ends(network, student) if plan.algorithm.kind == "at" else []
-    if not kept and not ends:
+    hint = _hint(network, classroom) if plan.algorithm.kind == "fitnet" else None
+    if not kept and not ends and hint is None:
         return student, student
-    aided = Aided(student, ends, kept)
+    aided = Aided(student, ends, kept, hint)
     if kept and weights is not None:
         inherit_references(weights, aided)
     return student, aided
@@ -206,6 +215,19 @@ def _kept(network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom) -> l
     outputs = [len(columns) for columns in classroom.kept_columns]
     sizes = classroom.dataset.channels, classroom.dataset.image_size
     return kept_references(network, knobs.plan.num_stages, knobs.student.reference, outputs, sizes, classroom.seed)
+
+
+def _hint(network: nn.Module, classroom: Classroom) -> Hint:
+    """Raises:
+    MissingRowsError: the soft labels hold no hints.
+    """
+    store = classroom.lessons[0].labels.store
+    hint = store.hint_shape
+    if hint is None:
+        raise MissingRowsError(f"{store.files[0].path}: holds no hint; dump it with storage.hint (level, side)")
+    shape = hint.channels, hint.height, hint.width
+    sizes = classroom.dataset.channels, classroom.dataset.image_size
+    return hint_of(network, hint.level, hint.side, shape, sizes, classroom.seed)
 
 
 def _predecessor(seed: int, knobs: StageKnobsOfJob, weights: Mapping[str, Tensor], classroom: Classroom) -> nn.Module:
