@@ -102,9 +102,12 @@ def _pack_dataset(job: Job) -> None:
 
 
 def _partition_dataset(job: Job) -> None:
-    from edpipe.steps.partition_dataset import partition_dataset
+    from edpipe.steps.partition_dataset import Answers, partition_dataset
 
-    partition_dataset(job.inputs["dataset"][0], job.knobs["partition"], job.outputs[0])  # type: ignore[arg-type]
+    paths, answers = job.inputs, None
+    if paths["indexes"]:
+        answers = Answers(paths["indexes"][0], paths["soft_labels"], paths["teachers"][0], job.knobs["space"])  # type: ignore[arg-type]
+    partition_dataset(paths["dataset"][0], job.knobs["partition"], job.outputs[0], answers)  # type: ignore[arg-type]
 
 
 def _teacher_by(step: str) -> Callable[..., Job]:

@@ -22,7 +22,7 @@ def source_files(step: str) -> tuple[str, ...]:
         ValueError: no such step.
 
     >>> source_files("partition_dataset")[0]
-    'edpipe/errors.py'
+    'edpipe/certify.py'
     """
     start = f"{PACKAGE}.steps.{step}"
     if _file_of(start) is None:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
     "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
-    "cost",
+    "cost", "confusion",
 )  # fmt: skip
 LAYERS = (
     (
@@ -127,7 +127,7 @@ def test_the_core_is_pure(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics", "forgetting", "certify", "partition", "views", "philox", "mixing", "colour", "precisions", "fidelity"],
+    ["metrics", "forgetting", "certify", "partition", "views", "philox", "mixing", "colour", "precisions", "fidelity", "confusion"],
 )
 def test_the_core_of_numbers_needs_no_torch(name):
     reached, waiting = set(), [name]
