@@ -78,32 +78,40 @@ def pack_dataset(params: Params, dataset: str) -> Job:
 
 
 def partition_dataset(params: Params, dataset: str, partition: str) -> Job:
-    """Deals the classes of one data set out to subsets; some partitions ask a teacher which of them it confuses."""
+    """Deals the classes of one data set out to subsets; the step's name says whether a teacher is asked."""
     knobs: PartitionKnobs = entry(params, "partitions", partition)
-    uses = partition_teachers(knobs)
-    space = {"space": entry(params, "soft_labels", dataset).space} if uses else {}
-    key = f"partitions.{partition}"
+    if knobs.confusion is not None:
+        return _partition_by_confusion(params, dataset, partition, knobs.confusion.teacher)
     return Job(
         step="partition_dataset",
         arguments={"dataset": dataset, "partition": partition},
-        knobs={"partition": knobs, **space},
-        inputs={
-            "dataset": (layout.dataset_path(dataset),),
-            "indexes": tuple(layout.soft_labels_index_path(dataset, use.teacher, use.subset) for use in uses),
-            "soft_labels": tuple(
-                path for use in uses for path in _soft_label_paths(params, dataset, use.teacher, use.subset)[::2]
-            ),
-            "teachers": tuple(_teacher_record(dataset, use) for use in uses),
-        },
+        knobs={"partition": knobs},
+        inputs={"dataset": (layout.dataset_path(dataset),)},
         outputs=(layout.partition_path(dataset, partition),),
-        # As many keys are wanted in each entry of DVC's lists.
-        keys=(key, f"soft_labels.{dataset}.space" if uses else key),
+        keys=(f"partitions.{partition}",),
     )
 
 
-def partition_teachers(knobs: PartitionKnobs) -> tuple[TeacherUse, ...]:
-    """Whose soft labels a partition is made from: those of one teacher of all classes, or of nobody."""
-    return () if knobs.confusion is None else (TeacherUse(teacher=knobs.confusion.teacher, subset=ALL_CLASSES),)
+def _partition_by_confusion(params: Params, dataset: str, partition: str, teacher: str) -> Job:
+    soft_labels: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    return Job(
+        step="partition_by_confusion",
+        arguments={"dataset": dataset, "partition": partition},
+        knobs={"partition": params.partitions[partition], "space": soft_labels.space},
+        inputs={
+            "dataset": (layout.dataset_path(dataset),),
+            "indexes": (layout.soft_labels_index_path(dataset, teacher, ALL_CLASSES),),
+            "soft_labels": _soft_label_paths(params, dataset, teacher, ALL_CLASSES)[::2],
+            "teachers": (record_path(layout.teacher_path(dataset, teacher, ALL_CLASSES)),),
+        },
+        outputs=(layout.partition_path(dataset, partition),),
+        keys=(f"partitions.{partition}", f"soft_labels.{dataset}.space"),
+    )
+
+
+def partition_teachers(knobs: PartitionKnobs) -> tuple[tuple[str, str], ...]:
+    """Teacher and subset whose soft labels a partition is made from: one of all classes, or none."""
+    return () if knobs.confusion is None else ((knobs.confusion.teacher, ALL_CLASSES),)
 
 
 def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> dict[str, tuple[Path, ...]]:
@@ -345,7 +353,7 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     asked = [use for partition in partitions for use in partition_teachers(params.partitions[partition])]
     return [
         pack_dataset(params, knobs.dataset),
-        *_jobs_of_teachers(params, knobs.dataset, [(use.teacher, use.subset) for use in asked]),
+        *_jobs_of_teachers(params, knobs.dataset, asked),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
         *_jobs_of_teachers(params, knobs.dataset, uses),
         *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),

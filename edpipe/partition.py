@@ -104,9 +104,7 @@ def bounds_of(knobs: PartitionKnobs, num_classes: int) -> tuple[int, ...]:
         ) from error
 
 
-def _by_ratio(
-    knobs: PartitionKnobs, num_classes: int, class_order: Sequence[int] | None
-) -> dict[str, Sequence[int]]:
+def _by_ratio(knobs: PartitionKnobs, num_classes: int, class_order: Sequence[int] | None) -> dict[str, Sequence[int]]:
     bounds = bounds_of(knobs, num_classes)
     order = _class_order(num_classes, knobs.class_order_seed) if class_order is None else class_order
     return {name: order[bounds[k] : bounds[k + 1]] for k, name in enumerate(knobs.subsets)}

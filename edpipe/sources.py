@@ -22,7 +22,7 @@ def source_files(step: str) -> tuple[str, ...]:
         ValueError: no such step.
 
     >>> source_files("partition_dataset")[0]
-    'edpipe/certify.py'
+    'edpipe/errors.py'
     """
     start = f"{PACKAGE}.steps.{step}"
     if _file_of(start) is None:

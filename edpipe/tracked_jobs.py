@@ -6,8 +6,8 @@ check_params, stop with one line.
 
 An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
 before it, so a stage names its own soft labels and the student it grows from, and evaluate names the last student.
-Soft labels are named by their index, which vouches for every file. Where a stage or a partition has no such input, the
-entry repeats the dataset, since DVC wants as many inputs in each.
+Soft labels are named by their index, which vouches for every file. Where a stage has no such input, the entry repeats
+the dataset, since DVC wants as many inputs in each.
 
 verify_soft_labels depends on a folder, since deps cannot hold lists of different lengths. Soft labels of an earlier
 setting may lie in it; the end of .dvcignore hides them, or a clone, which has none, would find the folder modified.
@@ -21,13 +21,14 @@ import yaml
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.jobs import Job, jobs_of, soft_label_files
+from edpipe.jobs import Job, jobs_of, partition_teachers, soft_label_files
 from edpipe.params.schema import Params
 from edpipe.storage.atomic import write_text_atomically
 
 STEPS = (
     "pack_dataset",
     "partition_dataset",
+    "partition_by_confusion",
     "train_teacher",
     "fetch_teacher",
     "dump_soft_labels",
@@ -54,8 +55,8 @@ def tracked_jobs_text(params: Params) -> str:
 
 def _entry(params: Params, job: Job) -> dict[str, Any]:
     entry: dict[str, Any] = dict(job.arguments)
-    if job.step == "partition_dataset":
-        entry |= _answers_entry(job) | {"space_key": job.keys[-1]}
+    if job.step == "partition_by_confusion":
+        entry["teacher"] = partition_teachers(params.partitions[str(job.arguments["partition"])])[0][0]
     if job.step in ("train_teacher", "fetch_teacher"):
         entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
     if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels"):
@@ -72,18 +73,13 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
 def _stage_entry(job: Job) -> dict[str, str]:
     nothing = job.inputs["dataset"][0]
     before, before_record = job.inputs["previous"] or (nothing, nothing)
+    soft_labels = (job.inputs["indexes"] or (nothing,))[-1]
+    teacher_record = (job.inputs["teachers"] or (nothing,))[-1]
     paths = {"out": job.outputs[0], "record": job.outputs[1]}
     paths |= {"before": before, "before_record": before_record}
+    paths |= {"soft_labels": soft_labels, "teacher_record": teacher_record}
     names = ("method_key", "stage_key", "student_key", "recipe_key", "space_key", "views_key")
-    entry = {name: str(path) for name, path in paths.items()} | _answers_entry(job)
-    return entry | dict(zip(names, job.keys, strict=True))
-
-
-def _answers_entry(job: Job) -> dict[str, str]:
-    """Soft labels, by their index, and the record of the teacher they come from."""
-    nothing = job.inputs["dataset"]
-    roles = {"soft_labels": "indexes", "teacher_record": "teachers"}
-    return {name: str((job.inputs[role] or nothing)[-1]) for name, role in roles.items()}
+    return {name: str(path) for name, path in paths.items()} | dict(zip(names, job.keys, strict=True))
 
 
 def _ignore_text(params: Params) -> str:

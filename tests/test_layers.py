@@ -127,7 +127,19 @@ def test_the_core_is_pure(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics", "forgetting", "certify", "partition", "views", "philox", "mixing", "colour", "precisions", "fidelity", "confusion"],
+    [
+        "metrics",
+        "forgetting",
+        "certify",
+        "partition",
+        "views",
+        "philox",
+        "mixing",
+        "colour",
+        "precisions",
+        "fidelity",
+        "confusion",
+    ],
 )
 def test_the_core_of_numbers_needs_no_torch(name):
     reached, waiting = set(), [name]

@@ -12,6 +12,7 @@ from edpipe.sources import ROOT, source_files
 STEPS = (
     "pack_dataset",
     "partition_dataset",
+    "partition_by_confusion",
     "train_teacher",
     "fetch_teacher",
     "dump_soft_labels",
