@@ -123,7 +123,7 @@ RATIOS = ((1, 1), (1, 2), (1, 1, 1), (3, 3, 4), (4, 3, 3), (1, 2, 3), (2, 2, 2, 
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from(RATIOS), st.integers(0, 12), st.booleans(), seeds)
 def test_sizes_are_those_of_the_bounds_and_every_class_is_there_once(ratio, more, together, seed):
     num_classes = sum(ratio) + more
@@ -133,7 +133,7 @@ def test_sizes_are_those_of_the_bounds_and_every_class_is_there_once(ratio, more
     assert all(list(ids) == sorted(ids) for ids in subsets_of(order, bounds))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from([(3, 3, 3), (3, 3, 4), (4, 3, 3), (2, 3, 5), (5, 3, 2), (6, 6), (4, 4, 4, 5), (10, 10, 10)]), seeds
 )
@@ -150,7 +150,7 @@ def test_equal_clusters_are_found_although_no_line_tells_them_apart():
     assert sorted(deal(similarity, (0, 3, 6, 9))) == [(0, 3, 6), (1, 4, 7), (2, 5, 8)]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from([2, 3, 5]), st.integers(2, 4), seeds)
 def test_kept_apart_each_subset_has_one_class_of_each_cluster(size, num_clusters, seed):
     similarity, clusters = planted(np.random.default_rng(seed), [size] * num_clusters)
@@ -159,7 +159,7 @@ def test_kept_apart_each_subset_has_one_class_of_each_cluster(size, num_clusters
         assert sorted(clusters[c] for c in ids) == list(range(num_clusters))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from(RATIOS), st.booleans(), seeds)
 def test_no_exchange_of_two_classes_would_do_better(ratio, together, seed):
     rng = np.random.default_rng(seed)
@@ -187,7 +187,7 @@ def test_few_classes_are_dealt_out_about_as_well_as_can_be(together, seed):
     assert found >= best_share(similarity, (0, 2, 6), sign) - 0.05
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from(RATIOS), st.booleans(), seeds)
 def test_names_of_classes_make_no_difference(ratio, together, seed):
     rng = np.random.default_rng(seed)
@@ -199,7 +199,7 @@ def test_names_of_classes_make_no_difference(ratio, together, seed):
     assert deal(renamed, bounds, together) == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.booleans(), seeds)
 def test_equal_confusions_are_dealt_out_equally(together, seed):
     similarity = symmetric(np.random.default_rng(seed), 10)
@@ -208,7 +208,7 @@ def test_equal_confusions_are_dealt_out_equally(together, seed):
     assert (similarity == before).all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(seeds)
 def test_of_subsets_of_one_size_the_least_confused_comes_first(seed):
     similarity = symmetric(np.random.default_rng(seed), 10)

@@ -61,13 +61,22 @@ print(json.dumps({"snakemake": snakemake, "dvc": dvc}))
 
 
 def variant(raw):
-    """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views."""
+    """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views.
+
+    And a partition for which a teacher is asked, with specialists of its own.
+    """
     raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
     carried = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
     carried["method"] |= {"teacher": "digits_teacher", "learning_rate": "carried", "replay": False}
     raw["experiments"]["carried_ed"] = carried
     raw["tracked"].append("carried_ed")
     raw["soft_labels"]["digits"]["views"]["per_file"] = 8
+    raw["partitions"]["confused"] = raw["partitions"]["thirds"] | {"confusion": {"teacher": "digits_teacher"}}
+    raw["teachers"]["confused_specialists"] = raw["teachers"]["digits_specialists"] | {"partition": "confused"}
+    confused = json.loads(json.dumps(raw["experiments"]["digits_ed"])) | {"partition": "confused"}
+    confused["method"]["teacher"] = "confused_specialists"
+    raw["experiments"]["confused_ed"] = confused
+    raw["tracked"].append("confused_ed")
     return raw
 
 
