@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edpipe.confusion import class_order, confusion_matrix, share_within, similarity_of, spectral_order
+from edpipe.confusion import _best_exchange, class_order, confusion_matrix, share_within, similarity_of, spectral_order
 from edpipe.partition import class_bounds
 
 
@@ -171,6 +171,18 @@ def test_no_exchange_of_two_classes_would_do_better(ratio, together, seed):
         for a, b in product(subsets[first], subsets[second]):
             other = [[{a: b, b: a}.get(c, c) for c in ids] for ids in subsets]
             assert sign * share_within(similarity, other) <= share + 1e-8
+
+
+@given(st.integers(1, 6), st.integers(1, 6), seeds)
+def test_an_exchange_wins_what_it_says(num_here, num_there, seed):
+    sides = np.repeat([1.0, -1.0], [num_here, num_there])
+    weights = symmetric(np.random.default_rng(seed), len(sides))
+    leaving, gain = _best_exchange(weights, sides)
+    after = sides.copy()
+    after[leaving] *= -1
+    within = [weights[each[:, None] == each].sum() / 2 for each in (sides, after)]
+    assert gain == pytest.approx(within[1] - within[0], abs=1e-9)
+    assert (after > 0).sum() == num_here
 
 
 def best_share(similarity, bounds, sign):
