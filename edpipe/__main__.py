@@ -108,6 +108,26 @@ def _partition_dataset(job: Job) -> None:
     partition_dataset(job.inputs["dataset"][0], job.knobs["partition"], job.outputs[0])  # type: ignore[arg-type]
 
 
+def _partition_by_confusion(job: Job) -> None:
+    from edpipe.steps.partition_by_confusion import Answers, partition_by_confusion
+
+    paths, knobs = job.inputs, job.knobs
+    answers = Answers(paths["indexes"][0], paths["soft_labels"], paths["teachers"][0], knobs["space"])  # type: ignore[arg-type]
+    partition_by_confusion(paths["dataset"][0], knobs["partition"], answers, job.outputs[0])  # type: ignore[arg-type]
+
+
+def _partition_by(step: str) -> Callable[..., Job]:
+    def make(params: Params, dataset: str, partition: str) -> Job:
+        job = jobs.partition_dataset(params, dataset, partition)
+        if job.step != step:
+            raise EdpipeError(
+                f"partitions.{partition}.confusion: this partition is made by `edpipe {job.step}`, not {step}"
+            )
+        return job
+
+    return make
+
+
 def _teacher_by(step: str) -> Callable[..., Job]:
     def make(params: Params, dataset: str, teacher: str, subset: str) -> Job:
         job = jobs.make_teacher(params, dataset, teacher, subset)
@@ -221,9 +241,14 @@ def _check() -> None:
 STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
     "pack_dataset": (_booked(jobs.pack_dataset, _pack_dataset), ("dataset",), "pack raw images into one file"),
     "partition_dataset": (
-        _booked(jobs.partition_dataset, _partition_dataset),
+        _booked(_partition_by("partition_dataset"), _partition_dataset),
         ("dataset", "partition"),
         "deal the classes out to subsets",
+    ),
+    "partition_by_confusion": (
+        _booked(_partition_by("partition_by_confusion"), _partition_by_confusion),
+        ("dataset", "partition"),
+        "deal the classes out by what a teacher confuses",
     ),
     "train_teacher": (
         _booked(_teacher_by("train_teacher"), _make_teacher),

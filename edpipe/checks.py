@@ -1,7 +1,7 @@
 """Checks of params.yaml that may need a network library; made once, before the first job."""
 
 from edpipe.errors import NetworkError, ParamsError
-from edpipe.jobs import curriculum
+from edpipe.jobs import curriculum, partition_teachers
 from edpipe.models.names import check_model_name
 from edpipe.params.schema import Params
 
@@ -16,6 +16,8 @@ def check_params(params: Params, experiments: tuple[str, ...] | None = None) -> 
         for plan in curriculum(params, name):
             for use in plan.teachers:
                 check_model(f"teachers.{use.teacher}.network.model", params.teachers[use.teacher].network.model)
+        for teacher, _ in partition_teachers(params.partitions[params.experiments[name].partition]):
+            check_model(f"teachers.{teacher}.network.model", params.teachers[teacher].network.model)
         student = params.experiments[name].student
         check_model(f"students.{student}.model", params.students[student].model)
 

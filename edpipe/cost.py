@@ -8,6 +8,7 @@ SHARED_STEPS = frozenset(
     {
         "pack_dataset",
         "partition_dataset",
+        "partition_by_confusion",
         "train_teacher",
         "fetch_teacher",
         "dump_soft_labels",

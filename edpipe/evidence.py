@@ -125,7 +125,7 @@ def _recorded_knobs(record: Mapping[str, Any]) -> Mapping[str, Any]:
 def _recorded_inputs(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Digests by role; what another version has written in another form is left out, its code differs anyway."""
     found = {role: _digests(value) for role, value in record["inputs"].items()}
-    if record["step"] == "run_stage":
+    if record["step"] in ("run_stage", "partition_by_confusion"):
         found["teachers"] = _digests(record["inputs"].get("soft_labels", []), "teacher_digest")
     if record["step"] == "result":
         found["evaluations"] = tuple(map(digest_json, record.get("seeds", ())))

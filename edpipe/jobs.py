@@ -3,7 +3,7 @@
 Snakemake's rules, dvc.yaml's lists and the command line all ask here, so that no two of them can disagree.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from edpipe.methods import ce, ed, kd, panel, teskd
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
-from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.schema import ONLY_STAGE, Params, nearest
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
 from edpipe.storage.records import record_path
@@ -78,15 +78,40 @@ def pack_dataset(params: Params, dataset: str) -> Job:
 
 
 def partition_dataset(params: Params, dataset: str, partition: str) -> Job:
-    """Deals the classes of one data set out to subsets."""
+    """Deals the classes of one data set out to subsets; the step's name says whether a teacher is asked."""
+    knobs: PartitionKnobs = entry(params, "partitions", partition)
+    if knobs.confusion is not None:
+        return _partition_by_confusion(params, dataset, partition, knobs.confusion.teacher)
     return Job(
         step="partition_dataset",
         arguments={"dataset": dataset, "partition": partition},
-        knobs={"partition": entry(params, "partitions", partition)},
+        knobs={"partition": knobs},
         inputs={"dataset": (layout.dataset_path(dataset),)},
         outputs=(layout.partition_path(dataset, partition),),
         keys=(f"partitions.{partition}",),
     )
+
+
+def _partition_by_confusion(params: Params, dataset: str, partition: str, teacher: str) -> Job:
+    soft_labels: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    return Job(
+        step="partition_by_confusion",
+        arguments={"dataset": dataset, "partition": partition},
+        knobs={"partition": params.partitions[partition], "space": soft_labels.space},
+        inputs={
+            "dataset": (layout.dataset_path(dataset),),
+            "indexes": (layout.soft_labels_index_path(dataset, teacher, ALL_CLASSES),),
+            "soft_labels": _soft_label_paths(params, dataset, teacher, ALL_CLASSES)[::2],
+            "teachers": (record_path(layout.teacher_path(dataset, teacher, ALL_CLASSES)),),
+        },
+        outputs=(layout.partition_path(dataset, partition),),
+        keys=(f"partitions.{partition}", f"soft_labels.{dataset}.space"),
+    )
+
+
+def partition_teachers(knobs: PartitionKnobs) -> tuple[tuple[str, str], ...]:
+    """Teacher and subset whose soft labels a partition is made from: one of all classes, or none."""
+    return () if knobs.confusion is None else ((knobs.confusion.teacher, ALL_CLASSES),)
 
 
 def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> dict[str, tuple[Path, ...]]:
@@ -334,20 +359,29 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     plans = curriculum(params, experiment)
     uses = dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers)
     partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
+    asked = [use for partition in partitions for use in partition_teachers(params.partitions[partition])]
     return [
         pack_dataset(params, knobs.dataset),
+        *_jobs_of_teachers(params, knobs.dataset, asked),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
-        *(make_teacher(params, knobs.dataset, *use) for use in uses),
-        *(
-            dump_soft_labels(params, knobs.dataset, *use, str(part))
-            for use in uses
-            for part in soft_label_files(params, knobs.dataset)
-        ),
-        *(verify_soft_labels(params, knobs.dataset, *use) for use in uses),
+        *_jobs_of_teachers(params, knobs.dataset, uses),
         *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),
         *(evaluate(params, experiment, seed) for seed in knobs.seeds),
         result(params, experiment),
         report(params, experiment),
+    ]
+
+
+def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, str]]) -> list[Job]:
+    """What makes these teachers and their verified soft labels; a use is a teacher and a subset."""
+    return [
+        *(make_teacher(params, dataset, *use) for use in uses),
+        *(
+            dump_soft_labels(params, dataset, *use, str(part))
+            for use in uses
+            for part in soft_label_files(params, dataset)
+        ),
+        *(verify_soft_labels(params, dataset, *use) for use in uses),
     ]
 
 

@@ -64,30 +64,49 @@ class Partition:
         return tuple(sorted({class_id for name in names for class_id in self.class_ids[name]}))
 
 
-def make_partition(knobs: PartitionKnobs, class_names: Sequence[str], dataset_digest: str) -> Partition:
+def make_partition(
+    knobs: PartitionKnobs, class_names: Sequence[str], dataset_digest: str, class_order: Sequence[int] | None = None
+) -> Partition:
     """Deals the classes out as the knobs say.
+
+    Args:
+        knobs: how.
+        class_names: of all classes, by id.
+        dataset_digest: of the dataset whose classes they are.
+        class_order: the classes in the order in which ratio cuts them; wanted with `knobs.confusion` alone.
 
     Raises:
         ParamsError: the ratio does not fit the classes; a listed class is unknown, listed twice, or not at all.
+        ValueError: a class order without confusion knobs, or the other way round.
     """
+    if (class_order is None) != (knobs.confusion is None):
+        raise ValueError(f"confusion knobs and a class order belong together, got {knobs.confusion} and {class_order}")
     if knobs.classes is not None:
         chosen = {name: _resolve(name, knobs.classes[name], class_names) for name in knobs.subsets}
     else:
-        chosen = _by_ratio(knobs, len(class_names))
+        chosen = _by_ratio(knobs, len(class_names), class_order)
     _check_once(chosen, class_names)
     ids = {name: tuple(sorted(chosen[name])) for name in knobs.subsets}
     return Partition(dataset_digest, knobs.subsets, ids)
 
 
-def _by_ratio(knobs: PartitionKnobs, num_classes: int) -> dict[str, list[int]]:
-    ratio = knobs.ratio or (1,) * len(knobs.subsets)
+def bounds_of(knobs: PartitionKnobs, num_classes: int) -> tuple[int, ...]:
+    """Where each subset begins and ends in an order of the classes; the last bound is num_classes.
+
+    Raises:
+        ParamsError: the ratio does not fit the classes.
+    """
     try:
-        bounds = class_bounds(num_classes, ratio)
+        return class_bounds(num_classes, knobs.ratio or (1,) * len(knobs.subsets))
     except ValueError as error:
         raise ParamsError(
             f"partition: {error}; use fewer subsets, or a ratio that gives each at least one class"
         ) from error
-    order = _class_order(num_classes, knobs.class_order_seed)
+
+
+def _by_ratio(knobs: PartitionKnobs, num_classes: int, class_order: Sequence[int] | None) -> dict[str, Sequence[int]]:
+    bounds = bounds_of(knobs, num_classes)
+    order = _class_order(num_classes, knobs.class_order_seed) if class_order is None else class_order
     return {name: order[bounds[k] : bounds[k + 1]] for k, name in enumerate(knobs.subsets)}
 
 

@@ -89,6 +89,7 @@ def _result(job: Job, _records: Records) -> None:
 _CHECKS: dict[str, Callable[[Job, Records], str | None]] = {
     "pack_dataset": _dataset,
     "partition_dataset": _partition,
+    "partition_by_confusion": _partition,
     "train_teacher": _weights,
     "fetch_teacher": _weights,
     "dump_soft_labels": _soft_labels,

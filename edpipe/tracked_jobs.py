@@ -22,13 +22,14 @@ import yaml
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.jobs import Job, curriculum, jobs_of, soft_label_files
+from edpipe.jobs import Job, curriculum, jobs_of, partition_teachers, soft_label_files
 from edpipe.params.schema import Params
 from edpipe.storage.atomic import write_text_atomically
 
 STEPS = (
     "pack_dataset",
     "partition_dataset",
+    "partition_by_confusion",
     "train_teacher",
     "fetch_teacher",
     "dump_soft_labels",
@@ -57,6 +58,8 @@ def tracked_jobs_text(params: Params) -> str:
 
 def _entry(params: Params, job: Job) -> dict[str, Any]:
     entry: dict[str, Any] = dict(job.arguments)
+    if job.step == "partition_by_confusion":
+        entry["teacher"] = partition_teachers(params.partitions[str(job.arguments["partition"])])[0][0]
     if job.step in ("train_teacher", "fetch_teacher"):
         entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
     if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels"):

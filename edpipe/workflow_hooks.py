@@ -37,6 +37,7 @@ LIBRARIES = {"timm:": "timm", "torchvision:": "torchvision.models"}
 MODULES = {
     "pack_dataset": (),
     "partition_dataset": (),
+    "partition_by_confusion": (),
     "train_teacher": ("torch", "torch._dynamo"),  # torch's optimizers import it when they are first used
     "fetch_teacher": ("torch", "torch._dynamo"),
     "dump_soft_labels": ("torch",),

@@ -61,8 +61,11 @@ print(json.dumps({"snakemake": snakemake, "dvc": dvc}))
 
 
 def variant(raw):
-    """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views,
-    panels, and a school whose first level has all specialists."""
+    """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views.
+
+    And panels, a school whose first level has all specialists, and a partition for which a teacher is asked, with
+    specialists of its own.
+    """
     raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
     carried = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
     carried["method"] |= {"teacher": "digits_teacher", "learning_rate": "carried", "replay": False}
@@ -82,6 +85,12 @@ def variant(raw):
     raw["experiments"] |= {"carried_ed": carried, "panel": panel, "growing": growing, "teskd": teskd}
     raw["tracked"] += ["carried_ed", "panel", "growing", "teskd"]
     raw["soft_labels"]["digits"]["views"]["per_file"] = 8
+    raw["partitions"]["confused"] = raw["partitions"]["thirds"] | {"confusion": {"teacher": "digits_teacher"}}
+    raw["teachers"]["confused_specialists"] = raw["teachers"]["digits_specialists"] | {"partition": "confused"}
+    confused = json.loads(json.dumps(raw["experiments"]["digits_ed"])) | {"partition": "confused"}
+    confused["method"]["teacher"] = "confused_specialists"
+    raw["experiments"]["confused_ed"] = confused
+    raw["tracked"].append("confused_ed")
     return raw
 
 

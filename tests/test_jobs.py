@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from edpipe import jobs
+from edpipe.__main__ import main
 from edpipe.checks import check_model, check_params
 from edpipe.errors import ParamsError
 from edpipe.params.load import load_raw, parse_params
@@ -146,6 +147,73 @@ def test_commands():
     assert "edpipe run_stage --experiment digits_ed --seed 2 --stage university" in commands
     assert "edpipe evaluate --experiment digits_kd --seed 0" in commands
     assert commands[-1] == "edpipe report --experiment digits_ed"
+
+
+CONFUSED = {"partitions.thirds.confusion": {"teacher": "digits_teacher", "together": True}}
+
+
+def test_a_partition_by_confusion_has_its_own_step_and_reads_verified_soft_labels():
+    found = jobs.partition_dataset(params(CONFUSED | drawn(3, 2)), "digits", "thirds")
+    assert found.command == "edpipe partition_by_confusion --dataset digits --partition thirds"
+    soft_labels = "artifacts/soft_labels/digits/digits_teacher/all"
+    assert {role: [str(path) for path in paths] for role, paths in found.inputs.items()} == {
+        "dataset": ["artifacts/datasets/digits.h5"],
+        "indexes": [f"{soft_labels}.json"],
+        "soft_labels": [f"{soft_labels}/views_0-1.h5", f"{soft_labels}/views_2-2.h5"],
+        "teachers": ["artifacts/teachers/digits/digits_teacher/all.json"],
+    }
+    assert found.keys == ("partitions.thirds", "soft_labels.digits.space")
+
+
+@pytest.mark.parametrize("experiment", ["digits_ce", "digits_kd", "digits_ed"])
+def test_the_teacher_whom_a_partition_asks_comes_before_it_and_specialists_after(experiment):
+    found = jobs.jobs_of(params(CONFUSED), [experiment])
+    made = set()
+    for job in found:
+        assert set(job.all_inputs) <= made, job.command
+        assert made.isdisjoint(job.outputs), job.command
+        made |= set(job.outputs)
+    steps = [job.step for job in found]
+    assert steps[:5] == [
+        "pack_dataset", "train_teacher", "dump_soft_labels", "verify_soft_labels", "partition_by_confusion"
+    ]  # fmt: skip
+    assert steps.count("train_teacher") == (4 if experiment == "digits_ed" else 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_again"),
+    [
+        ({"soft_labels.digits.space.seed": 3}, True),
+        ({"partitions.thirds.ratio": [1, 1, 2]}, True),
+        ({"partitions.thirds.confusion": {"teacher": "digits_teacher", "together": False}}, True),
+        ({"partitions.thirds.confusion": {"teacher": "digits_teacher"}}, False),  # together is the default
+        ({"soft_labels.digits.views.per_file": 3}, False),
+    ],
+)
+def test_a_partition_asks_again_when_its_own_knobs_or_the_views_change(change, is_again):
+    command = "edpipe partition_by_confusion --dataset digits --partition thirds"
+    before, after = everything(CONFUSED)[command], everything(CONFUSED | change)[command]
+    assert (after.knobs_text != before.knobs_text) == is_again
+
+
+def test_each_kind_of_partition_has_its_own_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "digits", "--partition", "thirds"]
+    for changes, wrong, right in (
+        ({}, "partition_by_confusion", "partition_dataset"),
+        (CONFUSED, "partition_dataset", "partition_by_confusion"),
+    ):
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(changes)))
+        assert main([wrong, *words]) == 2
+        assert capsys.readouterr().err == (
+            f"edpipe: partitions.thirds.confusion: this partition is made by `edpipe {right}`, not {wrong}\n"
+        )
+
+
+def test_the_model_of_a_teacher_whom_only_a_partition_asks_is_checked():
+    wrong = CONFUSED | {"teachers.digits_teacher.network.model": "resnet9"}
+    with pytest.raises(ParamsError, match=r"^teachers.digits_teacher.network.model: "):
+        check_params(params(wrong), ("digits_ce",))
 
 
 def test_a_fetched_teacher_has_its_own_step():

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
     "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "paired", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
-    "cost", "distill_losses", "panel", "teskd_loss",
+    "cost", "distill_losses", "panel", "teskd_loss", "confusion",
 )  # fmt: skip
 LAYERS = (
     (
@@ -139,6 +139,7 @@ def test_the_core_is_pure(name):
         "colour",
         "precisions",
         "fidelity",
+        "confusion",
     ],
 )
 def test_the_core_of_numbers_needs_no_torch(name):

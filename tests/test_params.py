@@ -217,6 +217,17 @@ TEACHER = "teachers.digits_teacher"
             "experiments.digits_ed.stages.primary.imagse: unknown key; did you mean 'images'?",
         ),
         # what must be given
+        (f"{THIRDS}.confusion", {}, f"{THIRDS}.confusion.teacher: missing; it must be given"),
+        (
+            f"{THIRDS}.confusion",
+            {"teacher": "digits_teacher", "togehter": True},
+            f"{THIRDS}.confusion.togehter: unknown key; did you mean 'together'?",
+        ),
+        (
+            f"{THIRDS}.confusion",
+            {"teacher": "digits_teacher", "together": 1},
+            f"{THIRDS}.confusion.together: got 1; input should be true or false",
+        ),
         ("datasets", MISSING, "datasets: missing; it must be given"),
         ("datasets.digits.image_size", MISSING, "datasets.digits.image_size: missing; it must be given"),
         (f"{TEACHER}.network.model", MISSING, f"{TEACHER}.network.model: missing; it must be given"),
@@ -423,6 +434,16 @@ TEACHER = "teachers.digits_teacher"
             {"subsets": ["a"], "classes": {"a": [1]}, "class_order_seed": 1},
             f"{THIRDS}: class_order_seed belongs to ratio; with classes the order is given",
         ),
+        (
+            THIRDS,
+            {"subsets": ["a"], "classes": {"a": [1]}, "confusion": {"teacher": "digits_teacher"}},
+            f"{THIRDS}: confusion deals the classes out; with classes that is done; remove one of the two",
+        ),
+        (
+            THIRDS,
+            {"subsets": ["a"], "class_order_seed": 1, "confusion": {"teacher": "digits_teacher"}},
+            f"{THIRDS}: confusion gives the classes an order; remove it, or class_order_seed",
+        ),
         (f"{TEACHER}.network.source", "file", f"{TEACHER}.network: source: file needs location and sha256"),
         (f"{TEACHER}.network.location", "x", f"{TEACHER}.network: source: train takes neither location nor sha256"),
         (f"{TEACHER}.fitting.epochs", 0, f"{TEACHER}: source: train needs fitting.epochs > 0"),
@@ -520,7 +541,18 @@ TEACHER = "teachers.digits_teacher"
             "digits_teachr",
             f"{METHOD}.teacher: 'digits_teachr' is not in teachers; did you mean 'digits_teacher'?",
         ),
+        (
+            f"{THIRDS}.confusion",
+            {"teacher": "digits_teachr"},
+            f"{THIRDS}.confusion.teacher: 'digits_teachr' is not in teachers; did you mean 'digits_teacher'?",
+        ),
         # parts that do not fit together
+        (
+            f"{THIRDS}.confusion",
+            {"teacher": "fashion_specialists"},
+            f"{THIRDS}.confusion.teacher: 'fashion_specialists' knows only subsets of partition 'thirds', but only a "
+            "teacher of all classes confuses any two of them; name one whose partition is absent",
+        ),
         (
             f"{METHOD}.teacher",
             "digits_specialists",
@@ -592,6 +624,37 @@ def test_mixed_views_need_teachers_that_know_what_is_mixed():
         "experiments.fashion_mnist_ed.method.teacher: 'fashion_teacher' knows all classes, so "
         "soft_labels.fashion_mnist.space.mixing would mix images with those of classes not taught yet; name a teacher "
         "that has a partition, or remove mixing"
+    )
+
+
+def test_views_that_tell_no_confusions_are_refused():
+    raw = changed(f"{THIRDS}.confusion", {"teacher": "digits_teacher"})
+    assert parse_params(raw).partitions["thirds"].confusion.together
+    raw["soft_labels"]["fashion_mnist"]["space"]["mixing"] = {"mixup": 0.2}
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == (
+        "experiments.fashion_mnist_ce.partition: 'thirds' asks what a teacher confuses, but "
+        "soft_labels.fashion_mnist.space.mixing shows it mixed images, of which it names both classes; remove mixing, "
+        "or use a partition without confusion"
+    )
+
+
+@pytest.mark.parametrize("temperature", [1, 4])
+def test_sampled_rows_tell_confusions_at_temperature_1_alone(temperature):
+    raw = changed(f"{THIRDS}.confusion", {"teacher": "digits_teacher"})
+    sampled = {"precision": "sampled", "draws": 9, "temperature": temperature, "max_kl": None}
+    raw["soft_labels"]["digits"]["storage"] = sampled
+    for experiment in ("digits_kd", "digits_ed"):
+        raw["experiments"][experiment]["method"]["temperature"] = temperature
+    if temperature == 1:
+        assert parse_params(raw)
+        return
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == (
+        "experiments.digits_ce.partition: 'thirds' asks what a teacher confuses at temperature 1, but "
+        "soft_labels.digits.storage samples at temperature 4; use another precision, or a partition without confusion"
     )
 
 

@@ -1,6 +1,7 @@
 """Which source files a step depends on: what its text imports, held against what it loads when it runs."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from edpipe.sources import ROOT, source_files
 STEPS = (
     "pack_dataset",
     "partition_dataset",
+    "partition_by_confusion",
     "train_teacher",
     "fetch_teacher",
     "dump_soft_labels",
@@ -68,6 +70,18 @@ def test_a_step_depends_on_what_it_uses():
     assert {"metrics", "forgetting"} <= closure("evaluate")
     assert {"datasets/digits", "datasets/food101"} <= closure("pack_dataset")
     assert not {name for name in closure("run_stage") if name.startswith("datasets/")}
+
+
+def test_how_soft_labels_are_read_makes_no_partition_again_that_asks_no_teacher():
+    assert {"confusion", "storage/soft_label_store"} <= closure("partition_by_confusion")
+    assert closure("partition_dataset").isdisjoint({"confusion", "storage/soft_label_store", "precisions"})
+
+
+@pytest.mark.parametrize("step", ["partition_dataset", "partition_by_confusion"])
+def test_a_partition_needs_no_torch(step):
+    for name in source_files(step):
+        text = (ROOT.parent / name).read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(import|from) (torch|torchvision|timm)\b", text, re.MULTILINE), name
 
 
 def test_other_steps_are_refused():

@@ -11,6 +11,17 @@ ALL_CLASSES = "all"
 """Name of the subset that holds every class; no partition may use it."""
 
 
+class ConfusionKnobs(Knobs):
+    """Classes dealt out by how a teacher confuses them, instead of in the dataset's order."""
+
+    teacher: Name = Field(
+        description="A teacher of all classes; its verified soft labels of the training images say what it confuses."
+    )
+    together: bool = Field(
+        True, description="true: classes that are confused share a subset; false: they are kept apart."
+    )
+
+
 class PartitionKnobs(Knobs):
     """How the classes are dealt out to an ordered list of subsets."""
 
@@ -26,6 +37,9 @@ class PartitionKnobs(Knobs):
     class_order_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
         None, description="Shuffles the classes before ratio cuts them; absent: the dataset's own order."
     )
+    confusion: ConfusionKnobs | None = Field(
+        None, description="Deals the classes out by a teacher's confusions; ratio gives the sizes. Absent: not."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "PartitionKnobs":
@@ -39,4 +53,8 @@ class PartitionKnobs(Knobs):
             raise ValueError(f"classes names {sorted(self.classes)}, subsets names {sorted(self.subsets)}")
         if self.classes is not None and self.class_order_seed is not None:
             raise ValueError("class_order_seed belongs to ratio; with classes the order is given")
+        if self.confusion is not None and self.classes is not None:
+            raise ValueError("confusion deals the classes out; with classes that is done; remove one of the two")
+        if self.confusion is not None and self.class_order_seed is not None:
+            raise ValueError("confusion gives the classes an order; remove it, or class_order_seed")
         return self

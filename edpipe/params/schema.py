@@ -51,8 +51,21 @@ def check_references(params: Params) -> None:
         _known(f"teachers.{name}.fitting.recipe", teacher.fitting.recipe, params.recipes, "recipes")
         if teacher.partition is not None:
             _known(f"teachers.{name}.partition", teacher.partition, params.partitions, "partitions")
+    for name, partition in params.partitions.items():
+        if partition.confusion is not None:
+            _check_confusion_teacher(params, f"partitions.{name}.confusion.teacher", partition.confusion.teacher)
     for name, experiment in params.experiments.items():
         _check_experiment(params, f"experiments.{name}", experiment)
+
+
+def _check_confusion_teacher(params: Params, where: str, teacher: str) -> None:
+    _known(where, teacher, params.teachers, "teachers")
+    partition = params.teachers[teacher].partition
+    if partition is not None:
+        raise ParamsError(
+            f"{where}: '{teacher}' knows only subsets of partition '{partition}', but only a teacher of all classes "
+            f"confuses any two of them; name one whose partition is absent"
+        )
 
 
 def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) -> None:
@@ -62,6 +75,8 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _known(f"{path}.student", experiment.student, params.students, "students")
     _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
     _check_stages(params, path, experiment)
+    if params.partitions[experiment.partition].confusion is not None:
+        _check_confusion_views(params, path, experiment)
     for where, teacher in _named_teachers(experiment.method):
         _check_teacher(params, path, f"{path}.method.{where}", experiment, teacher)
     if isinstance(experiment.method, DistillKnobs):
@@ -78,6 +93,22 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
         raise ParamsError(
             f"{path}.method: teskd has no loss for images of two classes, which soft_labels.{experiment.dataset}.space."
             "mixing makes; remove mixing, or use another method"
+        )
+
+
+def _check_confusion_views(params: Params, path: str, experiment: ExperimentKnobs) -> None:
+    """That the stored views of this dataset tell what a teacher confuses."""
+    where, soft_labels = f"soft_labels.{experiment.dataset}", params.soft_labels[experiment.dataset]
+    if soft_labels.space.mixing is not None:
+        raise ParamsError(
+            f"{path}.partition: '{experiment.partition}' asks what a teacher confuses, but {where}.space.mixing shows "
+            f"it mixed images, of which it names both classes; remove mixing, or use a partition without confusion"
+        )
+    if soft_labels.storage.temperature not in (None, 1):
+        raise ParamsError(
+            f"{path}.partition: '{experiment.partition}' asks what a teacher confuses at temperature 1, but "
+            f"{where}.storage samples at temperature {soft_labels.storage.temperature:g}; use another precision, or a "
+            f"partition without confusion"
         )
 
 

@@ -19,6 +19,8 @@ explain_failures = workflow_hooks.explain_failures
 NAME = r"[a-z][a-z0-9_]*"
 TRAINED = [name for name, teacher in PARAMS.teachers.items() if teacher.network.source == "train"]
 FETCHED = [name for name in PARAMS.teachers if name not in TRAINED]
+CONFUSED = [name for name, partition in PARAMS.partitions.items() if partition.confusion is not None]
+GIVEN = [name for name in PARAMS.partitions if name not in CONFUSED]
 
 
 wildcard_constraints:

@@ -1,5 +1,6 @@
 localrules:
     partition_dataset,
+    partition_by_confusion,
 
 
 rule partition_dataset:
@@ -9,6 +10,8 @@ rule partition_dataset:
         "artifacts/partitions/{dataset}/{partition}.json",
     log:
         "logs/partition_dataset/{dataset}-{partition}.log",
+    wildcard_constraints:
+        partition=one_of(GIVEN),
     threads: 1
     resources:
         mem_mb=1000,
@@ -17,3 +20,22 @@ rule partition_dataset:
         knobs=knobs_of(jobs.partition_dataset),
     shell:
         "exec edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
+
+
+rule partition_by_confusion:
+    input:
+        unpack(inputs_of(jobs.partition_dataset)),
+    output:
+        "artifacts/partitions/{dataset}/{partition}.json",
+    log:
+        "logs/partition_by_confusion/{dataset}-{partition}.log",
+    wildcard_constraints:
+        partition=one_of(CONFUSED),
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        knobs=knobs_of(jobs.partition_dataset),
+    shell:
+        "exec edpipe partition_by_confusion --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
