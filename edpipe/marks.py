@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from edpipe.distill_losses import attention_loss, dist_loss, dkd_loss, hint_loss, standardise
-from edpipe.losses import combine, kd_loss, slice_kd_loss, task_loss
+from edpipe.losses import combine, kd_loss, precise, slice_kd_loss, task_loss
 from edpipe.methods.curriculum import StagePlan
 from edpipe.models.aided import Answers
 from edpipe.panel import panel_weights
@@ -25,7 +25,7 @@ class Teaching:
     """Where these classes sit among the student's outputs; ascending."""
     share: Float[Tensor, " row"]
     """1 / number of teachers that teach the sample."""
-    maps: tuple[Float[Tensor, "row height width"], ...] = ()
+    maps: tuple[Float[Tensor, "row _ _"], ...] = ()
     """The teacher's attention maps, in the order of feature stages."""
     hint: Float[Tensor, "row channel height width"] | None = None
     """The teacher's features of one stage."""
@@ -63,7 +63,8 @@ def restricted(batch: Batch, columns: Int64[Tensor, " known"], num_outputs: int)
     where = torch.full((len(batch.labels),), -1, device=columns.device)
     where[rows] = torch.arange(len(rows), device=columns.device)
     teachings = [_restricted_teaching(teaching, place, where) for teaching in batch.teachings]
-    return rows, replace(batch, labels=place[batch.labels[rows]], other=other, teachings=teachings)
+    images, labels = batch.images[rows], place[batch.labels[rows]]
+    return rows, replace(batch, images=images, labels=labels, other=other, teachings=teachings)
 
 
 def _restricted_teaching(teaching: Teaching, place: Tensor, where: Tensor) -> Teaching:
@@ -109,11 +110,11 @@ def _distil(
     plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch, answers: Answers | None
 ) -> Float[Tensor, " sample"]:
     """Each sample's loss against its teachers, weighed as the panel's rule says."""
-    losses = torch.zeros(len(logits), device=logits.device)
+    losses = precise(logits).new_zeros(len(logits))
     for teaching, share in zip(batch.teachings, _shares(plan, logits, batch), strict=True):
         if len(teaching.rows):
             own = _against(plan, logits[teaching.rows], batch, teaching, answers)
-            losses = losses + torch.zeros_like(losses).index_put((teaching.rows,), share * own)
+            losses = losses + torch.zeros_like(losses).index_put((teaching.rows,), share.to(own.dtype) * own)
     return losses
 
 
@@ -138,7 +139,7 @@ def _against(
     """Each sample's loss against one teacher."""
     algorithm, temperature = plan.algorithm, plan.temperature
     if algorithm.kind in FEATURE_WEIGHTS:
-        return logits.new_zeros(len(logits)) if answers is None else _against_features(answers, teaching)
+        return precise(logits).new_zeros(len(logits)) if answers is None else _against_features(answers, teaching)
     own, told = logits[:, teaching.columns], teaching.logits
     if isinstance(algorithm, DkdAlgorithm):
         labels = torch.searchsorted(teaching.columns, batch.labels[teaching.rows])

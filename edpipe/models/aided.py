@@ -26,9 +26,9 @@ class Answers(NamedTuple):
     """What a student gives for a batch of images."""
 
     logits: Float[Tensor, "sample class"]
-    maps: tuple[Float[Tensor, "sample height width"], ...] = ()
+    maps: tuple[Float[Tensor, "sample _ _"], ...] = ()
     """Attention maps of its feature stages, in order."""
-    earlier: tuple[Float[Tensor, "sample known"], ...] = ()
+    earlier: tuple[Float[Tensor, "sample _"], ...] = ()
     """Logits of earlier references, in order."""
     hint: Float[Tensor, "sample channel height width"] | None = None
     """Features of one stage, made as small as the teacher's hint and brought to its channels."""

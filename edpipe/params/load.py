@@ -111,7 +111,7 @@ def _lines(raw: dict[str, Any], items: list[Any]) -> list[str]:
     """One line for each place; of a place that may hold values of several kinds, what each kind asks for."""
     places: dict[tuple[Any, ...], list[Any]] = {}
     for item in items:
-        places.setdefault(_real_location(raw, item["loc"]), []).append(item)
+        places.setdefault(_real_location(raw, item["loc"], item["type"]), []).append(item)
     # Elements that are wrong are not counted: a list that is too short only for that reason is passed over.
     inner = {place[:-1] for place in places}
     short = {place for place, found in places.items() if place in inner and found[0]["type"] == "too_short"}
@@ -175,8 +175,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _real_location(raw: object, location: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The location without the names of union members that pydantic puts in between."""
+def _real_location(raw: object, location: tuple[Any, ...], kind: str) -> tuple[Any, ...]:
+    """The location without the names of union members that pydantic puts in between, and after a group as a whole."""
     kept, value = [], raw
     for i, part in enumerate(location):
         if part == "[key]":
@@ -185,7 +185,7 @@ def _real_location(raw: object, location: tuple[Any, ...]) -> tuple[Any, ...]:
         if inside:
             value = value[part]  # type: ignore[index]
             kept.append(part)
-        elif i == len(location) - 1 and isinstance(value, dict):
+        elif i == len(location) - 1 and isinstance(value, dict) and kind != "value_error":
             kept.append(part)
     return tuple(kept)
 

@@ -68,10 +68,10 @@ class Classroom:
         self.known_class_ids = np.array(partition.classes_of(plan.known), dtype=np.int64)
         taught = tuple(dataset.sample_ids("train", partition.classes_of((subset,))) for subset in plan.taught)
         self.stream = SampleStream(self.seed, taught, plan.mixing)
-        # Partners of mixed views are those that the teacher saw; teachers of the same samples saw the same ones.
-        pools = tuple({store.sample_ids.tobytes(): store.sample_ids for store in stores}.values()) or taught
         spec = ViewSpec.from_knobs(knobs.views, dataset.image_size)
-        self.batches = ViewBatches(dataset, spec, device, pools)
+        # Partners of mixed views are those that the teacher saw; teachers of the same samples saw the same ones.
+        pools = tuple({s.sample_ids.tobytes(): s.sample_ids for s in stores}.values()) or taught
+        self.batches = ViewBatches(dataset, spec, device, pools if spec.mixing is not None else ())
         is_resident = fit_in_memory(stores, self.batches.device)
         self.lessons = [_lesson(self, store, is_resident) for store in stores]
         self.kept_columns = [self._columns_of(subsets) for subsets in plan.kept]
