@@ -40,7 +40,7 @@ SINGLE = {
 }
 SCHOOLS = {
     "all": {"name": "ed", "lessons": "all", "teachers": GROWING, "references": "kept", "anchor_weight": 0.5},
-    "both_kinds": {"name": "ed", "teachers": dict.fromkeys(LEVELS, ["specialists", "general"])},
+    "both_kinds": {"name": "ed", "teachers": dict.fromkeys(LEVELS, ("specialists", "general"))},
     "full": {"name": "ed", "normalisation": "full", "references": "kept", "reference_weight": 0.1, **ONE},
     "mixed_kinds": {
         "name": "ed",

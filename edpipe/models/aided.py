@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edpipe.distill_losses import HintRegressor
 from edpipe.errors import NetworkError
 from edpipe.models.attention import attention_map
-from edpipe.models.reference import build_reference
+from edpipe.models.reference import reference_of
 from edpipe.models.split import count_feature_stages, map_shapes, split, split_into_stages
 from edpipe.models.student import REFERENCE_PREFIX, Student
 from edpipe.models.taps import pooled
@@ -182,10 +182,10 @@ def kept_references(
         seed: of weights that are overwritten by those of the stage before.
     """
     blocks, _ = split(network, num_levels)
-    widths = [shape[1] for shape in map_shapes(network, blocks, *sizes)]
+    shapes = map_shapes(network, blocks, *sizes)
     return [
-        (block.units[-1].module, build_reference(kind, width, widths[-1], outputs, seed))
-        for block, width, outputs in zip(blocks, widths, known, strict=False)
+        (block.units[-1].module, reference_of(kind, level, shapes, outputs, seed))
+        for level, (block, outputs) in enumerate(zip(blocks, known, strict=False), start=1)
     ]
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edpipe.models.reference import build_reference
+from edpipe.models.reference import reference_of
 from edpipe.models.split import Chain, join, map_shapes, split
 from edpipe.models.zoo import count_outputs
 
@@ -47,9 +47,9 @@ class Student(nn.Module):
         self.body: nn.Module = network
         self.reference: nn.Module | None = None
         if level < num_levels:
-            widths = [shape[1] for shape in map_shapes(network, blocks, channels, image_size)]
+            shapes = map_shapes(network, blocks, channels, image_size)
             self.body = join(blocks[:level])
-            self.reference = build_reference(reference, widths[level - 1], widths[-1], num_outputs, seed)
+            self.reference = reference_of(reference, level, shapes, num_outputs, seed)
 
     def forward(self, images: Float[Tensor, "sample channel height width"]) -> Float[Tensor, "sample class"]:
         """Logits of a batch."""

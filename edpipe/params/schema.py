@@ -189,6 +189,18 @@ def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> Non
         raise ParamsError(f"{path}.stages: needs exactly {list(wanted)} ({reason}), got {list(experiment.stages)}")
     if isinstance(experiment.method, EdKnobs):
         _check_levels(f"{path}.method", experiment.method, wanted)
+        if params.students[experiment.student].reference == "authors":
+            _check_authors(f"{path}.method", experiment.method)
+
+
+def _check_authors(path: str, method: EdKnobs) -> None:
+    """That the last level, with its additional BN, has nothing else beside it."""
+    kinds = {method.distill.kind, *(algorithm.kind for algorithm in method.distill_by_level.values())}
+    if method.references == "kept" or "at" in kinds:
+        raise ParamsError(
+            f"{path}: a student whose reference is 'authors' goes with references: replaced and without at, got "
+            f"references {method.references}, distill {', '.join(sorted(kinds))}; use reference: adapter"
+        )
 
 
 def _check_levels(path: str, method: EdKnobs, levels: tuple[str, ...]) -> None:

@@ -10,9 +10,11 @@ from edpipe.params.base import Knobs
 class StudentKnobs(Knobs):
     """The network that is kept in the end."""
 
-    model: str = Field(description="resnet8…resnet110 (CIFAR family), 'timm:<name>' or 'torchvision:<name>'.")
-    reference: Literal["adapter", "linear"] = Field(
+    model: str = Field(
+        description="resnet8…resnet110, cifar_resnet18, cifar_resnet34, 'timm:<name>' or 'torchvision:<name>'."
+    )
+    reference: Literal["adapter", "linear", "authors"] = Field(
         "adapter",
         description="Teaching reference block: adapter = 1×1 conv to the final width, BN, ReLU, pool, linear; "
-        "linear = pool, linear.",
+        "linear = pool, linear; authors = as in the ED authors' code, with BN before the last pooling in training.",
     )

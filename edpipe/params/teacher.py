@@ -13,7 +13,9 @@ Source = Literal["train", "timm", "torchvision", "file", "url"]
 class NetworkKnobs(Knobs):
     """Which network, and where its weights come from."""
 
-    model: str = Field(description="resnet8…resnet110 (CIFAR family), 'timm:<name>' or 'torchvision:<name>'.")
+    model: str = Field(
+        description="resnet8…resnet110, cifar_resnet18, cifar_resnet34, 'timm:<name>' or 'torchvision:<name>'."
+    )
     source: Source = Field(
         "train", description="train: from scratch; timm, torchvision: pretrained; file, url: weights with sha256."
     )

@@ -21,6 +21,7 @@ from edpipe.models.aided import (
     kept_references,
     student_weights,
 )
+from edpipe.models.extra_norm import ExtraNorm
 from edpipe.models.macs import count_macs, count_training_macs
 from edpipe.models.student import Student, grow
 from edpipe.models.teskd import TeskdNetwork
@@ -183,6 +184,9 @@ def _aided(
         grow(student_weights(weights), student)
     if plan.teskd is not None:
         return student, TeskdNetwork(network, dataset.image_size, dataset.channels, classroom.seed)
+    is_last = plan.number == plan.num_stages > 1
+    if is_last and knobs.student.reference == "authors" and not kept and plan.algorithm.kind != "at":
+        return student, ExtraNorm(network)
     ends = attention_ends(network, student) if plan.algorithm.kind == "at" else []
     hint = _hint(network, classroom) if plan.algorithm.kind == "fitnet" else None
     if not kept and not ends and hint is None:
@@ -243,7 +247,8 @@ def _predecessor(seed: int, knobs: StageKnobsOfJob, weights: Mapping[str, Tensor
 def _kept_weights(plan: StagePlan, student: Student, trainee: nn.Module) -> dict[str, Tensor]:
     """What the stage's file holds: earlier references go on to the next stage, after the last they are dropped."""
     is_last = plan.number == plan.num_stages
-    return trainee.weights() if isinstance(trainee, Aided) and not is_last else student.weights()
+    is_more = isinstance(trainee, ExtraNorm) or (isinstance(trainee, Aided) and not is_last)
+    return trainee.weights() if is_more else student.weights()  # type: ignore[operator]
 
 
 def _training_macs(trainee: nn.Module, classroom: Classroom) -> int:
