@@ -415,7 +415,7 @@ def test_the_lists_for_dvc_hold_every_tracked_job_and_no_other():
     assert set(lists["run_stage"]) >= {"digits_ed-0-primary", "digits_ce-2-only"}
     stage = lists["run_stage"]["digits_ed-0-middle"]
     assert stage["before"] == "artifacts/students/digits_ed/seed0/1_primary.safetensors"
-    assert stage["soft_labels"] == "artifacts/soft_labels/digits/digits_specialists/middle.json"
+    assert stage["soft_labels_1"] == "artifacts/soft_labels/digits/digits_specialists/middle.json"
     assert stage["stage_key"] == "experiments.digits_ed.stages.middle"
     # Every entry of a list has the same keys: DVC fills one template with each.
     assert all(len({tuple(sorted(e)) for e in entries.values()}) <= 1 for entries in lists.values())

@@ -12,7 +12,7 @@ from edpipe.models.reference import build_reference
 from edpipe.models.split import count_feature_stages, map_shapes, split
 from edpipe.models.student import REFERENCE_PREFIX, Student
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.teskd_loss import TeskdOutputs
+from edpipe.teskd_outputs import TeskdOutputs
 
 AID_PREFIX = "aid."
 """Of the weights of earlier references in a stage's file: `aid.<level>.*`."""
