@@ -24,8 +24,8 @@ class Teaching:
     """Where these classes sit among the student's outputs; ascending."""
     share: Float[Tensor, " row"]
     """1 / number of teachers that teach the sample."""
-    maps: tuple[Float[Tensor, "row height width"], ...] = ()
-    """The teacher's attention maps, in the order of feature stages."""
+    maps: tuple[Float[Tensor, "row _ _"], ...] = ()
+    """The teacher's attention maps (row, height, width), in the order of feature stages, each of its own size."""
 
 
 @dataclass(frozen=True)
