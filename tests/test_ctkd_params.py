@@ -137,8 +137,8 @@ ONLY = "experiments__beside__stages__only"
         ),
         (
             {ONLY: {"images": 96}},
-            "experiments.beside.stages.only: 96 images, but the scratch teacher 'scratch' learns beside the student for "
-            "2 epochs; give epochs: 2, or change teachers.scratch.fitting.epochs",
+            "experiments.beside.stages.only: 96 images, but the scratch teacher 'scratch' learns beside the student "
+            "for 2 epochs; give epochs: 2, or change teachers.scratch.fitting.epochs",
         ),
         (
             {"recipes__other__batch_size": 16},
