@@ -312,6 +312,23 @@ def test_ended_by_sigterm_it_goes_on_and_makes_the_file_of_one_go(world, tmp_pat
     assert left == {"seed5.h5", "seed5.json"}, "nothing is left of the interrupted attempt"
 
 
+def test_killed_when_all_is_written_it_only_clears_up(world, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "trajectories/scratch/seed5.h5"
+    monkeypatch.setenv(fitting_step.CHECKPOINT_VARIABLE, "0")
+
+    def kill(_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting_step.Fitting, "finish", kill)
+        with pytest.raises(Killed):
+            record_trajectory("scratch", SEED, knobs_of(), world.school.dataset, out)
+    assert list(out.parent.glob(".resume/*/*/*.safetensors"))
+    record_trajectory("scratch", SEED, knobs_of(), world.school.dataset, out)
+    assert "is there already, made from the same by the same" in capsys.readouterr().err
+    assert {path.name for path in out.parent.parent.rglob("*") if path.is_file()} == {"seed5.h5", "seed5.json"}
+
+
 class Killed(BaseException):
     """As abrupt as SIGKILL for what Python has not written yet."""
 

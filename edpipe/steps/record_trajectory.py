@@ -30,6 +30,7 @@ from edpipe.precisions import make_precision
 from edpipe.progress import announce
 from edpipe.schedule import SampleStream
 from edpipe.steps.fitting import Fitting
+from edpipe.storage.checkpoint import Checkpoints
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.records import code_digest, digest_json, library_versions, make_record, read_record, record_path
 from edpipe.storage.soft_label_file import open_soft_labels
@@ -187,6 +188,7 @@ def record_trajectory(teacher: str, seed: int, knobs: TrajectoryKnobs, dataset_p
     if _is_whole(out_path, header):
         announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
         adopt_soft_labels(out_path, header, code, describe)
+        Checkpoints(out_path, code).clear()
         return
     with create_soft_labels(out_path, header, code, describe) as writer:
         fitting = _learn(
