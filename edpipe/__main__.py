@@ -184,6 +184,16 @@ def _verify_soft_labels(job: Job) -> None:
     verify_soft_labels(files, labels, job.knobs["views"], job.outputs[0])  # type: ignore[arg-type]
 
 
+def _record_trajectory(job: Job) -> None:
+    from edpipe.models.names import check_model_name
+    from edpipe.steps.record_trajectory import TrajectoryKnobs, record_trajectory
+
+    knobs = TrajectoryKnobs(**job.knobs)  # type: ignore[arg-type]
+    check_model_name(knobs.network.model)
+    teacher, seed = str(job.arguments["teacher"]), int(job.arguments["seed"])
+    record_trajectory(teacher, seed, knobs, job.inputs["dataset"][0], job.outputs[0])
+
+
 def _run_stage(job: Job) -> None:
     from edpipe.models.names import check_model_name
     from edpipe.steps.classroom import StageKnobsOfJob
@@ -200,6 +210,7 @@ def _run_stage(job: Job) -> None:
         paths["soft_labels"],
         paths["teachers"],
         job.outputs[0],
+        _only(paths["trajectory"]),
     )
     experiment, seed, stage = job.arguments.values()
     run_stage(f"{experiment} seed {seed} {stage}", int(seed), knobs, files)
@@ -269,6 +280,11 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
         _booked(jobs.verify_soft_labels, _verify_soft_labels),
         ("dataset", "teacher", "subset"),
         "hold stored logits against the teacher",
+    ),
+    "record_trajectory": (
+        _booked(jobs.record_trajectory, _record_trajectory),
+        ("dataset", "teacher", "seed"),
+        "train a teacher beside a student's samples, and store what it says",
     ),
     "run_stage": (
         _booked(jobs.run_stage, _run_stage),

@@ -14,7 +14,7 @@ def check_params(params: Params, experiments: tuple[str, ...] | None = None) -> 
     """
     for name in experiments if experiments is not None else params.experiments:
         for plan in curriculum(params, name):
-            for use in plan.teachers:
+            for use in (*plan.teachers, *([plan.trajectory] if plan.trajectory else [])):
                 check_model(f"teachers.{use.teacher}.network.model", params.teachers[use.teacher].network.model)
         for teacher, _ in partition_teachers(params.partitions[params.experiments[name].partition]):
             check_model(f"teachers.{teacher}.network.model", params.teachers[teacher].network.model)

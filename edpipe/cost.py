@@ -13,6 +13,7 @@ SHARED_STEPS = frozenset(
         "fetch_teacher",
         "dump_soft_labels",
         "verify_soft_labels",
+        "record_trajectory",
     }
 )
 """Steps whose artifacts other experiments use as well."""

@@ -9,23 +9,21 @@ from pathlib import Path
 
 from edpipe import layout
 from edpipe.errors import ParamsError
-from edpipe.methods import ce, ed, kd, panel, teskd
+from edpipe.methods import ce, ctkd, ed, kd, panel, teskd
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.base import canonical_json
-from edpipe.params.experiment import CeKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
+from edpipe.params.experiment import CeKnobs, CtkdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
-from edpipe.params.schema import ONLY_STAGE, Params, nearest
+from edpipe.params.schema import ONLY_STAGE, Params, check_scratch, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
 from edpipe.storage.records import record_path
 from edpipe.views import ViewRange, count_views, view_ranges
 
 TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
 """Those that several processes may run together."""
-NETWORK_STEPS = (*TRAINING_STEPS, "dump_soft_labels", "verify_soft_labels", "evaluate")
+NETWORK_STEPS = (*TRAINING_STEPS, "dump_soft_labels", "verify_soft_labels", "record_trajectory", "evaluate")
 SMALL_SIDE = 64
 """Pixels; images up to this size are small."""
-MOST_SHOWN = 12
-"""Longer lists are abbreviated in error lines."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,9 @@ def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> d
     """Dataset and, for a specialist, the partition that names its classes."""
     partition = entry(params, "teachers", teacher).partition
     if partition is None:
-        _one_of(f"subset of teacher '{teacher}'", subset, (ALL_CLASSES,))
+        one_of(f"subset of teacher '{teacher}'", subset, (ALL_CLASSES,))
         return {"dataset": (layout.dataset_path(dataset),), "partition": ()}
-    _one_of(f"subset of teacher '{teacher}'", subset, params.partitions[partition].subsets)
+    one_of(f"subset of teacher '{teacher}'", subset, params.partitions[partition].subsets)
     return {"dataset": (layout.dataset_path(dataset),), "partition": (layout.partition_path(dataset, partition),)}
 
 
@@ -156,7 +154,7 @@ def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:
 def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, views: str) -> Job:
     """Stores one teacher's logits on some views of its subset's training samples; `views` as in "0-7"."""
     knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
-    _one_of(f"views of soft_labels.{dataset}", views, [str(part) for part in soft_label_files(params, dataset)])
+    one_of(f"views of soft_labels.{dataset}", views, [str(part) for part in soft_label_files(params, dataset)])
     return Job(
         step="dump_soft_labels",
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset, "views": views},
@@ -197,6 +195,32 @@ def _soft_label_paths(params: Params, dataset: str, teacher: str, subset: str) -
     )
 
 
+def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> Job:
+    """Trains one teacher on what students of this seed see, and stores what it says of each sample in each epoch."""
+    entry(params, "datasets", dataset)
+    network, fitting = check_scratch(params, f"teachers.{teacher}", teacher)
+    soft_labels: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    return Job(
+        step="record_trajectory",
+        arguments={"dataset": dataset, "teacher": teacher, "seed": seed},
+        knobs={
+            "network": network,
+            "fitting": fitting,
+            "recipe": params.recipes[fitting.recipe],
+            "views": soft_labels.student_views,
+            "storage": soft_labels.storage,
+        },
+        inputs={"dataset": (layout.dataset_path(dataset),)},
+        outputs=_with_record(layout.trajectory_path(dataset, teacher, seed)),
+        keys=(
+            f"teachers.{teacher}.network",
+            f"teachers.{teacher}.fitting",
+            f"recipes.{fitting.recipe}",
+            *(f"soft_labels.{dataset}.{part}" for part in ("space", "views", "storage")),
+        ),
+    )
+
+
 def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
     """The stages of an experiment, in order.
 
@@ -209,6 +233,8 @@ def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
         return ce.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
     if isinstance(method, TeskdKnobs):
         return teskd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
+    if isinstance(method, CtkdKnobs):
+        return ctkd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
     if isinstance(method, OneTeacherKnobs):
         return kd.curriculum(method, ONLY_STAGE, knobs.stages[ONLY_STAGE])
     if isinstance(method, PanelKnobs):
@@ -224,9 +250,9 @@ def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
 def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
     """Trains the student of one experiment and seed through one stage."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
-    _one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
+    one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
     plans = {plan.name: plan for plan in curriculum(params, experiment)}
-    _one_of(f"stages of experiment '{experiment}'", stage, plans)
+    one_of(f"stages of experiment '{experiment}'", stage, plans)
     plan = plans[stage]
     before = [p for p in plans.values() if p.number == plan.number - 1]
     return Job(
@@ -251,6 +277,9 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
             ),
             # Which weights the teacher has now: soft labels of others are refused.
             "teachers": tuple(_teacher_record(knobs.dataset, use) for use in plan.teachers),
+            "trajectory": record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed).outputs
+            if plan.trajectory
+            else (),
         },
         outputs=_with_record(layout.student_path(experiment, seed, plan.number, stage)),
         keys=_stage_keys(knobs, experiment, stage),
@@ -293,7 +322,7 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
 def evaluate(params: Params, experiment: str, seed: int) -> Job:
     """Measures every stage's student of one seed on the test split."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
-    _one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
+    one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
     students = [_student_path(experiment, seed, plan) for plan in curriculum(params, experiment)]
     return Job(
         step="evaluate",
@@ -365,6 +394,12 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
         *_jobs_of_teachers(params, knobs.dataset, asked),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
         *_jobs_of_teachers(params, knobs.dataset, uses),
+        *(
+            record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed)
+            for seed in knobs.seeds
+            for plan in plans
+            if plan.trajectory
+        ),
         *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),
         *(evaluate(params, experiment, seed) for seed in knobs.seeds),
         result(params, experiment),
@@ -383,22 +418,3 @@ def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, 
         ),
         *(verify_soft_labels(params, dataset, *use) for use in uses),
     ]
-
-
-def entry(params: Params, section: str, name: str):  # noqa: ANN201  (one of the knob models, by section)
-    """The entry `name` of a section of params.yaml.
-
-    Raises:
-        ParamsError: there is none.
-    """
-    entries = getattr(params, section)
-    if name not in entries:
-        raise ParamsError(f"{section}: no entry named '{name}'{nearest(name, entries)}")
-    return entries[name]
-
-
-def _one_of(what: str, value: object, allowed: Iterable[object]) -> None:
-    if value not in allowed:
-        texts = [str(one) for one in allowed]
-        shown = texts if len(texts) <= MOST_SHOWN else [*texts[:3], "…", texts[-1]]
-        raise ParamsError(f"{what}: {value!r} is not one of them; allowed: {', '.join(shown)}")

@@ -39,6 +39,11 @@ def soft_labels_index_path(dataset: str, teacher: str, subset: str) -> Path:
     return ARTIFACTS / "soft_labels" / dataset / teacher / f"{subset}.json"
 
 
+def trajectory_path(dataset: str, teacher: str, seed: int) -> Path:
+    """What one teacher said of each sample in each epoch while it learnt beside students of this seed."""
+    return ARTIFACTS / "trajectories" / dataset / teacher / f"seed{seed}.h5"
+
+
 def student_path(experiment: str, seed: int, number: int, stage: str) -> Path:
     """The student after stage `number`."""
     return ARTIFACTS / "students" / experiment / f"seed{seed}" / f"{number}_{stage}.safetensors"

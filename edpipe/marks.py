@@ -46,6 +46,8 @@ class Batch:
     """Which part of the stage lies behind, 0 to 1."""
     num_together: int | None = None
     """Samples of the whole iteration, of which these are the part of one process; None: these."""
+    scratch: Float[Tensor, "sample head"] | None = None
+    """Logits of the teacher that learns beside the student, in this epoch; classes are the student's outputs."""
 
 
 def restricted(batch: Batch, columns: Int64[Tensor, " known"], num_outputs: int) -> tuple[Tensor, Batch]:
@@ -92,9 +94,27 @@ def mark(
         answers: all that the student gives; None for an earlier reference, which has no features to be compared.
     """
     task = _task(plan, logits, batch)
+    if batch.scratch is not None:
+        return _collaborative(plan, logits, batch, answers, task)
     if not batch.teachings:
         return task
     return combine(task, _distil(plan, logits, batch, answers), plan.task_weight, plan.distill_weight)
+
+
+def _collaborative(
+    plan: StagePlan,
+    logits: Float[Tensor, "sample head"],
+    batch: Batch,
+    answers: Answers | None,
+    task: Float[Tensor, " sample"],
+) -> Float[Tensor, " sample"]:
+    """CTKD: the task loss, the kd loss against what the scratch teacher said then, and the expert's attention maps."""
+    assert batch.scratch is not None, "only stages with a trajectory come here"
+    told = kd_loss(logits, batch.scratch, plan.temperature)
+    losses = combine(task, told, plan.task_weight, plan.distill_weight)
+    if not batch.teachings:
+        return losses
+    return losses + plan.attention_weight * _distil(plan, logits, batch, answers)
 
 
 def _task(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: Batch) -> Float[Tensor, " sample"]:

@@ -93,6 +93,7 @@ _CHECKS: dict[str, Callable[[Job, Records], str | None]] = {
     "train_teacher": _weights,
     "fetch_teacher": _weights,
     "dump_soft_labels": _soft_labels,
+    "record_trajectory": _soft_labels,
     "run_stage": _weights,
     "evaluate": _evaluation,
     "result": _result,

@@ -4,7 +4,7 @@ Where the paper's text and its code differ, the code is followed (zhengli427/TES
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from edpipe.losses import task_loss
+from edpipe.teskd_outputs import TeskdOutputs
 
 TARGET_OFFSET = 1e-7
 """Added to each probability of the backbone, so that none is zero; they then add up to more than 1."""
-
-
-class TeskdOutputs(NamedTuple):
-    """What a network and its students say of a batch; the students from the deepest to the shallowest."""
-
-    logits: Float[Tensor, "sample class"]
-    """Of the backbone."""
-    student_logits: list[Float[Tensor, "sample class"]]
-    features: Float[Tensor, "sample channel"]
-    """Mean of the backbone's deepest feature map."""
-    student_features: list[Float[Tensor, "sample channel"]]
-    """What each student's classifier sees."""
 
 
 @dataclass(frozen=True)

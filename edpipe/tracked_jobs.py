@@ -34,6 +34,7 @@ STEPS = (
     "fetch_teacher",
     "dump_soft_labels",
     "verify_soft_labels",
+    "record_trajectory",
     "run_stage",
     "evaluate",
     "result",
@@ -60,7 +61,7 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
     entry: dict[str, Any] = dict(job.arguments)
     if job.step == "partition_by_confusion":
         entry["teacher"] = partition_teachers(params.partitions[str(job.arguments["partition"])])[0][0]
-    if job.step in ("train_teacher", "fetch_teacher"):
+    if job.step in ("train_teacher", "fetch_teacher", "record_trajectory"):
         entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
     if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels"):
         entry["classes"] = str((job.inputs["partition"] or job.inputs["dataset"])[0])
@@ -78,6 +79,8 @@ def _stage_entry(params: Params, job: Job) -> dict[str, str]:
     before, before_record = job.inputs["previous"] or (nothing, nothing)
     paths = {"out": job.outputs[0], "record": job.outputs[1]}
     paths |= {"before": before, "before_record": before_record}
+    trajectory, trajectory_record = job.inputs["trajectory"] or (nothing, nothing)
+    paths |= {"trajectory": trajectory, "trajectory_record": trajectory_record}
     new = _new_teachers(params, job)
     if len(new) > TEACHER_SLOTS:
         raise ParamsError(

@@ -64,6 +64,7 @@ def inputs_of(job):
         files = [[digest_of(p) for p in job.inputs["soft_labels"] if p.parent == folder] for folder in folders]
         uses = zip(files, teachers, strict=True)
         inputs["soft_labels"] = [{"digests": digests, "teacher_digest": teacher} for digests, teacher in uses]
+        inputs["trajectory"] = [{"digests": weights["trajectory"]}] if weights["trajectory"] else []
     if job.step == "evaluate":
         inputs["students"] = weights["students"]
     return inputs

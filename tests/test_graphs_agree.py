@@ -60,10 +60,25 @@ print(json.dumps({"snakemake": snakemake, "dvc": dvc}))
 """
 
 
+def beside(raw):
+    """Adds ctkd with and without an expert; their names."""
+    scratch = json.loads(json.dumps(raw["teachers"]["digits_teacher"]))
+    scratch["network"] = {"model": "resnet8"}
+    scratch["fitting"] |= {"epochs": 20, "recipe": raw["experiments"]["digits_kd"]["recipe"]}
+    raw["teachers"]["scratch"] = scratch
+    raw["soft_labels"]["digits"]["storage"]["attention"] = True
+    methods = {"beside": {"scratch": "scratch", "expert": "other_0"}, "alone": {"scratch": "scratch"}}
+    methods["alone"]["attention_weight"] = 0
+    for name, method in methods.items():
+        raw["experiments"][name] = json.loads(json.dumps(raw["experiments"]["digits_kd"]))
+        raw["experiments"][name] |= {"method": {"name": "ctkd", **method}, "stages": {"only": {"epochs": 20}}}
+    return list(methods)
+
+
 def variant(raw):
     """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views.
 
-    And panels, a school whose first level has all specialists, and a partition for which a teacher is asked, with
+    And panels, students beside which a teacher learns, a school whose first level has all specialists, and a partition for which a teacher is asked, with
     specialists of its own.
     """
     raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
@@ -83,7 +98,7 @@ def variant(raw):
     teskd = json.loads(json.dumps(raw["experiments"]["digits_ce"]))
     teskd["method"] = {"name": "teskd"}
     raw["experiments"] |= {"carried_ed": carried, "panel": panel, "growing": growing, "teskd": teskd}
-    raw["tracked"] += ["carried_ed", "panel", "growing", "teskd"]
+    raw["tracked"] += ["carried_ed", "panel", "growing", "teskd", *beside(raw)]
     raw["soft_labels"]["digits"]["views"]["per_file"] = 8
     raw["partitions"]["confused"] = raw["partitions"]["thirds"] | {"confusion": {"teacher": "digits_teacher"}}
     raw["teachers"]["confused_specialists"] = raw["teachers"]["digits_specialists"] | {"partition": "confused"}

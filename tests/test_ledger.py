@@ -302,7 +302,7 @@ def test_only_figures_of_the_very_artifact_that_lies_there_count(job):
 def test_an_artifact_is_shared_if_its_job_names_no_experiment(folder):
     every = jobs.jobs_of(params_with(), ["digits_ed", "digits_kd", "digits_ce"])
     shared = {job.step for job in every if "experiment" not in job.arguments}
-    assert shared == SHARED_STEPS - {"fetch_teacher", "partition_by_confusion"}
+    assert shared == SHARED_STEPS - {"fetch_teacher", "partition_by_confusion", "record_trajectory"}
     assert not {job.step for job in every if "experiment" in job.arguments} & SHARED_STEPS
 
 

@@ -18,6 +18,7 @@ STEPS = (
     "fetch_teacher",
     "dump_soft_labels",
     "verify_soft_labels",
+    "record_trajectory",
     "run_stage",
     "evaluate",
     "result",
@@ -58,7 +59,15 @@ def test_files_are_sorted_and_exist(step):
 def test_an_edit_of_the_students_losses_trains_no_teacher_again():
     assert "losses" in closure("run_stage")
     assert "methods/curriculum" in closure("run_stage")
-    for step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate"):
+    steps = (
+        "train_teacher",
+        "fetch_teacher",
+        "dump_soft_labels",
+        "verify_soft_labels",
+        "record_trajectory",
+        "evaluate",
+    )
+    for step in steps:
         assert closure(step).isdisjoint({"losses", "methods/ed", "methods/kd", "methods/curriculum", "steps/run_stage"})
 
 
@@ -67,6 +76,9 @@ def test_a_step_depends_on_what_it_uses():
     assert {"certify", "storage/soft_label_file", "batches"} <= closure("dump_soft_labels")
     assert {"models/fetch", "steps/teaching"} <= closure("fetch_teacher")
     assert "models/fetch" not in closure("train_teacher")
+    assert {"training", "storage/trajectory", "storage/checkpoint", "streams"} <= closure("record_trajectory")
+    assert {"soft_label_batches", "streams"} <= closure("run_stage")
+    assert "storage/soft_label_writer" not in closure("run_stage")
     assert {"metrics", "forgetting"} <= closure("evaluate")
     assert {"datasets/digits", "datasets/food101"} <= closure("pack_dataset")
     assert not {name for name in closure("run_stage") if name.startswith("datasets/")}

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edpipe.teskd_loss import TeskdOutputs, TeskdWeights, feature_loss, self_kd_loss, teskd_loss
+from edpipe.teskd_loss import TeskdWeights, feature_loss, self_kd_loss, teskd_loss
+from edpipe.teskd_outputs import TeskdOutputs
 
 torch.set_num_threads(1)
 CASES = st.tuples(st.integers(0, 9999), st.integers(1, 5), st.integers(2, 6), st.integers(1, 4), st.integers(1, 3))

@@ -13,7 +13,8 @@ from edpipe.schedule import SampleStream
 from edpipe.storage.soft_label_file import open_soft_labels
 from edpipe.storage.soft_label_format import Header, Provenance
 from edpipe.storage.soft_label_writer import create_soft_labels
-from edpipe.storage.trajectory import TrajectoryRecorder, stream_text, trajectory_header
+from edpipe.storage.trajectory import TrajectoryRecorder, trajectory_header
+from edpipe.streams import stream_text
 from edpipe.training import Budget
 from edpipe.views import ViewRange
 

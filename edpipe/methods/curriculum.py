@@ -18,6 +18,12 @@ class TeacherUse(Knobs):
     subset: str
 
 
+class TrajectoryUse(Knobs):
+    """What a teacher of all classes said while it learnt beside a student of the same seed."""
+
+    teacher: str
+
+
 class StagePlan(Knobs):
     """One stage: which form of the student, which subsets, which soft labels, which loss, for how long."""
 
@@ -44,6 +50,8 @@ class StagePlan(Knobs):
     )
     mixing: Literal["mixed", "sequential"] = "mixed"
     teskd: TeskdWeightKnobs | None = Field(None, description="Students on the network's own stages help it to learn.")
+    trajectory: TrajectoryUse | None = Field(None, description="A teacher that learns beside the student, replayed.")
+    attention_weight: float = Field(0.0, description="With a trajectory: of the attention maps of teachers.")
     budget: StageKnobs
     window: Annotated[tuple[float, float], Field(strict=False)] = Field(
         (0.0, 1.0), description="Which part of the learning-rate schedule the stage runs through."

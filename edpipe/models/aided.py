@@ -16,7 +16,7 @@ from edpipe.models.student import REFERENCE_PREFIX, Student
 from edpipe.models.taps import pooled
 from edpipe.models.zoo import model_name
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.teskd_loss import TeskdOutputs
+from edpipe.teskd_outputs import TeskdOutputs
 
 AID_PREFIX = "aid."
 """Of the weights of earlier references in a stage's file: `aid.<level>.*`."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from edpipe.models.resize import resize_bilinear
 from edpipe.models.split import Chain, map_shapes, split_into_stages
 from edpipe.models.zoo import GlobalPool, count_outputs, drawing
-from edpipe.teskd_loss import TeskdOutputs
+from edpipe.teskd_outputs import TeskdOutputs
 
 _REMEDY = "use another model or method"
 

@@ -162,8 +162,45 @@ class TeskdKnobs(TeskdWeightKnobs):
     name: Literal["teskd"]
 
 
+class CtkdKnobs(DistillKnobs):
+    """CTKD (arXiv 1907.09643): one stage; a teacher that learns beside the student, and an expert's attention maps."""
+
+    name: Literal["ctkd"]
+    scratch: Name = Field(
+        description="One of teachers, of source train and all classes: it learns on what the student sees, and what it "
+        "says on its way is recorded, once for each seed."
+    )
+    expert: Name | None = Field(
+        None, description="One of teachers, of all classes, whose attention maps are stored; absent only without them."
+    )
+    task_weight: Weight = Field(1.0, description="Weight of the task loss.")
+    distill_weight: Weight = Field(
+        1.0, description="Weight of the kd loss against the scratch teacher; assumed, the paper's value is not known."
+    )
+    attention_weight: Weight = Field(
+        1000.0, description="Weight of the expert's attention maps, that of the attention-transfer code; 0: no expert."
+    )
+
+    @model_validator(mode="after")
+    def _has_its_expert(self) -> "CtkdKnobs":
+        if self.expert is None and self.attention_weight > 0:
+            raise ValueError(
+                f"attention_weight {self.attention_weight:g} needs an expert; name one of teachers, or set it to 0"
+            )
+        return self
+
+
 Method = Annotated[
-    CeKnobs | KdKnobs | LogitStdKnobs | DkdKnobs | DistKnobs | FeatureKnobs | PanelKnobs | EdKnobs | TeskdKnobs,
+    CeKnobs
+    | KdKnobs
+    | LogitStdKnobs
+    | DkdKnobs
+    | DistKnobs
+    | FeatureKnobs
+    | PanelKnobs
+    | EdKnobs
+    | TeskdKnobs
+    | CtkdKnobs,
     Field(discriminator="name"),
 ]
 

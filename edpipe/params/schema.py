@@ -9,13 +9,23 @@ from pydantic import Field
 from edpipe.errors import ParamsError
 from edpipe.params.base import Knobs
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.params.experiment import DistillKnobs, EdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
+from edpipe.params.experiment import (
+    CtkdKnobs,
+    DistillKnobs,
+    EdKnobs,
+    ExperimentKnobs,
+    OneTeacherKnobs,
+    PanelKnobs,
+    TeskdKnobs,
+)
 from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import SoftLabelKnobs
 from edpipe.params.student import StudentKnobs
-from edpipe.params.teacher import TeacherKnobs
+from edpipe.params.teacher import FittingKnobs, NetworkKnobs, TeacherKnobs
 
+MOST_SHOWN = 12
+"""Longer lists are abbreviated in error lines."""
 ONLY_STAGE = "only"
 """Name of the single stage of a method that has no school levels."""
 
@@ -82,6 +92,8 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     if isinstance(experiment.method, DistillKnobs):
         _check_temperature(params, path, experiment, experiment.method)
         _check_stored(params, path, experiment)
+    if isinstance(experiment.method, CtkdKnobs):
+        _check_beside(params, path, experiment, experiment.method)
     space = params.soft_labels[experiment.dataset].space
     kinds = {params.teachers[teacher].partition is None for _, teacher in _named_teachers(experiment.method)}
     if len(kinds) > 1 and space.mixing is not None:
@@ -118,6 +130,8 @@ def _named_teachers(method: object) -> list[tuple[str, str]]:
         return [(f"teachers.{i}", teacher) for i, teacher in enumerate(method.teachers)]
     if isinstance(method, EdKnobs) and method.teachers is not None:
         return [(f"teachers.{level}.{i}", t) for level, names in method.teachers.items() for i, t in enumerate(names)]
+    if isinstance(method, CtkdKnobs):
+        return [("scratch", method.scratch), *([("expert", method.expert)] if method.expert is not None else [])]
     if isinstance(method, OneTeacherKnobs | EdKnobs):
         return [("teacher", str(method.teacher))]
     return []
@@ -179,6 +193,50 @@ def _check_stored(params: Params, path: str, experiment: ExperimentKnobs) -> Non
         )
 
 
+def _check_beside(params: Params, path: str, experiment: ExperimentKnobs, method: CtkdKnobs) -> None:
+    """That teacher and student can see the same samples in the same batches for as long, and the maps are stored."""
+    _, fitting = check_scratch(params, f"{path}.method.scratch", method.scratch)
+    epochs, name = experiment.stages[ONLY_STAGE].epochs, method.scratch
+    if epochs != fitting.epochs:
+        given = f"{epochs:g} epochs" if epochs else f"{experiment.stages[ONLY_STAGE].images} images"
+        raise ParamsError(
+            f"{path}.stages.{ONLY_STAGE}: {given}, but the scratch teacher '{name}' learns beside the student for "
+            f"{fitting.epochs:g} epochs; give epochs: {fitting.epochs:g}, or change teachers.{name}.fitting.epochs"
+        )
+    sizes = [params.recipes[recipe].batch_size for recipe in (experiment.recipe, fitting.recipe)]
+    if sizes[0] != sizes[1]:
+        raise ParamsError(
+            f"{path}.recipe: '{experiment.recipe}' has batch_size {sizes[0]}, but the scratch teacher '{name}' learns "
+            f"by '{fitting.recipe}' with {sizes[1]}, and both see the same batches; use the same batch_size in both"
+        )
+    if method.attention_weight > 0 and not params.soft_labels[experiment.dataset].storage.attention:
+        raise ParamsError(
+            f"{path}.method: ctkd learns from attention maps, which soft_labels.{experiment.dataset}.storage does not "
+            "keep; set storage.attention: true there, or attention_weight: 0"
+        )
+
+
+def check_scratch(params: Params, where: str, teacher: str) -> tuple[NetworkKnobs, FittingKnobs]:
+    """Network and fitting of a teacher that can learn beside a student.
+
+    Raises:
+        ParamsError: there is none of this name, it knows a subset only, is fetched, or its epochs are no whole number.
+    """
+    knobs: TeacherKnobs = entry(params, "teachers", teacher)
+    problem = ""
+    if knobs.partition is not None:
+        problem = f"knows only subsets of partition '{knobs.partition}'; name one whose partition is absent"
+    elif knobs.network.source != "train":
+        problem = f"has source: {knobs.network.source}; name one of source: train"
+    elif not knobs.fitting.epochs.is_integer():
+        problem = f"has fitting.epochs {knobs.fitting.epochs:g}; give a whole number"
+    if problem:
+        raise ParamsError(
+            f"{where}: a scratch teacher learns beside the student from the start, but '{teacher}' {problem}"
+        )
+    return knobs.network, knobs.fitting
+
+
 def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> None:
     if experiment.method.name == "ed":
         wanted = params.partitions[experiment.partition].subsets
@@ -226,6 +284,30 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def entry(params: Params, section: str, name: str):  # noqa: ANN201  (one of the knob models, by section)
+    """The entry `name` of a section of params.yaml.
+
+    Raises:
+        ParamsError: there is none.
+    """
+    entries = getattr(params, section)
+    if name not in entries:
+        raise ParamsError(f"{section}: no entry named '{name}'{nearest(name, entries)}")
+    return entries[name]
+
+
+def one_of(what: str, value: object, allowed: Iterable[object]) -> None:
+    """That a value is one of those allowed.
+
+    Raises:
+        ParamsError: it is not.
+    """
+    if value not in allowed:
+        texts = [str(one) for one in allowed]
+        shown = texts if len(texts) <= MOST_SHOWN else [*texts[:3], "…", texts[-1]]
+        raise ParamsError(f"{what}: {value!r} is not one of them; allowed: {', '.join(shown)}")
 
 
 def json_schema() -> str:

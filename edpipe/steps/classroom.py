@@ -23,7 +23,9 @@ from edpipe.schedule import SampleStream, num_images
 from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
 from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.soft_label_store import SoftLabelStore
-from edpipe.teskd_loss import TeskdOutputs, TeskdWeights, teskd_loss
+from edpipe.streams import stage_seed
+from edpipe.teskd_loss import TeskdWeights, teskd_loss
+from edpipe.teskd_outputs import TeskdOutputs
 from edpipe.views import ViewSpec, view_of
 
 
@@ -63,7 +65,7 @@ class Classroom:
         plan = knobs.plan
         self.dataset, self.partition = dataset, partition
         self.knobs = knobs
-        self.seed = _stage_seed(seed, plan.number)
+        self.seed = stage_seed(seed, plan.number)
         self.previous_digest = ""
         self.known_class_ids = np.array(partition.classes_of(plan.known), dtype=np.int64)
         taught = tuple(dataset.sample_ids("train", partition.classes_of((subset,))) for subset in plan.taught)
@@ -78,6 +80,8 @@ class Classroom:
         self.anchored_columns = self._columns_of(plan.anchored)
         self.predecessor: nn.Module | None = None
         """The student of the stage before, if the student is anchored to it."""
+        self.trajectory: SoftLabelBatches | None = None
+        """What a teacher said while it learnt beside a student of this seed; epochs stand for views."""
         self.teskd_weights = TeskdWeights(**(plan.teskd.model_dump() if plan.teskd else {}))
         self.num_maps = len(stores[0].files[0].header.attention_sizes) if plan.algorithm.kind == "at" else 0
 
@@ -94,7 +98,8 @@ class Classroom:
         size = self.knobs.recipe.batch_size
         first = start // size * size
         total = num_images(self.knobs.plan.budget, self.stream.num_samples)
-        return replace(self.batch_of(ids, views), progress=first / total, num_together=min(size, total - first))
+        batch = replace(self.batch_of(ids, views), progress=first / total, num_together=min(size, total - first))
+        return batch if self.trajectory is None else replace(batch, scratch=self.trajectory.logits(ids, epochs))
 
     def batch_of(self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]) -> Batch:
         """The given view of each sample."""
@@ -163,11 +168,6 @@ class Classroom:
     def _columns(self, class_ids: np.ndarray) -> Int64[Tensor, " sample"]:
         """Where these classes sit among the student's outputs."""
         return torch.from_numpy(np.searchsorted(self.known_class_ids, class_ids)).to(self.batches.device)
-
-
-def _stage_seed(seed: int, number: int) -> int:
-    """Of sample order and view choice: another for each stage, so that no stage repeats the one before."""
-    return (seed << 8) + number
 
 
 def _lesson(classroom: Classroom, store: SoftLabelStore, is_resident: bool) -> Lesson:

@@ -101,7 +101,9 @@ def _summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 def _budget(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """What the experiment cost; images and compute are per seed, teacher forwards over all seeds."""
     stages = seeds[0]["stages"]
-    dumped = {(s["teacher"], s["subset"]): s["teacher_forwards"] for stage in stages for s in stage["soft_labels"]}
+    # By their files: all seeds share soft labels, but each has its own trajectory.
+    uses = [use for seed in seeds for stage in seed["stages"] for use in stage["soft_labels"]]
+    dumped = {tuple(use["digests"]): use["teacher_forwards"] for use in uses}
     online = sum(stage["images_with_teacher"] for seed in seeds for stage in seed["stages"])
     return {
         "images_seen": sum(stage["images_seen"] for stage in stages),

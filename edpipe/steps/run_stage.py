@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edpipe.device import prepare_device
-from edpipe.errors import MismatchError, MissingRowsError, OtherTemperatureError, OtherViewsError
+from edpipe.errors import MismatchError, MissingRowsError, OtherTemperatureError, OtherViewsError, UnverifiedError
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.models.aided import (
     Aided,
@@ -26,17 +26,21 @@ from edpipe.models.macs import count_macs, count_training_macs
 from edpipe.models.student import Student, grow
 from edpipe.models.teskd import TeskdNetwork
 from edpipe.models.zoo import build_network
+from edpipe.params.partition import ALL_CLASSES
 from edpipe.processes import joined
 from edpipe.schedule import num_images
+from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
 from edpipe.steps.classroom import Classroom, StageKnobsOfJob
 from edpipe.steps.fitting import Fitting
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.partition_file import read_partition
-from edpipe.storage.records import make_record, read_record
+from edpipe.storage.records import make_record, read_record, record_path
 from edpipe.storage.soft_label_checks import check_content, check_provenance
+from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels
 from edpipe.storage.soft_label_format import Provenance
 from edpipe.storage.soft_label_store import SoftLabelStore, check_verified, open_store
 from edpipe.storage.weights import read_weights, write_weights
+from edpipe.streams import stream_text
 from edpipe.training import Budget, Training
 from edpipe.views import ViewRange
 
@@ -55,6 +59,8 @@ class StageFiles:
     teachers: tuple[Path, ...]
     """Records of the teachers that the soft labels must come from, in the order of the indexes."""
     out: Path
+    trajectory: Path | None = None
+    """Of the teacher that learns beside the student; its record lies beside it."""
 
 
 def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) -> None:
@@ -97,7 +103,55 @@ def _open(seed: int, knobs: StageKnobsOfJob, files: StageFiles, device: torch.de
             expected = _expected(labels.views, store, digest, use, classroom)
             check_provenance(labels.path, labels.provenance, expected)
     _check_taught(classroom, files)
+    if knobs.plan.trajectory is not None:
+        store = _open_trajectory(knobs, files, classroom)
+        classroom.trajectory = SoftLabelBatches(store, device, fit_in_memory([*stores, store], device))
     return classroom
+
+
+def _open_trajectory(knobs: StageKnobsOfJob, files: StageFiles, classroom: Classroom) -> SoftLabelStore:
+    """What the scratch teacher said, after every byte was checked, and that it saw what the student is to see."""
+    assert files.trajectory is not None, "only stages with a trajectory come here"
+    assert knobs.plan.trajectory is not None, "only stages with a trajectory come here"
+    path, dataset, spec = files.trajectory, classroom.dataset, classroom.batches.spec
+    record = read_record(record_path(path), "digest", "teacher_digest")
+    ids = dataset.sample_ids("train")
+    expected = Provenance(
+        teacher=knobs.plan.trajectory.teacher,
+        subset=ALL_CLASSES,
+        teacher_digest=record["teacher_digest"],
+        dataset_digest=dataset.digest,
+        partition_digest="",
+        view_spec=spec.canonical(),
+        pixel_canary=classroom.batches.canary(ids),
+        stream=stream_text(classroom.seed, knobs.recipe.batch_size, knobs.views.choice),
+    )
+    class_ids = np.arange(dataset.num_classes, dtype=np.int32)
+    labels = open_soft_labels(path, expected, dataset.sample_keys, class_ids)
+    _check_epochs(labels, knobs, ids)
+    if labels.digest != record["digest"]:
+        raise UnverifiedError(
+            f"{record_path(path)}: speaks of trajectory {record['digest']!r}, at hand is {labels.digest!r}; record it "
+            f"again with `snakemake --force {path}`"
+        )
+    store = SoftLabelStore((labels,))
+    _check_sampled_at(store, knobs.plan, str(path), dataset)
+    return store
+
+
+def _check_epochs(labels: SoftLabels, knobs: StageKnobsOfJob, ids: np.ndarray) -> None:
+    """That every sample has its logits in every epoch of the stage."""
+    epochs = knobs.plan.budget.epochs
+    if labels.views.first or labels.views.stop != epochs:
+        raise OtherViewsError(
+            f"{labels.path}: holds epochs {labels.views}, the stage has {epochs} epochs; give both the same number, "
+            f"then `snakemake --force {labels.path}`"
+        )
+    if not np.array_equal(labels.sample_ids, ids):
+        raise MissingRowsError(
+            f"{labels.path}: holds {len(labels.sample_ids)} samples, the stage teaches {len(ids)}; record it again "
+            f"with `snakemake --force {labels.path}`"
+        )
 
 
 def _open_store(index: Path, files: StageFiles, plan: StagePlan, dataset: Dataset) -> SoftLabelStore:
@@ -105,12 +159,17 @@ def _open_store(index: Path, files: StageFiles, plan: StagePlan, dataset: Datase
     own = [path for path in files.soft_labels if path.parent == index.with_suffix("")]
     store = open_store(own, sample_keys=dataset.sample_keys)
     check_verified(store, index)
+    _check_sampled_at(store, plan, str(index.with_suffix("")), dataset)
+    return store
+
+
+def _check_sampled_at(store: SoftLabelStore, plan: StagePlan, where: str, dataset: Dataset) -> None:
+    """That sampled rows serve the temperature of the stage."""
     if store.precision.temperature not in (None, plan.temperature):
         raise OtherTemperatureError(
-            f"{index.with_suffix('')}: sampled at temperature {store.precision.temperature:g}, this stage teaches at "
+            f"{where}: sampled at temperature {store.precision.temperature:g}, this stage teaches at "
             f"{plan.temperature:g}; use the same in soft_labels.{dataset.name}.storage.temperature and in the method"
         )
-    return store
 
 
 def _check_views(store: SoftLabelStore, classroom: Classroom) -> None:
@@ -263,6 +322,25 @@ def _certified(store: SoftLabelStore, temperature: float) -> float | None:
     return None if store.precision.temperature is not None else store.kl_bound(temperature)
 
 
+def _trajectory_facts(plan: StagePlan, classroom: Classroom) -> list[dict[str, object]]:
+    """What the stage's record says of its trajectory, in the words of soft labels; empty if it has none."""
+    if classroom.trajectory is None:
+        return []
+    store = classroom.trajectory.store
+    return [_facts_of(store, plan)]
+
+
+def _facts_of(store: SoftLabelStore, plan: StagePlan) -> dict[str, object]:
+    return {
+        "teacher": store.provenance.teacher,
+        "subset": store.provenance.subset,
+        "digests": store.digests,
+        "teacher_digest": store.provenance.teacher_digest,
+        "teacher_forwards": store.num_forwards,
+        "kl_bound": _certified(store, plan.temperature),
+    }
+
+
 def _record(seed: int, knobs: StageKnobsOfJob, classroom: Classroom, images: int) -> dict[str, object]:
     """What is known before training; all that decides its result is in it."""
     stores = [lesson.labels.store for lesson in classroom.lessons]
@@ -273,17 +351,8 @@ def _record(seed: int, knobs: StageKnobsOfJob, classroom: Classroom, images: int
             "dataset": classroom.dataset.digest,
             "partition": classroom.partition.digest,
             "previous": classroom.previous_digest,
-            "soft_labels": [
-                {
-                    "teacher": store.provenance.teacher,
-                    "subset": store.provenance.subset,
-                    "digests": store.digests,
-                    "teacher_digest": store.provenance.teacher_digest,
-                    "teacher_forwards": store.num_forwards,
-                    "kl_bound": _certified(store, knobs.plan.temperature),
-                }
-                for store in stores
-            ],
+            "soft_labels": [_facts_of(store, knobs.plan) for store in stores],
+            "trajectory": _trajectory_facts(knobs.plan, classroom),
         },
         seed=seed,
         known_class_ids=classroom.known_class_ids.tolist(),

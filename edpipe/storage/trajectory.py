@@ -4,26 +4,33 @@ A teacher that learns beside a student gets no gradient from it. Training it fir
 sample in each epoch therefore serves any number of students that see the samples in the same order and views.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from edpipe.params.base import canonical_json
+from edpipe.params.soft_labels import StorageKnobs
 from edpipe.shapes import SampleIds
 from edpipe.storage.soft_label_format import BLOCK_ROWS, Header
 from edpipe.storage.soft_label_writer import Block, SoftLabelWriter
 from edpipe.views import ViewRange
 
 
-def stream_text(seed: int, batch_size: int, choice: str) -> str:
-    """One text for equal streams: who replays a trajectory must see the same samples and views in the same batches."""
-    return canonical_json({"seed": seed, "batch_size": batch_size, "choice": choice})
+def trajectory_storage(storage: StorageKnobs) -> StorageKnobs:
+    """How a trajectory is stored where views are stored so: its logits likewise, with nothing beside them."""
+    return storage.model_copy(update={"attention": False, "hint": None})
 
 
 def trajectory_header(header: Header, stream: str, num_epochs: int) -> Header:
     """The header of a trajectory over so many epochs, from that of the same teacher's views."""
-    return replace(header, provenance=replace(header.provenance, stream=stream), views=ViewRange(0, num_epochs))
+    return replace(
+        header,
+        provenance=replace(header.provenance, stream=stream),
+        storage=trajectory_storage(header.storage),
+        views=ViewRange(0, num_epochs),
+        beside={},
+    )
 
 
 class TrajectoryRecorder:
@@ -56,6 +63,28 @@ class TrajectoryRecorder:
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             self._take(int(epoch), rows[chosen], logits[chosen])
+
+    @property
+    def waiting(self) -> dict[str, np.ndarray]:
+        """What belongs to epochs that are not whole yet, for `resume`; not copies."""
+        found: dict[str, np.ndarray] = {}
+        for epoch, (logits, is_there) in self._waiting.items():
+            found |= {f"{epoch}.logits": logits, f"{epoch}.is_there": is_there}
+        return found
+
+    def sync(self) -> None:
+        """Waits until all whole epochs are on disk."""
+        self._writer.sync()
+
+    def resume(self, waiting: Mapping[str, np.ndarray], num_epochs: int) -> bool:
+        """Puts back what was `waiting` after so many whole epochs; False, and nothing done, if one of them is lost."""
+        if any(block.view < num_epochs for block in self._writer.missing):
+            return False
+        epochs = {int(name.partition(".")[0]) for name in waiting}
+        self._waiting = {
+            epoch: (waiting[f"{epoch}.logits"].copy(), waiting[f"{epoch}.is_there"].copy()) for epoch in sorted(epochs)
+        }
+        return True
 
     def _take(self, epoch: int, rows: Int64[np.ndarray, " row"], logits: Float32[np.ndarray, "row class"]) -> None:
         if epoch not in self._waiting:
