@@ -63,7 +63,7 @@ def plans(iterations):
     """Knobs and files of the three stages, without the folder."""
     images = iterations * TRAINING.batch_size
     budgets = {level: StageKnobs(images=images, learning_rate=rate) for level, rate in zip(LEVELS, RATES, strict=True)}
-    return curriculum(EdKnobs(name="ed", teacher="specialists"), LEVELS, budgets, is_specialist=True)
+    return curriculum(EdKnobs(name="ed", teacher="specialists"), LEVELS, budgets, {"specialists"})
 
 
 def stages(root, iterations):

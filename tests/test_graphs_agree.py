@@ -78,8 +78,8 @@ def beside(raw):
 def variant(raw):
     """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views.
 
-    And panels, students beside which a teacher learns, a school whose first level has all specialists, and a partition for which a teacher is asked, with
-    specialists of its own.
+    And panels, students beside which a teacher learns, a school whose first level has all specialists, and a partition
+    for which a teacher is asked, with specialists of its own.
     """
     raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
     carried = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
