@@ -32,7 +32,9 @@ def curriculum(method):
     if method == "kd":
         return kd.curriculum(KdKnobs(name="kd", teacher="digits_teacher"), "only", only)
     budgets = {name: StageKnobs(images=images) for name, images in BUDGETS.items()}
-    return ed.curriculum(EdKnobs(name="ed", teacher="digits_specialists"), tuple(BUDGETS), budgets, {"digits_specialists"})
+    return ed.curriculum(
+        EdKnobs(name="ed", teacher="digits_specialists"), tuple(BUDGETS), budgets, {"digits_specialists"}
+    )
 
 
 def _setup(experiment):

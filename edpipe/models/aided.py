@@ -12,14 +12,11 @@ from edpipe.errors import NetworkError
 from edpipe.models.attention import attention_map
 from edpipe.models.reference import reference_of
 from edpipe.models.split import count_feature_stages, map_shapes, split, split_into_stages
-from edpipe.models.student import REFERENCE_PREFIX, Student
+from edpipe.models.student import AID_PREFIX, REFERENCE_PREFIX, Student
 from edpipe.models.taps import pooled
 from edpipe.models.zoo import model_name
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.teskd_outputs import TeskdOutputs
-
-AID_PREFIX = "aid."
-"""Of the weights of earlier references in a stage's file: `aid.<level>.*`."""
 
 
 class Answers(NamedTuple):
@@ -118,11 +115,6 @@ class Aided(nn.Module):
 
         module.register_forward_hook(keep)
         return key
-
-
-def student_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a stage's file that are the student's own."""
-    return {name: value for name, value in weights.items() if not name.startswith(AID_PREFIX)}
 
 
 def attention_ends(network: nn.Module, student: Student) -> list[nn.Module]:

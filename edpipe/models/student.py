@@ -11,6 +11,8 @@ from edpipe.models.split import Chain, join, map_shapes, split
 from edpipe.models.zoo import count_outputs
 
 REFERENCE_PREFIX = "reference."
+AID_PREFIX = "aid."
+"""Of the weights of earlier references in a stage's file: `aid.<level>.*`."""
 
 
 class Student(nn.Module):
@@ -73,6 +75,11 @@ class Student(nn.Module):
             ValueError: a weight is missing, unexpected, or of another shape or dtype; then nothing has changed.
         """
         _copy_weights(weights, self.weights(), "student")
+
+
+def student_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a stage's file that are the student's own."""
+    return {name: value for name, value in weights.items() if not name.startswith(AID_PREFIX)}
 
 
 def grow(previous_weights: Mapping[str, Tensor], student: Student) -> None:

@@ -14,9 +14,8 @@ from edpipe.errors import MismatchError
 from edpipe.forgetting import backward_transfer, forgetting
 from edpipe.forward import forward
 from edpipe.metrics import Hits, expected_calibration_error, top_k_hits
-from edpipe.models.aided import student_weights
 from edpipe.models.macs import count_macs, count_parameters
-from edpipe.models.student import Student
+from edpipe.models.student import Student, student_weights
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import StudentViews

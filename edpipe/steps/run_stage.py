@@ -19,11 +19,10 @@ from edpipe.models.aided import (
     hint_of,
     inherit_references,
     kept_references,
-    student_weights,
 )
 from edpipe.models.extra_norm import ExtraNorm
 from edpipe.models.macs import count_macs, count_training_macs
-from edpipe.models.student import Student, grow
+from edpipe.models.student import Student, grow, student_weights
 from edpipe.models.teskd import TeskdNetwork
 from edpipe.models.zoo import build_network
 from edpipe.params.partition import ALL_CLASSES
