@@ -40,7 +40,7 @@ def softmax(logits):
 
 
 def oracle(outputs, labels, temperature=4.0, task_share=0.2, feature_weight=1e-7):
-    """The code's loss of a batch: one number, as papers.md 2.3 writes it."""
+    """The code's loss of a batch: one number."""
     (backbone, *students), (fixed, *features) = arrays(outputs)
     samples = np.arange(len(labels))
     total = task_share * sum(-np.log(softmax(x)[samples, labels]).mean() for x in (backbone, *students))

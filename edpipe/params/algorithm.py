@@ -66,4 +66,4 @@ Algorithm = Annotated[
     KdAlgorithm | DkdAlgorithm | DistAlgorithm | AtAlgorithm | FitnetAlgorithm, Field(discriminator="kind")
 ]
 FEATURE_WEIGHTS = {"at": 1000.0, "fitnet": 100.0}
-"""Usual weights of losses that are no divergence (papers: RepDistiller's table of weights)."""
+"""Weights of losses that are no divergence, as in the RepDistiller code."""
