@@ -240,6 +240,12 @@ def _report(job: Job) -> None:
     report(job.inputs["result"][0], job.outputs[0])
 
 
+def _study(job: Job) -> None:
+    from edpipe.steps.study import study
+
+    study(str(job.arguments["study"]), job.knobs["study"], job.inputs["results"], *job.outputs)  # type: ignore[arg-type]
+
+
 def _check() -> None:
     """Everything in params.yaml, model names included."""
     from edpipe.checks import check_params
@@ -298,6 +304,7 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
     ),
     "result": (_result, ("experiment",), "gather the seeds of an experiment"),
     "report": (_booked(jobs.report, _report), ("experiment",), "draw the page of an experiment"),
+    "study": (_booked(jobs.study, _study), ("study",), "hold experiments against one of them"),
 }
 
 

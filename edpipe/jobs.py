@@ -16,6 +16,7 @@ from edpipe.params.experiment import CeKnobs, CtkdKnobs, ExperimentKnobs, OneTea
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.schema import ONLY_STAGE, Params, check_scratch, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
+from edpipe.params.study import StudyKnobs
 from edpipe.storage.records import record_path
 from edpipe.views import ViewRange, count_views, view_ranges
 
@@ -359,6 +360,19 @@ def report(params: Params, experiment: str) -> Job:
         knobs={},
         inputs={"result": (layout.result_path(experiment),)},
         outputs=(layout.report_path(experiment),),
+    )
+
+
+def study(params: Params, study: str) -> Job:
+    """Holds the results of several experiments against one of them."""
+    knobs: StudyKnobs = entry(params, "studies", study)
+    return Job(
+        step="study",
+        arguments={"study": study},
+        knobs={"study": knobs},
+        inputs={"results": tuple(layout.result_path(experiment) for experiment in knobs.experiments)},
+        outputs=(layout.study_path(study), layout.study_table_path(study)),
+        keys=(f"studies.{study}",),
     )
 
 

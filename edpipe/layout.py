@@ -6,6 +6,8 @@ RAW = Path("data/raw")
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
+STUDY_PREFIX = "study_"
+"""Of the files of a study, among those of experiments."""
 DVC_IGNORE = Path(".dvcignore")
 
 
@@ -67,6 +69,16 @@ def curve_path(experiment: str) -> Path:
 def report_path(experiment: str) -> Path:
     """The page that a person reads."""
     return RESULTS / f"{experiment}.html"
+
+
+def study_path(study: str) -> Path:
+    """Experiments held against each other."""
+    return RESULTS / f"{STUDY_PREFIX}{study}.json"
+
+
+def study_table_path(study: str) -> Path:
+    """The same as a table in Markdown."""
+    return study_path(study).with_suffix(".md")
 
 
 def benchmark_path(step: str, output: Path) -> Path:

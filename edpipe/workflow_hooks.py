@@ -47,6 +47,7 @@ MODULES = {
     "evaluate": ("torch", "torch._dynamo"),
     "result": ("scipy.special",),
     "report": (),
+    "study": ("scipy.special",),
 }
 """What steps import when they run, besides their own modules; in the order in which they are needed."""
 

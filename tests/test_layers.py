@@ -33,7 +33,7 @@ LAYERS = (
     ("storage.*",),
     ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
     ("freshness", "evidence", "ledger"),
-    ("checks", "tracked_jobs", "comparison", "compare", "dvcsync", "snakemake_records"),
+    ("checks", "tracked_jobs", "comparison", "compare", "study", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
     ("soundness", "soft_label_commands", "verify_command", "plan_command"),

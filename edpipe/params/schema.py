@@ -22,6 +22,7 @@ from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import SoftLabelKnobs
 from edpipe.params.student import StudentKnobs
+from edpipe.params.study import StudyKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs, TeacherKnobs
 
 MOST_SHOWN = 12
@@ -42,6 +43,7 @@ class Params(Knobs):
         description="For each dataset: its views, and how logits are stored."
     )
     experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
+    studies: dict[Name, StudyKnobs] = Field({}, description="Experiments in one table: results/study_<study>.json.")
     tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
 
 
@@ -66,6 +68,20 @@ def check_references(params: Params) -> None:
             _check_confusion_teacher(params, f"partitions.{name}.confusion.teacher", partition.confusion.teacher)
     for name, experiment in params.experiments.items():
         _check_experiment(params, f"experiments.{name}", experiment)
+    for name, study in params.studies.items():
+        _check_study(params, name, study)
+
+
+def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
+    path = f"studies.{name}"
+    for experiment in study.experiments:
+        _known(f"{path}.experiments", experiment, params.experiments, "experiments")
+    datasets = {experiment: params.experiments[experiment].dataset for experiment in study.experiments}
+    if len(set(datasets.values())) > 1:
+        found = ", ".join(f"{experiment} has {dataset}" for experiment, dataset in datasets.items())
+        raise ParamsError(f"{path}.experiments: all must have one dataset; {found}")
+    if (other := f"study_{name}") in params.experiments:
+        raise ParamsError(f"{path}: results/{other}.json belongs to experiments.{other}; rename one of the two")
 
 
 def _check_confusion_teacher(params: Params, where: str, teacher: str) -> None:

@@ -23,6 +23,11 @@ CONFUSED = [name for name, partition in PARAMS.partitions.items() if partition.c
 GIVEN = [name for name in PARAMS.partitions if name not in CONFUSED]
 
 
+def one_of(names):
+    """A pattern for exactly these names; for none of them, one that fits nothing."""
+    return "|".join(names) or r"(?!)"
+
+
 wildcard_constraints:
     dataset="|".join(PARAMS.datasets),
     partition="|".join(PARAMS.partitions),
@@ -30,14 +35,10 @@ wildcard_constraints:
     subset=NAME,
     views=r"\d+-\d+",
     experiment="|".join(PARAMS.experiments),
+    study=one_of(PARAMS.studies),
     seed=r"\d+",
     number=r"\d+",
     stage=NAME,
-
-
-def one_of(names):
-    """A pattern for exactly these names; for none of them, one that fits nothing."""
-    return "|".join(names) or r"(?!)"
 
 
 def job_of(make, wildcards):

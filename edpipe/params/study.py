@@ -1,0 +1,30 @@
+"""Knobs of `studies:`: experiments that are held against each other."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edpipe.params.base import Knobs
+from edpipe.params.partition import Name
+
+
+class StudyKnobs(Knobs):
+    """Experiments of one dataset in one table: results/study_<study>.json."""
+
+    experiments: Annotated[tuple[Name, ...], Field(min_length=2, strict=False)] = Field(
+        description="Some of experiments, all of one dataset."
+    )
+    base: Name = Field(description="The one of them that the others are held against, seed by seed.")
+    equal: Literal["images", "compute"] = Field(
+        "images",
+        description="What all must have had as much of. images: training images; compute: multiply-accumulates of the "
+        "student's training, where up to 2 % less than the base is allowed, and nothing more.",
+    )
+
+    @model_validator(mode="after")
+    def _base_is_there(self) -> "StudyKnobs":
+        if len(set(self.experiments)) != len(self.experiments):
+            raise ValueError(f"experiments must differ, got {list(self.experiments)}")
+        if self.base not in self.experiments:
+            raise ValueError(f"base '{self.base}' is not among experiments {list(self.experiments)}")
+        return self
