@@ -31,13 +31,13 @@ LAYERS = (
     ("device", "processes", "forward"),
     ("training", "marks"),
     ("storage.*",),
-    ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
+    ("batches", "soft_label_batches", "pictures", "job", "teacher_jobs", "jobs", "datasets.*"),
     ("freshness", "evidence", "ledger"),
     ("checks", "tracked_jobs", "comparison", "compare", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
     ("soundness", "soft_label_commands", "verify_command", "plan_command"),
-    ("__main__", "entry", "fork_server"),
+    ("tools", "__main__", "entry", "fork_server"),
 )
 """From the bottom: a module imports from its own layer and from those before it."""
 ALLOWED = {("params.base", "errors")}

@@ -25,9 +25,9 @@ STEPS = (
     "report",
 )
 DISPATCH = (
-    "__main__", "__init__", "jobs", "layout", "checks", "tracked_jobs", "workflow_hooks",
-    "plan_command", "verify_command", "freshness", "evidence", "soundness", "ledger", "cost", "interruption", "threads",
-    "launch",
+    "__main__", "__init__", "tools", "job", "teacher_jobs", "jobs", "layout", "checks", "tracked_jobs",
+    "workflow_hooks", "plan_command", "verify_command", "freshness", "evidence", "soundness", "ledger", "cost",
+    "interruption", "threads", "launch",
 )  # fmt: skip
 """What turns a command into a job, and other commands; an edit of it changes the job's knobs or nothing."""
 
@@ -46,6 +46,7 @@ def test_the_command_line_and_the_checks_of_params_are_in_no_closure(step):
     found = closure(step)
     assert f"steps/{step}" in found
     assert found.isdisjoint({"params/schema", "params/load", "jobs", "__main__", "checks", "tracked_jobs", "layout"})
+    assert found.isdisjoint({"job", "teacher_jobs", "tools"})
     assert not any(name.endswith("__init__") for name in found)
 
 
