@@ -182,6 +182,13 @@ def _verify_soft_labels(job: Job) -> None:
     verify_soft_labels(files, labels, job.knobs["views"], job.outputs[0])  # type: ignore[arg-type]
 
 
+def _evaluate_teacher(job: Job) -> None:
+    from edpipe.steps.asking import TeacherFiles
+    from edpipe.steps.evaluate_teacher import evaluate_teacher
+
+    evaluate_teacher(TeacherFiles.of_job(job.arguments, job.inputs), job.outputs[0])
+
+
 def _record_trajectory(job: Job) -> None:
     from edpipe.models.names import check_model_name
     from edpipe.steps.record_trajectory import TrajectoryKnobs, record_trajectory
@@ -215,10 +222,12 @@ def _run_stage(job: Job) -> None:
 
 
 def _evaluate(job: Job) -> None:
-    from edpipe.steps.evaluate import evaluate
+    from edpipe.steps.evaluate import EvaluationFiles, evaluate
 
-    students = tuple(path for path in job.inputs["students"] if path.suffix != ".json")
-    evaluate(int(job.arguments["seed"]), job.inputs["dataset"][0], job.inputs["partition"][0], students, job.outputs[0])
+    paths = job.inputs
+    students = tuple(path for path in paths["students"] if path.suffix != ".json")
+    files = EvaluationFiles(paths["dataset"][0], paths["partition"][0], students, paths["teacher_evaluations"])
+    evaluate(int(job.arguments["seed"]), files, job.outputs[0])
 
 
 def _result(experiment: str) -> None:
@@ -269,6 +278,11 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
         _booked(jobs.verify_soft_labels, _verify_soft_labels),
         ("dataset", "teacher", "subset"),
         "hold stored logits against the teacher",
+    ),
+    "evaluate_teacher": (
+        _booked(jobs.evaluate_teacher, _evaluate_teacher),
+        ("dataset", "teacher", "subset"),
+        "ask a teacher about the test images of its classes",
     ),
     "record_trajectory": (
         _booked(jobs.record_trajectory, _record_trajectory),

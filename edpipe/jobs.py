@@ -18,6 +18,7 @@ from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_vi
 from edpipe.storage.records import record_path
 from edpipe.teacher_jobs import (
     dump_soft_labels,
+    evaluate_teacher,
     make_teacher,
     record_trajectory,
     soft_label_files,
@@ -27,7 +28,14 @@ from edpipe.teacher_jobs import (
 
 TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
 """Those that several processes may run together."""
-NETWORK_STEPS = (*TRAINING_STEPS, "dump_soft_labels", "verify_soft_labels", "record_trajectory", "evaluate")
+NETWORK_STEPS = (
+    *TRAINING_STEPS,
+    "dump_soft_labels",
+    "verify_soft_labels",
+    "evaluate_teacher",
+    "record_trajectory",
+    "evaluate",
+)
 SMALL_SIDE = 64
 """Pixels; images up to this size are small."""
 
@@ -157,6 +165,11 @@ def has_teachers(knobs: ExperimentKnobs) -> bool:
     return not isinstance(knobs.method, CeKnobs | TeskdKnobs)
 
 
+def teacher_uses(plans: Iterable[StagePlan]) -> tuple[tuple[str, str], ...]:
+    """Teacher and subset of all soft labels that some stage learns from, each once, in order."""
+    return tuple(dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers))
+
+
 def _student_path(experiment: str, seed: int, plan: StagePlan) -> Path:
     return layout.student_path(experiment, seed, plan.number, plan.name)
 
@@ -180,10 +193,11 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
 
 
 def evaluate(params: Params, experiment: str, seed: int) -> Job:
-    """Measures every stage's student of one seed on the test split."""
+    """Measures every stage's student of one seed on the test split, the last one also against its teachers."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
-    students = [_student_path(experiment, seed, plan) for plan in curriculum(params, experiment)]
+    plans = curriculum(params, experiment)
+    students = [_student_path(experiment, seed, plan) for plan in plans]
     return Job(
         step="evaluate",
         arguments={"experiment": experiment, "seed": seed},
@@ -192,6 +206,9 @@ def evaluate(params: Params, experiment: str, seed: int) -> Job:
             "dataset": (layout.dataset_path(knobs.dataset),),
             "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
             "students": tuple(path for student in students for path in with_record(student)),
+            "teacher_evaluations": tuple(
+                layout.teacher_evaluation_path(knobs.dataset, *use) for use in teacher_uses(plans)
+            ),
         },
         outputs=(layout.evaluation_path(experiment, seed),),
     )
@@ -246,7 +263,7 @@ def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
 def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     plans = curriculum(params, experiment)
-    uses = dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers)
+    uses = teacher_uses(plans)
     partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
     asked = [use for partition in partitions for use in partition_teachers(params.partitions[partition])]
     return [
@@ -254,6 +271,7 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
         *_jobs_of_teachers(params, knobs.dataset, asked),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
         *_jobs_of_teachers(params, knobs.dataset, uses),
+        *(evaluate_teacher(params, knobs.dataset, *use) for use in uses),
         *(
             record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed)
             for seed in knobs.seeds

@@ -1,4 +1,4 @@
-"""The jobs of teachers: each is made, its soft labels are dumped and verified, for all experiments."""
+"""The jobs of teachers: each is made, its soft labels are verified, it is measured; all for every experiment."""
 
 from pathlib import Path
 
@@ -116,4 +116,16 @@ def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> 
             f"recipes.{fitting.recipe}",
             *(f"soft_labels.{dataset}.{part}" for part in ("space", "views", "storage")),
         ),
+    )
+
+
+def evaluate_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Asks one teacher about the test images of its classes, once for all students that are held against it."""
+    return Job(
+        step="evaluate_teacher",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={},
+        inputs=_subset_inputs(params, dataset, teacher, subset)
+        | {"teacher": with_record(layout.teacher_path(dataset, teacher, subset))},
+        outputs=(layout.teacher_evaluation_path(dataset, teacher, subset),),
     )
