@@ -1,4 +1,4 @@
-"""The command line: `edpipe STEP …` runs one step of the pipeline; the rest helps people.
+"""The command line: `edpipe STEP …` runs one step of the pipeline; the rest, in edpipe/tools.py, helps people.
 
 Steps import torch only when they run, so that a wrong word costs no waiting.
 """
@@ -7,7 +7,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from edpipe import __version__, jobs, layout
 from edpipe.errors import EdpipeError, LostProcessError
@@ -17,9 +16,8 @@ from edpipe.launch import is_to_be_shared, run_together
 from edpipe.ledger import booked, parts_of
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
-from edpipe.plan_command import add_plan
 from edpipe.threads import by_default, is_main_process, is_started_by_torchrun
-from edpipe.verify_command import add_verify
+from edpipe.tools import TOOLS
 from edpipe.views import ViewRange
 
 EXIT_MENDABLE = 2
@@ -184,6 +182,13 @@ def _verify_soft_labels(job: Job) -> None:
     verify_soft_labels(files, labels, job.knobs["views"], job.outputs[0])  # type: ignore[arg-type]
 
 
+def _evaluate_teacher(job: Job) -> None:
+    from edpipe.steps.asking import TeacherFiles
+    from edpipe.steps.evaluate_teacher import evaluate_teacher
+
+    evaluate_teacher(TeacherFiles.of_job(job.arguments, job.inputs), job.outputs[0])
+
+
 def _record_trajectory(job: Job) -> None:
     from edpipe.models.names import check_model_name
     from edpipe.steps.record_trajectory import TrajectoryKnobs, record_trajectory
@@ -217,10 +222,12 @@ def _run_stage(job: Job) -> None:
 
 
 def _evaluate(job: Job) -> None:
-    from edpipe.steps.evaluate import evaluate
+    from edpipe.steps.evaluate import EvaluationFiles, evaluate
 
-    students = tuple(path for path in job.inputs["students"] if path.suffix != ".json")
-    evaluate(int(job.arguments["seed"]), job.inputs["dataset"][0], job.inputs["partition"][0], students, job.outputs[0])
+    paths = job.inputs
+    students = tuple(path for path in paths["students"] if path.suffix != ".json")
+    files = EvaluationFiles(paths["dataset"][0], paths["partition"][0], students, paths["teacher_evaluations"])
+    evaluate(int(job.arguments["seed"]), files, job.outputs[0])
 
 
 def _result(experiment: str) -> None:
@@ -244,15 +251,6 @@ def _study(job: Job) -> None:
     from edpipe.steps.study import study
 
     study(str(job.arguments["study"]), job.knobs["study"], job.inputs["results"], *job.outputs)  # type: ignore[arg-type]
-
-
-def _check() -> None:
-    """Everything in params.yaml, model names included."""
-    from edpipe.checks import check_params
-
-    params = load_params()
-    check_params(params)
-    print(f"params.yaml: {len(params.experiments)} experiments, nothing wrong found")
 
 
 STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
@@ -287,6 +285,11 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
         ("dataset", "teacher", "subset"),
         "hold stored logits against the teacher",
     ),
+    "evaluate_teacher": (
+        _booked(jobs.evaluate_teacher, _evaluate_teacher),
+        ("dataset", "teacher", "subset"),
+        "ask a teacher about the test images of its classes",
+    ),
     "record_trajectory": (
         _booked(jobs.record_trajectory, _record_trajectory),
         ("dataset", "teacher", "seed"),
@@ -307,89 +310,6 @@ STEPS: dict[str, tuple[Callable, tuple[str, ...], str]] = {
     "study": (_booked(jobs.study, _study), ("study",), "hold experiments against one of them"),
 }
 
-
-def _add_check(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(run=_check)
-
-
-def _add_schema(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(run=_schema)
-
-
-def _schema() -> None:
-    """The JSON schema of params.yaml, for editors."""
-    from edpipe.params.schema import json_schema
-
-    print(json_schema(), end="")
-
-
-def _add_knobs(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(run=_knobs)
-
-
-def _knobs() -> None:
-    """Every knob, in Markdown; docs/params.md holds it."""
-    from edpipe.params.knob_list import knob_list
-
-    print(knob_list(), end="")
-
-
-def _add_compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json of one dataset, two or more")
-    command.add_argument(
-        "--base", metavar="NAME", help="experiment that the others are held against; default: the only ce, or the first"
-    )
-    command.add_argument(
-        "--unequal-budgets", action="store_true", help="compare even if the numbers of training images differ"
-    )
-    command.add_argument("--per-class", action="store_true", help="also print how top1 on each class changes")
-    command.add_argument("--json", type=Path, metavar="FILE", dest="json_path", help="write all numbers there as well")
-    command.set_defaults(run=_compare)
-
-
-def _compare(**words: Any) -> None:
-    from edpipe.compare import compare
-
-    compare(**words)
-
-
-def _add_tracked_jobs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--check", action="store_true", help="only say whether the file fits params.yaml")
-    command.set_defaults(run=_tracked_jobs)
-
-
-def _tracked_jobs(check: bool) -> None:
-    from edpipe.checks import check_params
-    from edpipe.tracked_jobs import check_tracked_jobs, write_tracked_jobs
-
-    params = load_params()
-    check_params(params)
-    if check:
-        check_tracked_jobs(params)
-    else:
-        write_tracked_jobs(params)
-
-
-def _add_dvc_record(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(run=_dvc_record)
-
-
-def _dvc_record() -> None:
-    from edpipe.dvcsync import record_made
-
-    record_made()
-
-
-TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
-    "check": (_add_check, "check params.yaml"),
-    "schema": (_add_schema, "print the JSON schema of params.yaml"),
-    "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
-    "plan": (add_plan, "say what snakemake would make, and why; or what storing soft labels costs"),
-    "verify": (add_verify, "say whether what was made fits params.yaml, the code and the teachers"),
-    "compare": (_add_compare, "print a table of results, and each against a base, seed by seed"),
-    "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
-    "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),
-}
 
 if __name__ == "__main__":
     sys.exit(main())

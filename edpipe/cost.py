@@ -13,6 +13,7 @@ SHARED_STEPS = frozenset(
         "fetch_teacher",
         "dump_soft_labels",
         "verify_soft_labels",
+        "evaluate_teacher",
         "record_trajectory",
     }
 )

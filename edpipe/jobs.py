@@ -4,64 +4,41 @@ Snakemake's rules, dvc.yaml's lists and the command line all ask here, so that n
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from edpipe import layout
 from edpipe.errors import ParamsError
+from edpipe.job import Job, with_record
 from edpipe.methods import ce, ctkd, ed, kd, panel, teskd
 from edpipe.methods.curriculum import StagePlan, TeacherUse
-from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, CtkdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
-from edpipe.params.schema import ONLY_STAGE, Params, check_scratch, entry, one_of
+from edpipe.params.schema import ONLY_STAGE, Params, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
 from edpipe.params.study import StudyKnobs
 from edpipe.storage.records import record_path
-from edpipe.views import ViewRange, count_views, view_ranges
+from edpipe.teacher_jobs import (
+    dump_soft_labels,
+    evaluate_teacher,
+    make_teacher,
+    record_trajectory,
+    soft_label_files,
+    soft_label_paths,
+    verify_soft_labels,
+)
 
 TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
 """Those that several processes may run together."""
-NETWORK_STEPS = (*TRAINING_STEPS, "dump_soft_labels", "verify_soft_labels", "record_trajectory", "evaluate")
+NETWORK_STEPS = (
+    *TRAINING_STEPS,
+    "dump_soft_labels",
+    "verify_soft_labels",
+    "evaluate_teacher",
+    "record_trajectory",
+    "evaluate",
+)
 SMALL_SIDE = 64
 """Pixels; images up to this size are small."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One act of the pipeline."""
-
-    step: str
-    """Rule, module and subcommand."""
-    arguments: dict[str, str | int]
-    """Options of the subcommand; they name the job."""
-    knobs: dict[str, object]
-    """All values that the step is given, defaults filled in; a change of any re-runs the job."""
-    inputs: dict[str, tuple[Path, ...]]
-    """Artifacts that are read, by role."""
-    outputs: tuple[Path, ...]
-    """Files that are made; the artifact first, its record next."""
-    keys: tuple[str, ...] = ()
-    """Where in params.yaml the knobs stand, as DVC names them."""
-
-    @property
-    def command(self) -> str:
-        """What Snakemake and DVC run; nothing in it depends on the machine."""
-        return " ".join(["edpipe", self.step, *(f"--{name} {value}" for name, value in self.arguments.items())])
-
-    @property
-    def knobs_text(self) -> str:
-        """The knobs as canonical JSON."""
-        return canonical_json(self.knobs)
-
-    @property
-    def all_inputs(self) -> tuple[Path, ...]:
-        """Inputs of every role."""
-        return tuple(path for paths in self.inputs.values() for path in paths)
-
-
-def _with_record(path: Path) -> tuple[Path, ...]:
-    return path, record_path(path)
 
 
 def pack_dataset(params: Params, dataset: str) -> Job:
@@ -71,7 +48,7 @@ def pack_dataset(params: Params, dataset: str) -> Job:
         arguments={"dataset": dataset},
         knobs={"dataset": entry(params, "datasets", dataset)},
         inputs={},
-        outputs=_with_record(layout.dataset_path(dataset)),
+        outputs=with_record(layout.dataset_path(dataset)),
         keys=(f"datasets.{dataset}",),
     )
 
@@ -100,7 +77,7 @@ def _partition_by_confusion(params: Params, dataset: str, partition: str, teache
         inputs={
             "dataset": (layout.dataset_path(dataset),),
             "indexes": (layout.soft_labels_index_path(dataset, teacher, ALL_CLASSES),),
-            "soft_labels": _soft_label_paths(params, dataset, teacher, ALL_CLASSES)[::2],
+            "soft_labels": soft_label_paths(params, dataset, teacher, ALL_CLASSES)[::2],
             "teachers": (record_path(layout.teacher_path(dataset, teacher, ALL_CLASSES)),),
         },
         outputs=(layout.partition_path(dataset, partition),),
@@ -111,115 +88,6 @@ def _partition_by_confusion(params: Params, dataset: str, partition: str, teache
 def partition_teachers(knobs: PartitionKnobs) -> tuple[tuple[str, str], ...]:
     """Teacher and subset whose soft labels a partition is made from: one of all classes, or none."""
     return () if knobs.confusion is None else ((knobs.confusion.teacher, ALL_CLASSES),)
-
-
-def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> dict[str, tuple[Path, ...]]:
-    """Dataset and, for a specialist, the partition that names its classes."""
-    partition = entry(params, "teachers", teacher).partition
-    if partition is None:
-        one_of(f"subset of teacher '{teacher}'", subset, (ALL_CLASSES,))
-        return {"dataset": (layout.dataset_path(dataset),), "partition": ()}
-    one_of(f"subset of teacher '{teacher}'", subset, params.partitions[partition].subsets)
-    return {"dataset": (layout.dataset_path(dataset),), "partition": (layout.partition_path(dataset, partition),)}
-
-
-def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
-    """Trains or fetches one teacher; the step's name says which."""
-    knobs = entry(params, "teachers", teacher)
-    return Job(
-        step="train_teacher" if knobs.network.source == "train" else "fetch_teacher",
-        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
-        knobs={
-            "network": knobs.network,
-            "fitting": knobs.fitting,
-            "recipe": params.recipes[knobs.fitting.recipe],
-            "augment": entry(params, "soft_labels", dataset).space.augment,
-        },
-        inputs=_subset_inputs(params, dataset, teacher, subset),
-        outputs=_with_record(layout.teacher_path(dataset, teacher, subset)),
-        keys=(
-            f"teachers.{teacher}.network",
-            f"teachers.{teacher}.fitting",
-            f"recipes.{knobs.fitting.recipe}",
-            f"soft_labels.{dataset}.space.augment",
-        ),
-    )
-
-
-def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:
-    """The views of each of the files over which one teacher's soft labels are spread."""
-    knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
-    return view_ranges(count_views(knobs.student_views), knobs.views.per_file)
-
-
-def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, views: str) -> Job:
-    """Stores one teacher's logits on some views of its subset's training samples; `views` as in "0-7"."""
-    knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
-    one_of(f"views of soft_labels.{dataset}", views, [str(part) for part in soft_label_files(params, dataset)])
-    return Job(
-        step="dump_soft_labels",
-        arguments={"dataset": dataset, "teacher": teacher, "subset": subset, "views": views},
-        # How many views there are is no knob: more of them leave this file as it is.
-        knobs={
-            "space": knobs.space,
-            "storage": knobs.storage,
-            "min_top1": entry(params, "teachers", teacher).min_top1,
-        },
-        inputs=_subset_inputs(params, dataset, teacher, subset)
-        | {"teacher": _with_record(layout.teacher_path(dataset, teacher, subset))},
-        outputs=_with_record(layout.soft_labels_path(dataset, teacher, subset, views)),
-        keys=(f"soft_labels.{dataset}.space", f"soft_labels.{dataset}.storage", f"teachers.{teacher}.min_top1"),
-    )
-
-
-def verify_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job:
-    """Holds sampled rows of all files of one teacher's soft labels against the teacher; students wait for it."""
-    return Job(
-        step="verify_soft_labels",
-        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
-        knobs={"views": entry(params, "soft_labels", dataset).views},
-        inputs=_subset_inputs(params, dataset, teacher, subset)
-        | {
-            "teacher": _with_record(layout.teacher_path(dataset, teacher, subset)),
-            "soft_labels": _soft_label_paths(params, dataset, teacher, subset),
-        },
-        outputs=(layout.soft_labels_index_path(dataset, teacher, subset),),
-        keys=(f"soft_labels.{dataset}.views",),
-    )
-
-
-def _soft_label_paths(params: Params, dataset: str, teacher: str, subset: str) -> tuple[Path, ...]:
-    """Every file of one teacher's soft labels, each followed by its record."""
-    parts = soft_label_files(params, dataset)
-    return tuple(
-        path for part in parts for path in _with_record(layout.soft_labels_path(dataset, teacher, subset, str(part)))
-    )
-
-
-def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> Job:
-    """Trains one teacher on what students of this seed see, and stores what it says of each sample in each epoch."""
-    entry(params, "datasets", dataset)
-    network, fitting = check_scratch(params, f"teachers.{teacher}", teacher)
-    soft_labels: SoftLabelKnobs = entry(params, "soft_labels", dataset)
-    return Job(
-        step="record_trajectory",
-        arguments={"dataset": dataset, "teacher": teacher, "seed": seed},
-        knobs={
-            "network": network,
-            "fitting": fitting,
-            "recipe": params.recipes[fitting.recipe],
-            "views": soft_labels.student_views,
-            "storage": soft_labels.storage,
-        },
-        inputs={"dataset": (layout.dataset_path(dataset),)},
-        outputs=_with_record(layout.trajectory_path(dataset, teacher, seed)),
-        keys=(
-            f"teachers.{teacher}.network",
-            f"teachers.{teacher}.fitting",
-            f"recipes.{fitting.recipe}",
-            *(f"soft_labels.{dataset}.{part}" for part in ("space", "views", "storage")),
-        ),
-    )
 
 
 def curriculum(params: Params, experiment: str) -> tuple[StagePlan, ...]:
@@ -268,13 +136,13 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
         inputs={
             "dataset": (layout.dataset_path(knobs.dataset),),
             "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
-            "previous": tuple(f for p in before for f in _with_record(_student_path(experiment, seed, p))),
+            "previous": tuple(f for p in before for f in with_record(_student_path(experiment, seed, p))),
             # One index for each teacher, first, then the files that the indexes name.
             "indexes": tuple(layout.soft_labels_index_path(knobs.dataset, u.teacher, u.subset) for u in plan.teachers),
             "soft_labels": tuple(
                 path
                 for use in plan.teachers
-                for path in _soft_label_paths(params, knobs.dataset, use.teacher, use.subset)[::2]
+                for path in soft_label_paths(params, knobs.dataset, use.teacher, use.subset)[::2]
             ),
             # Which weights the teacher has now: soft labels of others are refused.
             "teachers": tuple(_teacher_record(knobs.dataset, use) for use in plan.teachers),
@@ -282,7 +150,7 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
             if plan.trajectory
             else (),
         },
-        outputs=_with_record(layout.student_path(experiment, seed, plan.number, stage)),
+        outputs=with_record(layout.student_path(experiment, seed, plan.number, stage)),
         keys=_stage_keys(knobs, experiment, stage),
     )
 
@@ -296,6 +164,11 @@ def _stage_views(params: Params, knobs: ExperimentKnobs) -> StudentViews:
 def has_teachers(knobs: ExperimentKnobs) -> bool:
     """Whether the students learn from soft labels."""
     return not isinstance(knobs.method, CeKnobs | TeskdKnobs)
+
+
+def teacher_uses(plans: Iterable[StagePlan]) -> tuple[tuple[str, str], ...]:
+    """Teacher and subset of all soft labels that some stage learns from, each once, in order."""
+    return tuple(dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers))
 
 
 def _student_path(experiment: str, seed: int, plan: StagePlan) -> Path:
@@ -321,10 +194,11 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
 
 
 def evaluate(params: Params, experiment: str, seed: int) -> Job:
-    """Measures every stage's student of one seed on the test split."""
+    """Measures every stage's student of one seed on the test split, the last one also against its teachers."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
-    students = [_student_path(experiment, seed, plan) for plan in curriculum(params, experiment)]
+    plans = curriculum(params, experiment)
+    students = [_student_path(experiment, seed, plan) for plan in plans]
     return Job(
         step="evaluate",
         arguments={"experiment": experiment, "seed": seed},
@@ -332,7 +206,10 @@ def evaluate(params: Params, experiment: str, seed: int) -> Job:
         inputs={
             "dataset": (layout.dataset_path(knobs.dataset),),
             "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
-            "students": tuple(path for student in students for path in _with_record(student)),
+            "students": tuple(path for student in students for path in with_record(student)),
+            "teacher_evaluations": tuple(
+                layout.teacher_evaluation_path(knobs.dataset, *use) for use in teacher_uses(plans)
+            ),
         },
         outputs=(layout.evaluation_path(experiment, seed),),
     )
@@ -400,7 +277,7 @@ def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
 def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     plans = curriculum(params, experiment)
-    uses = dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers)
+    uses = teacher_uses(plans)
     partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
     asked = [use for partition in partitions for use in partition_teachers(params.partitions[partition])]
     return [
@@ -408,6 +285,7 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
         *_jobs_of_teachers(params, knobs.dataset, asked),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
         *_jobs_of_teachers(params, knobs.dataset, uses),
+        *(evaluate_teacher(params, knobs.dataset, *use) for use in uses),
         *(
             record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed)
             for seed in knobs.seeds

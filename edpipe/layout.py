@@ -41,6 +41,11 @@ def soft_labels_index_path(dataset: str, teacher: str, subset: str) -> Path:
     return ARTIFACTS / "soft_labels" / dataset / teacher / f"{subset}.json"
 
 
+def teacher_evaluation_path(dataset: str, teacher: str, subset: str) -> Path:
+    """Which class one teacher names on each test image of its classes."""
+    return ARTIFACTS / "teacher_evaluations" / dataset / teacher / f"{subset}.json"
+
+
 def trajectory_path(dataset: str, teacher: str, seed: int) -> Path:
     """What one teacher said of each sample in each epoch while it learnt beside students of this seed."""
     return ARTIFACTS / "trajectories" / dataset / teacher / f"seed{seed}.h5"

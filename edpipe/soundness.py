@@ -65,6 +65,12 @@ def _soft_labels(job: Job, _records: Records) -> str | None:
     return open_soft_labels(job.outputs[0]).digest
 
 
+def _teacher_evaluation(job: Job, _records: Records) -> str:
+    from edpipe.storage.teacher_evaluation import read_teacher_evaluation
+
+    return read_teacher_evaluation(job.outputs[0]).digest
+
+
 def _evaluation(job: Job, records: Records) -> None:
     from edpipe.storage.result_file import SeedOutcome
 
@@ -94,6 +100,7 @@ _CHECKS: dict[str, Callable[[Job, Records], str | None]] = {
     "fetch_teacher": _weights,
     "dump_soft_labels": _soft_labels,
     "record_trajectory": _soft_labels,
+    "evaluate_teacher": _teacher_evaluation,
     "run_stage": _weights,
     "evaluate": _evaluation,
     "result": _result,

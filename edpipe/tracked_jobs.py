@@ -6,7 +6,7 @@ check_params, stop with one line.
 
 An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
 before it, so a stage names the soft labels that the stage before did not have, in so many slots, and the student it
-grows from; evaluate names the last student.
+grows from; evaluate names the last student, and in so many slots the evaluations of its teachers.
 Soft labels are named by their index, which vouches for every file. Where a stage has no such input, the entry repeats
 the dataset, since DVC wants as many inputs in each.
 
@@ -34,6 +34,7 @@ STEPS = (
     "fetch_teacher",
     "dump_soft_labels",
     "verify_soft_labels",
+    "evaluate_teacher",
     "record_trajectory",
     "run_stage",
     "evaluate",
@@ -42,6 +43,8 @@ STEPS = (
 )
 TEACHER_SLOTS = 5
 """New sets of soft labels that a stage may take under DVC, whose deps cannot hold lists of different lengths."""
+EVALUATION_SLOTS = 8
+"""Teachers that one experiment's students may be held against, for the same reason."""
 _HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"
 _REMEDY = "run `edpipe tracked_jobs`"
 _IGNORE_HEADER = """\
@@ -63,15 +66,28 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
         entry["teacher"] = partition_teachers(params.partitions[str(job.arguments["partition"])])[0][0]
     if job.step in ("train_teacher", "fetch_teacher", "record_trajectory"):
         entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
-    if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels"):
+    if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate_teacher"):
         entry["classes"] = str((job.inputs["partition"] or job.inputs["dataset"])[0])
     if job.step in ("run_stage", "evaluate"):
         entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
     if job.step == "run_stage":
         entry |= _stage_entry(params, job)
     if job.step == "evaluate":
-        entry["student"], entry["student_record"] = (str(path) for path in job.inputs["students"][-2:])
+        entry |= _evaluation_entry(job)
     return entry
+
+
+def _evaluation_entry(job: Job) -> dict[str, str]:
+    nothing, teachers = job.inputs["dataset"][0], job.inputs["teacher_evaluations"]
+    if len(teachers) > EVALUATION_SLOTS:
+        raise ParamsError(
+            f"tracked: experiment '{job.arguments['experiment']}' has {len(teachers)} teachers in all, DVC's lists "
+            f"hold {EVALUATION_SLOTS}; leave the experiment out of tracked"
+        )
+    paths = dict(zip(("student", "student_record"), job.inputs["students"][-2:], strict=True))
+    padded = [*teachers, *(nothing for _ in range(EVALUATION_SLOTS - len(teachers)))]
+    paths |= {f"teacher_evaluation_{slot}": path for slot, path in enumerate(padded, start=1)}
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _stage_entry(params: Params, job: Job) -> dict[str, str]:

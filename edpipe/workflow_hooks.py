@@ -42,6 +42,7 @@ MODULES = {
     "fetch_teacher": ("torch", "torch._dynamo"),
     "dump_soft_labels": ("torch",),
     "verify_soft_labels": ("torch",),
+    "evaluate_teacher": ("torch",),
     "record_trajectory": ("torch", "torch._dynamo"),
     "run_stage": ("torch", "torch._dynamo"),
     "evaluate": ("torch", "torch._dynamo"),

@@ -122,9 +122,16 @@ ALL_STUDENT_STEPS = sorted(
     ]
 )
 STUDENT_RULES = {"run_stage", "evaluate", "result", "report"}
-SHARED_GROUPS = ("pack_dataset", "partition_dataset", "train_teacher", "dump_soft_labels", "verify_soft_labels")
+SHARED_GROUPS = (
+    "pack_dataset",
+    "partition_dataset",
+    "train_teacher",
+    "dump_soft_labels",
+    "verify_soft_labels",
+    "evaluate_teacher",
+)
 TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
-NUM_STEPS = 28  # a dataset, a partition, 4 teachers, 4 dumps, 4 checks, 5 stages, 3 times evaluate, result, report
+NUM_STEPS = 32  # a dataset, a partition, 4 steps of each of 4 teachers, 5 stages, 3 times evaluate, result, report
 
 
 @dataclass

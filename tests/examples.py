@@ -79,6 +79,20 @@ def _stage(seed, number, plan, top1_by_subset):
     }
 
 
+TEACHERS = {
+    "digits_teacher/all": {"top1": 0.96, "ece": 0.03, "test_samples": 360},
+    "digits_specialists/primary": {"top1": 0.99, "ece": 0.01, "test_samples": 107},
+    "digits_specialists/middle": {"top1": 0.98, "ece": 0.02, "test_samples": 110},
+    "digits_specialists/university": {"top1": 0.97, "ece": 0.025, "test_samples": 143},
+}
+
+
+def teachers_of(setup):
+    """Names of those whose soft labels some stage learnt from, in order."""
+    uses = [use for plan in setup["stages"] for use in plan["teachers"]]
+    return list(dict.fromkeys(f"{use['teacher']}/{use['subset']}" for use in uses))
+
+
 def evaluation(seed=0, experiment="digits_ed", shift=0.0, class_names=DIGITS):
     """What `evaluate` writes for one seed; seed and shift move all accuracies by plain amounts."""
     setup = _setup(experiment)
@@ -100,18 +114,24 @@ def evaluation(seed=0, experiment="digits_ed", shift=0.0, class_names=DIGITS):
         "top5": 0.975 + move / 2,
         "test_samples": sum(TEST_SAMPLES_BY_CLASS),
         "ece": 0.04 - move / 4,
+        "val_top1": 0.865 + move,
+        "val_samples": 120,
+        "agreement": {name: 0.9 + k / 100 + move for k, name in enumerate(teachers_of(setup))},
         "top1_by_class": [0.8 + c / 100 + move for c in range(10)],
         "forgetting": forgetting,
         "backward_transfer": backward,
     }
+    teachers = {name: dict(TEACHERS[name]) for name in teachers_of(setup)}
     inputs = {"dataset": DATASET, "partition": PARTITION, "students": [s["weights_digest"] for s in stages]}
+    inputs["teacher_evaluations"] = [digest_bytes(name.encode()) for name in teachers]
     data = {
         "dataset": "digits",
         "class_names": list(class_names),
-        "test_samples_by_class": TEST_SAMPLES_BY_CLASS,
+        "test_samples_by_class": list(TEST_SAMPLES_BY_CLASS),
         "subsets": [{"name": name, "class_ids": ids} for name, ids in SUBSETS.items()],
     }
-    return make_record("evaluate", {}, inputs, seed=seed, metrics=metrics, stages=stages, data=data, setup=setup)
+    facts = {"seed": seed, "metrics": metrics, "stages": stages, "teachers": teachers, "data": data, "setup": setup}
+    return make_record("evaluate", {}, inputs, **facts)
 
 
 def write_evaluations(folder, records):

@@ -57,6 +57,8 @@ def inputs_of(job):
         inputs["teacher"] = {"digest": weights["teacher"][0], "top1": 1.0}
     if job.step == "verify_soft_labels":
         inputs |= {"teacher": weights["teacher"][0], "soft_labels": weights["soft_labels"]}
+    if job.step == "evaluate_teacher":
+        inputs["teacher"] = weights["teacher"][0]
     if job.step == "run_stage":
         teachers = [digest_of(path.with_suffix(".safetensors")) for path in job.inputs["teachers"]]
         inputs["previous"] = "".join(weights["previous"])
@@ -67,6 +69,7 @@ def inputs_of(job):
         inputs["trajectory"] = [{"digests": weights["trajectory"]}] if weights["trajectory"] else []
     if job.step == "evaluate":
         inputs["students"] = weights["students"]
+        inputs["teacher_evaluations"] = [digest_of(path) for path in job.inputs["teacher_evaluations"]]
     return inputs
 
 
@@ -96,7 +99,7 @@ def pretend(job):
         return
     knobs = {} if job.step == "result" else job.knobs
     record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
-    if job.step == "partition_dataset":
+    if job.step in ("partition_dataset", "evaluate_teacher"):
         record["file_digest"] = digest_json(record)
     write_record(record_path(job.outputs[0]), record)
 

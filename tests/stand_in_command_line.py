@@ -43,7 +43,7 @@ def job_of(step: str, words: list[str]) -> Job:
         options["seed"] = int(options["seed"])
     params = load_params()
     check_when_under_dvc(params)
-    return getattr(jobs, "make_teacher" if step.endswith("_teacher") else step)(params, **options)
+    return getattr(jobs, "make_teacher" if step in ("train_teacher", "fetch_teacher") else step)(params, **options)
 
 
 def make_outputs(job: Job) -> None:

@@ -76,7 +76,7 @@ def test_a_change_re_runs_exactly_what_depends_on_it(repository, tool):
     assert run() == ALL_OF_KD, "temperature: no teacher, no dump"
 
     repository.edit("learning_rate: 0.2 }\n    min_top1", "learning_rate: 0.3 }\n    min_top1")
-    every = ["train_teacher", "verify_soft_labels"]
+    every = ["train_teacher", "verify_soft_labels", "evaluate_teacher"]
     steps = [*(s for e in every for s in teacher_steps(e)), *teacher_steps("dump_soft_labels", "0-1")]
     specialists = [step for step in steps if "specialists" in step]
     below = [*stages_of("ed", "primary", "middle", "university"), *end_of("ed")]

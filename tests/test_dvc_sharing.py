@@ -208,7 +208,7 @@ def test_what_was_made_without_dvc_can_be_handed_over(tmp_path):
     assert "steps are out of date or missing" in folder.call("edpipe", "dvc-record", is_refused=True)
     folder.steps_of("env", "EDPIPE_DVC=0", "snakemake", "--cores", "2")
     assert not (folder.root / "dvc.lock").exists()
-    assert "29 steps handed over to DVC" in folder.call("edpipe", "dvc-record")
+    assert "33 steps handed over to DVC" in folder.call("edpipe", "dvc-record")
     assert folder.dvc_repro() == []
     assert folder.snakemake() == []
 
@@ -233,14 +233,14 @@ def test_real_steps_agree_as_well(tmp_path):
     from_middle = ["evaluate", "report", "result", "run_stage", "run_stage"]
 
     made = rules_of(folder.call("snakemake", "--cores", "2"))
-    assert len(made) == 17, made
+    assert len(made) == 20, made
     assert rules_of(folder.call("dvc", "repro")) == []
     assert "Nothing to be done" in folder.call("snakemake", "--cores", "2")
 
     folder.edit(MIDDLE, MIDDLE.replace("0.1", "5e-2"))
     assert rules_of(folder.call("dvc", "repro")) == from_middle
     cost = json.loads((folder.root / "results/ed.json").read_text())["cost"]
-    assert cost["with_figures"] == cost["artifacts"] == 15, "both tools' steps note what they took"
+    assert cost["with_figures"] == cost["artifacts"] == 18, "both tools' steps note what they took"
     assert folder.call("git", "status", "--short", "benchmarks") == "", "and git does not see it"
     assert "Nothing to be done" in folder.call("snakemake", "--cores", "2")
     metrics = without_cost(folder.root / "results/ed.json")

@@ -109,7 +109,7 @@ def test_every_job_once_and_in_order():
         assert made.isdisjoint(job.outputs), job.command
         assert len(set(job.outputs)) == len(job.outputs)
         made |= set(job.outputs)
-    assert len(found) == 1 + 1 + 4 + 4 + 4 + 3 * (1 + 1 + 3) + 3 * 3 + 3 + 3
+    assert len(found) == 1 + 1 + 4 + 4 + 4 + 4 + 3 * (1 + 1 + 3) + 3 * 3 + 3 + 3
 
 
 def test_all_experiments_together_write_no_file_twice():
@@ -120,7 +120,7 @@ def test_all_experiments_together_write_no_file_twice():
 def test_teachers_and_soft_labels_belong_to_no_experiment():
     shared = {"pack_dataset", "partition_dataset", "train_teacher", "fetch_teacher"}
     for job in jobs.jobs_of(params(), RAW["experiments"]):
-        if job.step in shared | {"dump_soft_labels", "verify_soft_labels"}:
+        if job.step in shared | {"dump_soft_labels", "verify_soft_labels", "evaluate_teacher"}:
             assert not any(name in str(path) for path in job.outputs for name in RAW["experiments"])
 
 
@@ -144,6 +144,7 @@ def test_commands():
     assert "edpipe train_teacher --dataset digits --teacher digits_specialists --subset middle" in commands
     assert "edpipe dump_soft_labels --dataset digits --teacher digits_teacher --subset all --views 0-8" in commands
     assert "edpipe verify_soft_labels --dataset digits --teacher digits_teacher --subset all" in commands
+    assert "edpipe evaluate_teacher --dataset digits --teacher digits_specialists --subset primary" in commands
     assert "edpipe run_stage --experiment digits_ed --seed 2 --stage university" in commands
     assert "edpipe evaluate --experiment digits_kd --seed 0" in commands
     assert commands[-1] == "edpipe report --experiment digits_ed"
@@ -241,6 +242,41 @@ def test_a_stage_reads_what_it_grows_from_and_its_soft_labels():
         f"artifacts/teachers/{specialists}/primary.json",
         f"artifacts/teachers/{specialists}/middle.json",
     ]
+
+
+def test_an_evaluation_reads_every_stage_and_each_teacher_once():
+    found = everything()
+    school = found["edpipe evaluate --experiment digits_ed --seed 1"].inputs
+    assert [path.name for path in school["students"]] == [
+        f"{number}_{level}.{suffix}" for number, level in enumerate(LEVELS, 1) for suffix in ("safetensors", "json")
+    ]
+    assert [str(path) for path in school["teacher_evaluations"]] == [
+        f"artifacts/teacher_evaluations/digits/digits_specialists/{level}.json" for level in LEVELS
+    ]
+    assert found["edpipe evaluate --experiment digits_ce --seed 1"].inputs["teacher_evaluations"] == ()
+
+
+def test_a_teacher_is_measured_from_its_weights_and_for_a_specialist_its_partition():
+    found = everything()
+    words = "edpipe evaluate_teacher --dataset digits --teacher"
+    special, full = found[f"{words} digits_specialists --subset middle"], found[f"{words} digits_teacher --subset all"]
+    weights = "artifacts/teachers/digits/digits_specialists/middle"
+    assert {role: [str(path) for path in paths] for role, paths in special.inputs.items()} == {
+        "dataset": ["artifacts/datasets/digits.h5"],
+        "partition": ["artifacts/partitions/digits/thirds.json"],
+        "teacher": [f"{weights}.safetensors", f"{weights}.json"],
+    }
+    assert full.inputs["partition"] == ()
+    assert (special.knobs, special.keys) == ({}, ())
+    assert [str(path) for path in special.outputs] == [
+        "artifacts/teacher_evaluations/digits/digits_specialists/middle.json"
+    ]
+
+
+def test_a_teacher_that_only_a_partition_asks_is_not_measured():
+    found = jobs.jobs_of(params(CONFUSED), ["digits_ed"])
+    measured = [job.arguments["teacher"] for job in found if job.step == "evaluate_teacher"]
+    assert measured == ["digits_specialists"] * 3
 
 
 def drawn(number, per_file):
@@ -399,6 +435,10 @@ def test_a_carried_rate_makes_every_stage_depend_on_all_budgets():
             "subset of teacher 'digits_teacher': 'primary' is not one of them; allowed: all",
         ),
         (
+            lambda p: jobs.evaluate_teacher(p, "digits", "digits_specialists", "all"),
+            "subset of teacher 'digits_specialists': 'all' is not one of them; allowed: primary, middle, university",
+        ),
+        (
             lambda p: jobs.run_stage(p, "digits_ed", 9, "primary"),
             "seeds of experiment 'digits_ed': 9 is not one of them; allowed: 0, 1, 2",
         ),
@@ -486,6 +526,28 @@ def test_the_lists_for_dvc_hold_every_tracked_job_and_no_other():
     assert stage["soft_labels_1"] == "artifacts/soft_labels/digits/digits_specialists/middle.json"
     assert stage["soft_labels_2"] == "artifacts/datasets/digits.h5"  # nothing else is new to this stage
     assert stage["stage_key"] == "experiments.digits_ed.stages.middle"
+    measured = lists["evaluate"]["digits_kd-0"]
+    assert measured["teacher_evaluation_1"] == "artifacts/teacher_evaluations/digits/digits_teacher/all.json"
+    assert measured["teacher_evaluation_2"] == "artifacts/datasets/digits.h5"  # there is no second teacher
+    assert "teacher_evaluation_9" not in measured
     # Every entry of a list has the same keys: DVC fills one template with each.
     assert all(len({tuple(sorted(e)) for e in entries.values()}) <= 1 for entries in lists.values())
     assert tracked_jobs_text(params({"tracked": []})).startswith("# Written by `edpipe tracked_jobs`")
+
+
+def with_many_teachers(number):
+    """A panel for each level such that a stage is not too long for DVC's lists, but the experiment may be."""
+    others = {f"other_{k}": RAW["teachers"]["digits_teacher"] for k in range(number)}
+    half = number // 2
+    panels = [list(others)[:half], list(others)[half:], list(others)[half:]]
+    method = {"name": "ed", "lessons": "all", "teachers": dict(zip(LEVELS, panels, strict=True))}
+    return {"teachers": RAW["teachers"] | others, f"{ED}.method": method, "tracked": ["digits_ed"]}
+
+
+def test_an_experiment_of_too_many_teachers_for_the_lists_is_told_so():
+    assert yaml.safe_load(tracked_jobs_text(params(with_many_teachers(8))))["jobs"]["evaluate"]
+    with pytest.raises(ParamsError) as caught:
+        tracked_jobs_text(params(with_many_teachers(9)))
+    assert str(caught.value) == (
+        "tracked: experiment 'digits_ed' has 9 teachers in all, DVC's lists hold 8; leave the experiment out of tracked"
+    )

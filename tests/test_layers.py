@@ -10,6 +10,7 @@ CORE = (
     "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "paired", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
     "cost", "distill_losses", "panel", "teskd_loss", "teskd_outputs", "streams", "confusion",
+    "agreement",
 )  # fmt: skip
 LAYERS = (
     (
@@ -31,13 +32,13 @@ LAYERS = (
     ("device", "processes", "forward"),
     ("training", "marks"),
     ("storage.*",),
-    ("batches", "soft_label_batches", "pictures", "jobs", "datasets.*"),
+    ("batches", "plain_images", "soft_label_batches", "pictures", "job", "teacher_jobs", "jobs", "datasets.*"),
     ("freshness", "evidence", "ledger"),
     ("checks", "tracked_jobs", "comparison", "compare", "study", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
     ("soundness", "soft_label_commands", "verify_command", "plan_command"),
-    ("__main__", "entry", "fork_server"),
+    ("tools", "__main__", "entry", "fork_server"),
 )
 """From the bottom: a module imports from its own layer and from those before it."""
 ALLOWED = {("params.base", "errors")}
@@ -140,6 +141,7 @@ def test_the_core_is_pure(name):
         "precisions",
         "fidelity",
         "confusion",
+        "agreement",
     ],
 )
 def test_the_core_of_numbers_needs_no_torch(name):

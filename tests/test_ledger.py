@@ -284,6 +284,12 @@ def test_forwards_of_a_dump_are_its_rows_and_those_of_a_verification_the_rows_as
     assert (read_entry(dump).teacher_forwards, read_entry(verify).teacher_forwards) == (9_000, 1_000)
 
 
+def test_forwards_of_a_teachers_evaluation_are_its_test_images(folder):
+    job = jobs.evaluate_teacher(params_with(), "digits", "digits_specialists", "primary")
+    make(job, teacher_forwards=107)
+    assert read_entry(job).teacher_forwards == 107
+
+
 def test_only_figures_of_the_very_artifact_that_lies_there_count(job):
     def known():
         return [part.figures is not None for part in parts_of([job])]
@@ -357,7 +363,7 @@ def test_the_result_sums_what_every_job_of_the_experiment_took(finished_project,
     ]
     before = [entry for step, entry in entries if step != "result"]
     assert set(noted) == {*cost["steps"], "result"}
-    assert cost["artifacts"] == cost["with_figures"] == len(before) == 13
+    assert cost["artifacts"] == cost["with_figures"] == len(before) == 15
     assert cost["seconds"] == pytest.approx(sum(entry["seconds"] for entry in before))
     assert cost["seconds"] == pytest.approx(cost["own_seconds"] + cost["shared_seconds"])
     assert cost["steps"]["run_stage"]["images"] == 2 * 96

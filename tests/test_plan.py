@@ -54,7 +54,9 @@ def test_what_was_just_made_is_cached(folder):
     assert plan_command.lines_of(found)[-1] == f"0 of {len(found)} jobs would run, {len(found)} come from the cache"
 
 
-@pytest.mark.parametrize("step", ["partition_dataset", "train_teacher", "dump_soft_labels", "verify_soft_labels"])
+@pytest.mark.parametrize(
+    "step", ["partition_dataset", "train_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate_teacher"]
+)
 def test_every_input_with_a_digest_is_compared(folder, step):
     """The comparison is not empty: what a record says and what is known now are about the same roles."""
     for job in jobs.jobs_of(params_with(), ["digits_ed"]):
@@ -99,6 +101,7 @@ def test_a_specialist_trained_longer_makes_its_students_wait_and_leaves_others_a
     assert {o.job.step for o in found if o.verdict is Verdict.WAITS} == {
         "dump_soft_labels",
         "verify_soft_labels",
+        "evaluate_teacher",
         "run_stage",
         "evaluate",
         "result",

@@ -18,6 +18,7 @@ STEPS = (
     "fetch_teacher",
     "dump_soft_labels",
     "verify_soft_labels",
+    "evaluate_teacher",
     "record_trajectory",
     "run_stage",
     "evaluate",
@@ -25,9 +26,9 @@ STEPS = (
     "report",
 )
 DISPATCH = (
-    "__main__", "__init__", "jobs", "layout", "checks", "tracked_jobs", "workflow_hooks",
-    "plan_command", "verify_command", "freshness", "evidence", "soundness", "ledger", "cost", "interruption", "threads",
-    "launch",
+    "__main__", "__init__", "tools", "job", "teacher_jobs", "jobs", "layout", "checks", "tracked_jobs",
+    "workflow_hooks", "plan_command", "verify_command", "freshness", "evidence", "soundness", "ledger", "cost",
+    "interruption", "threads", "launch",
 )  # fmt: skip
 """What turns a command into a job, and other commands; an edit of it changes the job's knobs or nothing."""
 
@@ -46,6 +47,7 @@ def test_the_command_line_and_the_checks_of_params_are_in_no_closure(step):
     found = closure(step)
     assert f"steps/{step}" in found
     assert found.isdisjoint({"params/schema", "params/load", "jobs", "__main__", "checks", "tracked_jobs", "layout"})
+    assert found.isdisjoint({"job", "teacher_jobs", "tools"})
     assert not any(name.endswith("__init__") for name in found)
 
 
@@ -64,6 +66,7 @@ def test_an_edit_of_the_students_losses_trains_no_teacher_again():
         "fetch_teacher",
         "dump_soft_labels",
         "verify_soft_labels",
+        "evaluate_teacher",
         "record_trajectory",
         "evaluate",
     )
@@ -79,7 +82,8 @@ def test_a_step_depends_on_what_it_uses():
     assert {"training", "storage/trajectory", "storage/checkpoint", "streams"} <= closure("record_trajectory")
     assert {"soft_label_batches", "streams"} <= closure("run_stage")
     assert "storage/soft_label_writer" not in closure("run_stage")
-    assert {"metrics", "forgetting"} <= closure("evaluate")
+    assert {"metrics", "forgetting", "agreement", "storage/teacher_evaluation"} <= closure("evaluate")
+    assert {"metrics", "steps/asking", "storage/teacher_evaluation"} <= closure("evaluate_teacher")
     assert {"datasets/digits", "datasets/food101"} <= closure("pack_dataset")
     assert not {name for name in closure("run_stage") if name.startswith("datasets/")}
 
@@ -94,6 +98,12 @@ def test_a_partition_needs_no_torch(step):
     for name in source_files(step):
         text = (ROOT.parent / name).read_text(encoding="utf-8")
         assert not re.search(r"^\s*(import|from) (torch|torchvision|timm)\b", text, re.MULTILINE), name
+
+
+def test_how_students_are_measured_makes_no_teacher_and_no_student_again():
+    measuring = {"agreement", "plain_images", "storage/teacher_evaluation"}
+    for step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels", "run_stage"):
+        assert closure(step).isdisjoint(measuring)
 
 
 def test_other_steps_are_refused():
@@ -131,6 +141,7 @@ def test_what_a_step_loads_when_it_runs_is_in_its_closure(tmp_path):
         ["dump_soft_labels", *teacher, "--views", "0-0"],
         ["dump_soft_labels", *teacher, "--views", "1-1"],
         ["verify_soft_labels", *teacher],
+        ["evaluate_teacher", *teacher],
         ["run_stage", "--experiment", "ed", "--seed", "0", "--stage", "primary"],
         ["evaluate", "--experiment", "ed", "--seed", "0"],
         ["result", "--experiment", "ed"],

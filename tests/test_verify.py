@@ -30,12 +30,13 @@ def evaluation(job, params):
     names = [subset["name"] for subset in subsets]
     digest = digest_of(stage.outputs[0])
     metrics = {"top1": 0.5, "top5": 0.5, "test_samples": 10, "ece": 0.0, "backward_transfer": None}
+    metrics |= {"val_top1": None, "val_samples": 0, "agreement": {}}
     metrics |= {"top1_by_class": [0.5] * 10, "forgetting": dict.fromkeys(names)}
     counts = ("images_seen", "images_with_teacher", "taught_samples", "parameters", "macs", "training_macs")
     outcome = dict.fromkeys(counts, 10) | {"name": "only", "number": 1, "final_loss": 1.0, "soft_labels": []}
     outcome |= {"top1_by_subset": dict.fromkeys(names, 0.5), "weights_digest": digest}
     outcome |= {"code": "0" * 16, "versions": {"torch": "2"}}
-    facts = {"seed": job.arguments["seed"], "metrics": metrics, "stages": [outcome]}
+    facts = {"seed": job.arguments["seed"], "metrics": metrics, "stages": [outcome], "teachers": {}}
     facts["setup"] = {name: knobs[name] for name in ("student", "recipe", "views")} | {"stages": [knobs["plan"]]}
     facts["data"] = {
         "dataset": "digits",
@@ -44,6 +45,7 @@ def evaluation(job, params):
         "subsets": subsets,
     }
     inputs = {"dataset": dataset["digest"], "partition": partition["digest"], "students": [digest]}
+    inputs["teacher_evaluations"] = []
     return make_record("evaluate", {}, inputs, **facts)
 
 

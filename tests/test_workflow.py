@@ -125,6 +125,8 @@ def test_rulegraph_shows_the_way_from_images_to_result(project):
         ("dump_soft_labels", "verify_soft_labels"),
         ("verify_soft_labels", "run_stage"),
         ("run_stage", "evaluate"),
+        ("train_teacher", "evaluate_teacher"),
+        ("evaluate_teacher", "evaluate"),
         ("evaluate", "result"),
     } <= edges
 
@@ -162,6 +164,10 @@ def test_unknown_name_in_target_has_no_rule(project, target):
             "artifacts/soft_labels/digits/general/primary.json",
             "subset of teacher 'general': 'primary' is not one of them; allowed: all",
         ),
+        (
+            "artifacts/teacher_evaluations/digits/general/primary.json",
+            "subset of teacher 'general': 'primary' is not one of them; allowed: all",
+        ),
         ("artifacts/evaluations/ed/seed7.json", "seeds of experiment 'ed': 7 is not one of them; allowed: 0"),
         (
             "artifacts/students/ed/seed0/1_university.safetensors",
@@ -185,7 +191,8 @@ def test_steps_that_compute_with_networks_ask_for_a_gpu(tmp_path):
     project = played_project(tmp_path)
     ran = project.snakemake("-n", "--", "results/ed.json", EDPIPE_DEVICE=None, CUDA_VISIBLE_DEVICES=None)
     asked = {rule for rule, gpus in planned_gpus(ran).items() if gpus == 1}
-    assert asked == {"train_teacher", "dump_soft_labels", "verify_soft_labels", "run_stage", "evaluate"}
+    teachers = {"train_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate_teacher"}
+    assert asked == teachers | {"run_stage", "evaluate"}
 
 
 def test_one_gpu_is_used_by_one_step_at_a_time(tmp_path):

@@ -32,11 +32,12 @@ def result(
 
     Raises:
         CorruptFileError: an evaluation is damaged.
-        MismatchError: seeds that were measured on different data, or taught differently.
+        MismatchError: seeds that were measured on different data, or taught differently, or by different teachers.
     """
     seeds = [_read_evaluation(path) for path in evaluation_paths]
     _check_same_data(evaluation_paths, seeds)
     _check_same_setup(evaluation_paths, seeds)
+    _check_same_teachers(evaluation_paths, seeds)
     contents = make_record(
         "result",
         {},
@@ -50,6 +51,7 @@ def result(
         cost=sum_costs(costs),
         data=seeds[0]["data"],
         setup=seeds[0]["setup"],
+        teachers=seeds[0]["teachers"],
         seeds=[{name: seed[name] for name in SEED_KEYS} for seed in seeds],
     )
     write_text_atomically(curve_path, _curve(seeds))
@@ -58,7 +60,7 @@ def result(
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
     record = read_record(path)
-    missing = [name for name in (*SEED_KEYS, "inputs", "data", "setup") if name not in record]
+    missing = [name for name in (*SEED_KEYS, "inputs", "data", "setup", "teachers") if name not in record]
     if record.get("step") != "evaluate" or missing:
         raise CorruptFileError(
             f"{path}: not an evaluation of this version (step {record.get('step')!r}, missing keys: "
@@ -86,16 +88,28 @@ def _check_same_setup(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> N
                 )
 
 
+def _check_same_teachers(paths: tuple[Path, ...], seeds: list[dict[str, Any]]) -> None:
+    """Equal numbers alone would not do: others may have named other classes as often rightly."""
+    for path, seed in zip(paths, seeds, strict=True):
+        found, first = (one["inputs"].get("teacher_evaluations") for one in (seed, seeds[0]))
+        if (found, seed["teachers"]) != (first, seeds[0]["teachers"]):
+            raise MismatchError(
+                f"{path}: its teachers are not those of the first seed, or were measured anew; evaluate all seeds again"
+            )
+
+
 def _summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean, standard deviation and 95 % interval over seeds."""
-    names = [n for n in ("top1", "top5", "ece", "backward_transfer") if seeds[0]["metrics"][n] is not None]
-    spreads = {name: asdict(mean_and_spread([seed["metrics"][name] for seed in seeds])) for name in names}
-    lost = {
-        subset: asdict(mean_and_spread([seed["metrics"]["forgetting"][subset] for seed in seeds]))
-        for subset, value in seeds[0]["metrics"]["forgetting"].items()
-        if value is not None
-    }
-    return spreads | {"forgetting": lost}
+    every = [seed["metrics"] for seed in seeds]
+    names = ("top1", "top5", "ece", "val_top1", "backward_transfer")
+    groups = {name: _spreads([metrics[name] for metrics in every]) for name in ("agreement", "forgetting")}
+    return _spreads([{name: metrics[name] for name in names} for metrics in every]) | groups
+
+
+def _spreads(seeds: list[dict[str, float | None]]) -> dict[str, Any]:
+    """Of each number by its name; left out where there is none, which is so in all seeds or in none."""
+    names = [name for name, value in seeds[0].items() if value is not None]
+    return {name: asdict(mean_and_spread([seed[name] for seed in seeds])) for name in names}  # type: ignore[misc]
 
 
 def _budget(seeds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edpipe.params.student import StudentKnobs
 from edpipe.storage.records import read_record
 
 RESULT_FORMAT = "edpipe-result"
-RESULT_FORMAT_VERSION = 2
+RESULT_FORMAT_VERSION = 3
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -92,12 +92,18 @@ class StageOutcome(Knobs):
 
 
 class Metrics(Knobs):
-    """The last student of one seed on the whole test split."""
+    """The last student of one seed on the whole test split, but for val_top1 and val_samples."""
 
     top1: Share = Field(description="Share of test images whose class comes first.")
     top5: Share = Field(description="Share of test images whose class is among the first five.")
     test_samples: Annotated[int, Field(ge=1)] = Field(description="Images of the test split.")
     ece: Share = Field(description="Expected calibration error, 15 bins.")
+    val_top1: Share | None = Field(description="Top1 on the validation split; null: it has no image.")
+    val_samples: Count = Field(description="Images of the validation split.")
+    agreement: dict[str, Share | None] = Field(
+        description="For each teacher, as teacher/subset: share of the test images of its classes on which the "
+        "student, among these classes, names the one that the teacher names; null: no such image."
+    )
     top1_by_class: tuple[Share | None, ...] = Field(strict=False, description="null: no test image of this class.")
     forgetting: dict[str, Annotated[float, Field(ge=-1, le=1)] | None] = Field(
         description="For each subset: best top1 after an earlier stage minus top1 after the last; null: taught last."
@@ -105,6 +111,14 @@ class Metrics(Knobs):
     backward_transfer: Annotated[float, Field(ge=-1, le=1)] | None = Field(
         description="Mean over earlier subsets of top1 after the last stage minus when first taught; null: one stage."
     )
+
+
+class TeacherOutcome(Knobs):
+    """One teacher whose soft labels some stage learnt from, on the test images of the classes that it knows."""
+
+    top1: Share | None = Field(description="Among its own classes; null: no such image.")
+    ece: Share | None = Field(description="Expected calibration error, 15 bins; null: no such image.")
+    test_samples: Count = Field(description="Test images of its classes.")
 
 
 class SeedOutcome(Knobs):
@@ -123,6 +137,8 @@ class Summary(Knobs):
     top1: Spread
     top5: Spread
     ece: Spread
+    val_top1: Spread | None = Field(None, description="Absent without validation images.")
+    agreement: dict[str, Spread] = Field(description="For each teacher; empty without teachers.")
     backward_transfer: Spread | None = Field(None, description="Absent with one stage.")
     forgetting: dict[str, Spread] = Field(description="Of the subsets that an earlier stage taught.")
 
@@ -194,7 +210,7 @@ class Result(Knobs):
     """results/<experiment>.json: all seeds of one experiment."""
 
     format: Literal["edpipe-result"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     experiment: str = Field(description="Name in params.yaml.")
     method: str = Field(description="ce, kd, ed, …")
     summary: Summary
@@ -202,6 +218,7 @@ class Result(Knobs):
     cost: Cost
     data: DataFacts
     setup: Setup
+    teachers: dict[str, TeacherOutcome] = Field(description="As teacher/subset; empty without teachers.")
     seeds: Annotated[tuple[SeedOutcome, ...], Field(min_length=1, strict=False)]
     inputs: ResultInputs
     step: Literal["result"]

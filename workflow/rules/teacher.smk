@@ -42,3 +42,22 @@ rule fetch_teacher:
     shell:
         "exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
+
+
+rule evaluate_teacher:
+    input:
+        unpack(inputs_of(jobs.evaluate_teacher)),
+    output:
+        "artifacts/teacher_evaluations/{dataset}/{teacher}/{subset}.json",
+    log:
+        "logs/evaluate_teacher/{dataset}-{teacher}-{subset}.log",
+    threads: threads_of(jobs.evaluate_teacher)
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+        runtime=120,
+    params:
+        knobs=knobs_of(jobs.evaluate_teacher),
+    shell:
+        "exec edpipe evaluate_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
+        " --subset {wildcards.subset} > {log} 2>&1"

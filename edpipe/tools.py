@@ -1,0 +1,103 @@
+"""The commands that are no steps: they check, explain and compare, and write what is generated from params.yaml."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edpipe.params.load import load_params
+from edpipe.plan_command import add_plan
+from edpipe.verify_command import add_verify
+
+
+def _check() -> None:
+    """Everything in params.yaml, model names included."""
+    from edpipe.checks import check_params
+
+    params = load_params()
+    check_params(params)
+    print(f"params.yaml: {len(params.experiments)} experiments, nothing wrong found")
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_check)
+
+
+def _add_schema(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_schema)
+
+
+def _schema() -> None:
+    """The JSON schema of params.yaml, for editors."""
+    from edpipe.params.schema import json_schema
+
+    print(json_schema(), end="")
+
+
+def _add_knobs(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_knobs)
+
+
+def _knobs() -> None:
+    """Every knob, in Markdown; docs/params.md holds it."""
+    from edpipe.params.knob_list import knob_list
+
+    print(knob_list(), end="")
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json of one dataset, two or more")
+    command.add_argument(
+        "--base", metavar="NAME", help="experiment that the others are held against; default: the only ce, or the first"
+    )
+    command.add_argument(
+        "--unequal-budgets", action="store_true", help="compare even if the numbers of training images differ"
+    )
+    command.add_argument("--per-class", action="store_true", help="also print how top1 on each class changes")
+    command.add_argument("--json", type=Path, metavar="FILE", dest="json_path", help="write all numbers there as well")
+    command.set_defaults(run=_compare)
+
+
+def _compare(**words: Any) -> None:
+    from edpipe.compare import compare
+
+    compare(**words)
+
+
+def _add_tracked_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--check", action="store_true", help="only say whether the file fits params.yaml")
+    command.set_defaults(run=_tracked_jobs)
+
+
+def _tracked_jobs(check: bool) -> None:
+    from edpipe.checks import check_params
+    from edpipe.tracked_jobs import check_tracked_jobs, write_tracked_jobs
+
+    params = load_params()
+    check_params(params)
+    if check:
+        check_tracked_jobs(params)
+    else:
+        write_tracked_jobs(params)
+
+
+def _add_dvc_record(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_dvc_record)
+
+
+def _dvc_record() -> None:
+    from edpipe.dvcsync import record_made
+
+    record_made()
+
+
+TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "check": (_add_check, "check params.yaml"),
+    "schema": (_add_schema, "print the JSON schema of params.yaml"),
+    "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
+    "plan": (add_plan, "say what snakemake would make, and why; or what storing soft labels costs"),
+    "verify": (add_verify, "say whether what was made fits params.yaml, the code and the teachers"),
+    "compare": (_add_compare, "print a table of results, and each against a base, seed by seed"),
+    "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
+    "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),
+}
