@@ -1,0 +1,163 @@
+"""Studies: experiments in one table, at equal images or compute, each against the base."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from comparable_results import altered, with_top1, written
+
+from edpipe import jobs
+from edpipe.comparison import base_of, comparisons_of, read_entries
+from edpipe.errors import CorruptFileError, MismatchError, ParamsError
+from edpipe.metrics import mean_and_spread
+from edpipe.params.load import load_raw, parse_params
+from edpipe.params.study import StudyKnobs
+from edpipe.steps.study import study
+from edpipe.storage.records import read_record
+from edpipe.study import study_table
+
+RAW = load_raw(Path(__file__).resolve().parent.parent / "params.yaml")
+KD = {0: 0.5, 1: 0.625, 2: 0.75}
+ED = {0: 0.75, 1: 0.75, 2: 0.75}
+
+
+def knobs(*experiments, base="digits_kd", equal="images"):
+    return StudyKnobs(experiments=experiments, base=base, equal=equal)
+
+
+def files(folder):
+    return folder / "results/study_digits.json", folder / "results/study_digits.md"
+
+
+def make(folder, paths, equal="images", base="digits_kd"):
+    out, table = files(folder)
+    study("digits", knobs(*(path.stem for path in paths), base=base, equal=equal), tuple(paths), out, table)
+    return read_record(out), table.read_text().splitlines()
+
+
+def test_study_holds_each_against_the_base_seed_by_seed(tmp_path):
+    contents, _ = make(tmp_path, [with_top1(tmp_path, "digits_kd", KD), with_top1(tmp_path, "digits_ed", ED)])
+    assert (contents["format"], contents["format_version"], contents["study"]) == ("edpipe-study", 1, "digits")
+    assert [row["experiment"] for row in contents["results"]] == ["digits_ed", "digits_kd"]  # the best first
+    only = contents["comparisons"][0]
+    assert only["top1_differences"] == [0.25, 0.125, 0.0]
+    # mean 1/8, standard error (1/8)/√3, 4.302653 standard errors of Student's t with 2 degrees of freedom
+    assert only["top1_difference"]["high"] == pytest.approx(0.125 + 4.3026527 * 0.125 / 3**0.5, abs=1e-6)
+    assert only["p_holm"] == only["p"]
+
+
+def test_study_says_what_was_measured_beside_top1(tmp_path):
+    contents, _ = make(tmp_path, [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed")])
+    row = next(row for row in contents["results"] if row["experiment"] == "digits_ed")
+    assert row["val_top1"]["mean"] == pytest.approx(0.875)
+    assert row["forgetting"]["primary"]["mean"] == pytest.approx(0.07)
+    assert row["ece"]["n"] == 3
+    assert set(row["agreement"]) == {f"digits_specialists/{name}" for name in ("primary", "middle", "university")}
+    assert row["teacher_forwards_spent"] == 9_100
+    assert contents["inputs"]["students"]["digits_ed"][0] == f"{0:015x}3"
+
+
+def test_table_has_a_row_for_each_and_hand_computed_cells(tmp_path):
+    _, lines = make(tmp_path, [with_top1(tmp_path, "digits_kd", KD), with_top1(tmp_path, "digits_ed", ED)])
+    assert len(lines) == 4
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len({len(row) for row in cells}) == 1
+    of = dict(zip(cells[0], cells[2], strict=True))
+    assert of["experiment"] == "digits_ed"
+    assert of["top1, test %"] == "75.00 ± 0.00"
+    assert of["test, minus digits_kd, pp"] == "+12.50 ± 31.05"
+    assert of["images"] == "24,000"
+    # 3 · (1e6·4000 + 2e6·8000 + 3e6·12000) of 3 · 3e6·24000
+    assert of["compute ÷ digits_kd"] == "0.778"
+    of_base = dict(zip(cells[0], cells[3], strict=True))
+    assert (of_base["test, minus digits_kd, pp"], of_base["p (Holm)"]) == ("–", "–")
+
+
+def test_table_without_validation_images_has_a_dash(tmp_path):
+    path = written(tmp_path, "digits_kd")
+    other = altered(written(tmp_path, "digits_ed"), summary__val_top1=None)
+    entries = read_entries([path, other])
+    base = base_of(entries, "digits_kd")
+    table = study_table(entries, base, comparisons_of(entries, base)).splitlines()
+    assert [cell.strip() for cell in table[3].split("|")][5] == "–"
+
+
+def test_interval_needs_two_seeds(tmp_path):
+    _, lines = make(tmp_path, [with_top1(tmp_path, "digits_kd", {0: 0.5}), with_top1(tmp_path, "digits_ed", {0: 0.75})])
+    assert "| 75.00 |" in lines[2]
+    assert "| +25.00 |" in lines[2]
+    assert mean_and_spread([0.5]).high is None
+
+
+def test_unequal_images_are_refused_and_nothing_is_written(tmp_path):
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", budget__images_seen=23_999)]
+    with pytest.raises(MismatchError, match=r"images seen: .*23,999 \(digits_ed\)"):
+        make(tmp_path, paths)
+    assert not any(path.exists() for path in files(tmp_path))
+
+
+@pytest.mark.parametrize(("share", "is_allowed"), [(1.0, True), (0.98, True), (0.979, False), (1.001, False)])
+def test_compute_may_be_up_to_two_percent_less(tmp_path, share, is_allowed):
+    base = written(tmp_path, "digits_kd", budget__training_macs=1_000_000)
+    macs = round(1_000_000 * share)
+    other = written(tmp_path, "digits_ed", budget__training_macs=macs, budget__images_seen=30_000)
+    if is_allowed:
+        assert len(make(tmp_path, [base, other], equal="compute")[1]) == 4
+    else:
+        said = f"digits_ed: training took {macs:,} multiply-accumulates, {share:.3f} times those of digits_kd"
+        with pytest.raises(MismatchError, match=said):
+            make(tmp_path, [base, other], equal="compute")
+
+
+def test_other_students_are_refused(tmp_path):
+    other = {"model": "resnet20", "reference": "adapter"}
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", setup__student=other)]
+    with pytest.raises(MismatchError, match=r"students differ: .* a study compares ways to teach one network"):
+        make(tmp_path, paths)
+
+
+def test_missing_result_is_refused(tmp_path):
+    with pytest.raises(CorruptFileError, match="no such file"):
+        make(tmp_path, [written(tmp_path, "digits_kd"), tmp_path / "results/digits_ed.json"])
+
+
+def params_of(studies, experiments=()):
+    raw = copy.deepcopy(RAW) | {"studies": studies}
+    for name in experiments:
+        raw["experiments"][name] = raw["experiments"]["digits_kd"]
+    return parse_params(raw)
+
+
+def study_of(**changes):
+    return {"experiments": ["digits_kd", "digits_ed"], "base": "digits_kd"} | changes
+
+
+def test_job_reads_the_results_and_writes_the_files():
+    params = params_of({"digits": study_of()})
+    job = jobs.study(params, "digits")
+    assert job.command == "edpipe study --study digits"
+    assert [str(path) for path in job.all_inputs] == ["results/digits_kd.json", "results/digits_ed.json"]
+    assert [str(path) for path in job.outputs] == ["results/study_digits.json", "results/study_digits.md"]
+    assert json.loads(job.knobs_text)["study"]["equal"] == "images"
+
+
+@pytest.mark.parametrize(
+    ("study_knobs", "said"),
+    [
+        (study_of(experiments=["digits_kd", "digits_de"]), r"studies\.s\.experiments: 'digits_de' .*did you mean"),
+        (study_of(base="digits_ce"), "base 'digits_ce' is not among experiments"),
+        (study_of(experiments=["digits_kd", "digits_kd"]), "experiments must differ"),
+        (study_of(experiments=["digits_kd", "cifar100_kd"]), "all must have one dataset; digits_kd has digits"),
+        (study_of(equal="time"), r"studies\.s\.equal"),
+    ],
+)
+def test_wrong_study_is_one_line(study_knobs, said):
+    with pytest.raises(ParamsError, match=said) as caught:
+        params_of({"s": study_knobs})
+    assert "\n" not in str(caught.value)
+
+
+def test_study_and_experiment_cannot_share_a_file():
+    with pytest.raises(ParamsError, match=r"results/study_s\.json belongs to experiments\.study_s"):
+        params_of({"s": study_of()}, experiments=["study_s"])
