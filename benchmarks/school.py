@@ -148,7 +148,8 @@ class Online:
         with torch.inference_mode():
             logits = forward(self._teacher, batch.images, self._plain.knobs.recipe)
         rows = torch.arange(stop - start, device=logits.device)
-        return replace(batch, teachings=[Teaching(rows, logits, self._columns)])
+        share = torch.ones(stop - start, device=logits.device)
+        return replace(batch, teachings=[Teaching(rows, logits, self._columns, share)])
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Of each sample, nats."""

@@ -134,7 +134,7 @@ def _distil(
     for teaching, share in zip(batch.teachings, _shares(plan, logits, batch), strict=True):
         if len(teaching.rows):
             own = _against(plan, logits[teaching.rows], batch, teaching, answers)
-            losses = losses + torch.zeros_like(losses).index_put((teaching.rows,), share.to(own.dtype) * own)
+            losses = losses + torch.zeros_like(losses).index_put((teaching.rows,), (share * own).to(losses.dtype))
     return losses
 
 

@@ -244,5 +244,5 @@ def test_a_reference_is_drawn_from_its_seed_alone():
 
 
 def test_an_unknown_reference_is_an_error():
-    with pytest.raises(ValueError, match="reference must be one of adapter, linear, got 'mlp'"):
+    with pytest.raises(ValueError, match="reference must be one of adapter, linear, authors, got 'mlp'"):
         build_reference("mlp", 2, 4, 3, seed=0)
