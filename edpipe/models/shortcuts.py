@@ -1,9 +1,9 @@
 """References that the student keeps: the shortcuts of the blocks it does not have yet, then its own head.
 
-A residual block adds what it learnt to a shortcut. Where what it learnt starts at zero, the whole block is its shortcut.
-So the missing blocks can be stood in for by their shortcuts, and when a block is added, its shortcut is already there:
-the grown student begins by saying what the smaller one said (as in Net2Net, Chen et al. 2016; blocks that start at zero
-are those of Goyal et al. 2017, section 5.1).
+A residual block adds what it learnt to a shortcut. Where what it learnt begins at zero, the block is its shortcut. So
+the missing blocks can be stood in for by their shortcuts, and when a block is added, its shortcut is already there: the
+grown student begins by saying what the smaller one said (as in Net2Net, Chen et al. 2016; blocks that begin at zero are
+those of Goyal et al. 2017, section 5.1).
 """
 
 import copy

@@ -283,9 +283,9 @@ def _check_shortcut(path: str, method: EdKnobs) -> None:
     """That every level has the student's own head, and takes it over."""
     if method.references == "kept" or method.lessons != "all":
         raise ParamsError(
-            f"{path}: a student whose reference is 'shortcut' has its own head from the first level on, so it goes with "
-            f"lessons: all and references: replaced, got lessons {method.lessons}, references {method.references}; "
-            "change these, or use reference: adapter"
+            f"{path}: a student whose reference is 'shortcut' has its own head from the first level on, so it goes "
+            f"with lessons: all and references: replaced, got lessons: {method.lessons}, references: "
+            f"{method.references}; change these, or use reference: adapter"
         )
 
 
