@@ -28,10 +28,10 @@ def images(side):
     return torch.rand((4, 3, side, side), generator=torch.Generator().manual_seed(1))
 
 
-def taught(student, side, num_steps=2):
+def taught(student, side):
     """Its weights after some steps of training, so that nothing is as it was drawn."""
     optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
-    for _ in range(num_steps):
+    for _ in range(2):
         optimizer.zero_grad()
         student(images(side)).square().mean().backward()
         optimizer.step()
@@ -55,9 +55,8 @@ def test_last_level_has_the_names_of_the_network_and_all_of_them_learn():
     student = make_student(3)
     grow_on_shortcuts(taught(make_student(2), 28), student)
     assert list(student.weights()) == list(build_network("resnet8", 6, 3, 0).state_dict())
-    before = {name: value.clone() for name, value in student.named_parameters()}
-    taught(student, 28, num_steps=6)
-    assert [name for name, value in student.named_parameters() if torch.equal(value, before[name])] == []
+    taught(student, 28)  # the first step teaches a silent block to count, the second all that is in it
+    assert [name for name, value in student.named_parameters() if not value.grad.any()] == []
 
 
 def test_a_first_level_of_resnet8_has_the_shortcuts_and_the_head_alone():
