@@ -7,13 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.models.reference import reference_of
-from edpipe.models.shortcuts import promoted, shortcut_reference, silence
 from edpipe.models.split import Chain, join, map_shapes, split
 from edpipe.models.zoo import count_outputs
 
 REFERENCE_PREFIX = "reference."
-SHORTCUT = "shortcut"
-"""Kind of reference that the student takes over when it grows."""
 AID_PREFIX = "aid."
 """Of the weights of earlier references in a stage's file: `aid.<level>.*`."""
 
@@ -47,21 +44,14 @@ class Student(nn.Module):
         given = count_outputs(network, channels, image_size)
         if level == num_levels and given != num_outputs:
             raise ValueError(f"the last level has the network's own {given} outputs, but {num_outputs} were asked for")
-        blocks, head = split(network, num_levels)
-        self.added = tuple(unit.module for unit in blocks[level - 1].units)
-        """What the level before did not have."""
+        blocks, _ = split(network, num_levels)
         self.inherited = tuple(name for block in blocks[: level - 1] for name in block.weights())
         self.body: nn.Module = network
         self.reference: nn.Module | None = None
         if level < num_levels:
+            shapes = map_shapes(network, blocks, channels, image_size)
             self.body = join(blocks[:level])
-            if reference == SHORTCUT:
-                if given != num_outputs:
-                    raise ValueError(f"a shortcut reference has the network's own {given} outputs, not {num_outputs}")
-                self.reference = shortcut_reference(blocks[level:], head)
-            else:
-                shapes = map_shapes(network, blocks, channels, image_size)
-                self.reference = reference_of(reference, level, shapes, num_outputs, seed)
+            self.reference = reference_of(reference, level, shapes, num_outputs, seed)
 
     def forward(self, images: Float[Tensor, "sample channel height width"]) -> Float[Tensor, "sample class"]:
         """Logits of a batch."""
@@ -75,9 +65,7 @@ class Student(nn.Module):
         """
         if self.reference is None or not isinstance(self.body, Chain):
             return dict(self.body.state_dict())
-        is_chain = isinstance(self.reference, Chain)  # whose weights have the network's own names
-        own = self.reference.weights() if is_chain else self.reference.state_dict()
-        reference = {REFERENCE_PREFIX + name: value for name, value in own.items()}
+        reference = {REFERENCE_PREFIX + name: value for name, value in self.reference.state_dict().items()}
         return {**self.body.weights(), **reference}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -105,23 +93,6 @@ def grow(previous_weights: Mapping[str, Tensor], student: Student) -> None:
     body = {name: value for name, value in previous_weights.items() if not name.startswith(REFERENCE_PREFIX)}
     own = student.weights()
     _copy_weights(body, {name: own[name] for name in student.inherited}, "inherited body")
-
-
-def grow_on_shortcuts(previous_weights: Mapping[str, Tensor], student: Student) -> None:
-    """As `grow`, but the shortcut reference is taken over too, and the added block begins as its own shortcut.
-
-    The grown student gives the logits of the smaller one, but for rounding.
-
-    Raises:
-        ValueError: the weights are not those of a student one level lower; then nothing has changed.
-    """
-    own = student.weights()
-    reference = promoted(previous_weights, REFERENCE_PREFIX, own)
-    body = {name: value for name, value in previous_weights.items() if not name.startswith(REFERENCE_PREFIX)}
-    taken = body | reference
-    _copy_weights(taken, {name: own[name] for name in (*student.inherited, *reference) if name in own}, "grown student")
-    for module in student.added:
-        silence(module)
 
 
 def _copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str) -> None:

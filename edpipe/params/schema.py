@@ -265,8 +265,6 @@ def _check_stages(params: Params, path: str, experiment: ExperimentKnobs) -> Non
         _check_levels(f"{path}.method", experiment.method, wanted)
         if params.students[experiment.student].reference == "authors":
             _check_authors(f"{path}.method", experiment.method)
-        if params.students[experiment.student].reference == "shortcut":
-            _check_shortcut(f"{path}.method", experiment.method)
 
 
 def _check_authors(path: str, method: EdKnobs) -> None:
@@ -276,16 +274,6 @@ def _check_authors(path: str, method: EdKnobs) -> None:
         raise ParamsError(
             f"{path}: a student whose reference is 'authors' goes with references: replaced and without at, got "
             f"references {method.references}, distill {', '.join(sorted(kinds))}; use reference: adapter"
-        )
-
-
-def _check_shortcut(path: str, method: EdKnobs) -> None:
-    """That every level has the student's own head, and takes it over."""
-    if method.references == "kept" or method.lessons != "all":
-        raise ParamsError(
-            f"{path}: a student whose reference is 'shortcut' has its own head from the first level on, so it goes "
-            f"with lessons: all and references: replaced, got lessons: {method.lessons}, references: "
-            f"{method.references}; change these, or use reference: adapter"
         )
 
 

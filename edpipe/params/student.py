@@ -13,10 +13,8 @@ class StudentKnobs(Knobs):
     model: str = Field(
         description="resnet8…resnet110, cifar_resnet18, cifar_resnet34, 'timm:<name>' or 'torchvision:<name>'."
     )
-    reference: Literal["adapter", "linear", "authors", "shortcut"] = Field(
+    reference: Literal["adapter", "linear", "authors"] = Field(
         "adapter",
         description="Teaching reference block: adapter = 1×1 conv to the final width, BN, ReLU, pool, linear; "
-        "linear = pool, linear; authors = as in the ED authors' code, with BN before the last pooling in training; "
-        "shortcut = the shortcuts of the missing residual blocks and the student's own head, which it takes over when "
-        "it grows, so that it begins each level by saying what it said before.",
+        "linear = pool, linear; authors = as in the ED authors' code, with BN before the last pooling in training.",
     )

@@ -22,7 +22,7 @@ from edpipe.models.aided import (
 )
 from edpipe.models.extra_norm import ExtraNorm
 from edpipe.models.macs import count_macs, count_training_macs
-from edpipe.models.student import SHORTCUT, Student, grow, grow_on_shortcuts, student_weights
+from edpipe.models.student import Student, grow, student_weights
 from edpipe.models.teskd import TeskdNetwork
 from edpipe.models.zoo import build_network
 from edpipe.params.partition import ALL_CLASSES
@@ -239,8 +239,7 @@ def _aided(
     kept = _kept(network, knobs, classroom)
     student = _student_of(network, knobs, classroom, plan.number, len(classroom.known_class_ids))
     if weights is not None:
-        enlarge = grow_on_shortcuts if knobs.student.reference == SHORTCUT else grow
-        enlarge(student_weights(weights), student)
+        grow(student_weights(weights), student)
     if plan.teskd is not None:
         return student, TeskdNetwork(network, dataset.image_size, dataset.channels, classroom.seed)
     is_last = plan.number == plan.num_stages > 1
