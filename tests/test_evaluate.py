@@ -199,8 +199,8 @@ def test_an_evaluation_of_other_weights_is_refused(world, tmp_path):
     now = read_teacher_evaluation(files.teachers[0]).inputs["teacher"]
     path = files.teachers[0]
     assert refused(files, tmp_path) == (
-        f"{path}: teacher weights {now} were measured, {files.students[0]} learnt from {before}; run its stages again if "
-        f"the teacher is another one now, else measure it with `snakemake --force {path}`"
+        f"{path}: teacher weights {now} were measured, {files.students[0]} learnt from {before}; run its stages again "
+        f"if the teacher is another one now, else measure it with `snakemake --force {path}`"
     )
 
 
