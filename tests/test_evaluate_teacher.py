@@ -10,6 +10,7 @@ from small_world import make_world, plain_batches
 from edpipe import plain_images
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.forward import forward
+from edpipe.params.recipe import RecipeKnobs
 from edpipe.pixels import normalise
 from edpipe.steps.asking import load_teacher
 from edpipe.steps.evaluate_teacher import evaluate_teacher
@@ -65,6 +66,25 @@ def test_the_calibration_error_is_of_the_same_answers(world, tmp_path):
     bins = np.ceil(confidence * 15)
     gaps = [abs((is_right[bins == b] - confidence[bins == b]).sum()) for b in np.unique(bins)]
     assert read_teacher_evaluation(path).ece == pytest.approx(sum(gaps) / len(ids), abs=1e-5)
+
+
+def test_images_are_normalised_and_computed_as_the_teacher_learnt_them(world, tmp_path):
+    """A fetched teacher has a mean of its own; the precision is that of its recipe."""
+    files = world.teacher(name="fetched", recipe=RecipeKnobs(precision="bfloat16"))
+    evaluate_teacher(files, tmp_path / "before.json")
+    record = read_record(record_path(files.weights_path))
+    write_record(record_path(files.weights_path), record | {"mean": [0.9], "std": [0.1]})
+    evaluate_teacher(files, tmp_path / "after.json")
+    dataset = open_dataset(world.dataset)
+    ids = dataset.sample_ids("test")
+    named = tuple(asked_anew(files, dataset, ids).argmax(axis=1))
+    after = read_teacher_evaluation(tmp_path / "after.json")
+    assert after.predicted_class_ids == named
+    assert after.predicted_class_ids != read_teacher_evaluation(tmp_path / "before.json").predicted_class_ids
+    write_record(record_path(files.weights_path), record)
+    exact = world.teacher(name="fetched", recipe=RecipeKnobs(precision="float32"))
+    evaluate_teacher(exact, tmp_path / "exact.json")
+    assert read_teacher_evaluation(tmp_path / "exact.json").ece != read_teacher_evaluation(tmp_path / "before.json").ece
 
 
 def test_the_size_of_a_batch_decides_nothing(world, tmp_path, monkeypatch):
