@@ -18,7 +18,7 @@ from edpipe.evidence import Records, present_origin, recorded_origin
 from edpipe.freshness import Verdict
 from edpipe.params.base import canonical_json
 from edpipe.params.load import load_raw
-from edpipe.storage.records import read_record, record_path
+from edpipe.storage.records import digest_json, read_record, record_path, write_record
 
 WAS_EDITED = re.compile(r"the code of run_stage was edited \([0-9a-f]{16} → 0123456789abcdef\)")
 
@@ -144,6 +144,18 @@ def test_another_teacher_in_place_is_told_where_it_is_read(folder):
     assert found[index].reasons == (f"teacher is another one now ({old} → {'f' * 16})",)
     assert found[STUDENT].reasons == (f"teachers are another one now ({old} → {'f' * 16})",)
     assert found[layout.student_path("digits_ed", 0, 1, "primary")].verdict is Verdict.CACHED
+
+
+def test_another_answer_of_a_teacher_in_place_is_told_where_it_is_read(folder):
+    path = layout.teacher_evaluation_path("digits", "digits_specialists", "middle")
+    record = read_record(path)
+    del record["file_digest"]
+    record["digest"] = "f" * 16
+    write_record(path, record | {"file_digest": digest_json(record)})
+    stale = [o for o in plan_of() if o.verdict is Verdict.STALE]
+    assert {o.job.step for o in stale} == {"evaluate"}
+    old = digest_of(path)
+    assert {o.reasons for o in stale} == {(f"teacher evaluations are another one now ({old} → {'f' * 16})",)}
 
 
 def test_another_file_of_soft_labels_in_place_is_told(folder):

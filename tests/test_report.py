@@ -80,6 +80,8 @@ def test_page_is_well_formed(tmp_path, experiment, seeds):
         "primary +7.0 pp ± 1.0",  # forgetting: 0.08, 0.07, 0.06
         "Backward transfer −6.0 pp ± 1.0",
         "zero primary 36 81.0 % 80.0 % 82.0 %",
+        "On the validation split, by which knobs can be chosen: 87.5 % ± 1.0 of 120 images.",
+        "digits_specialists/middle 110 98.0 % 2.0 % 92.0 % ± 1.0 89.5 % to 94.5 %",
         "Hardest for the last student: zero (81.0 %), one (82.0 %), two (83.0 %).",
         "Training, each seed 168 GMACs",
         "Teacher forwards saved here 62,900",
@@ -141,6 +143,23 @@ def test_one_stage_says_that_nothing_could_be_forgotten(tmp_path):
     text = Page(page_of(tmp_path, experiment="digits_ce")).text
     assert "No subset was taught by an earlier stage, so nothing could be forgotten." in text
     assert "No teacher took part." in text
+    assert "No teacher’s soft labels were learnt from, so there is no agreement." in text
+
+
+def test_without_validation_or_test_images_nothing_is_claimed(tmp_path):
+    record = evaluation()
+    record["metrics"] |= {"val_top1": None, "val_samples": 0}
+    record["metrics"]["agreement"]["digits_specialists/middle"] = None
+    record["teachers"]["digits_specialists/middle"] = {"top1": None, "ece": None, "test_samples": 0}
+    text = Page(page_of(tmp_path, [record])).text
+    assert "validation split" not in text
+    assert "digits_specialists/middle 0 – – – – digits_specialists/university" in text
+
+
+def test_teachers_stand_in_the_order_of_the_school(ed):
+    text = Page(ed).text
+    places = [text.index(f"digits_specialists/{name} ") for name in ("primary", "middle", "university")]
+    assert places == sorted(places)
 
 
 def test_what_is_not_known_of_the_cost_is_said(ed, tmp_path):

@@ -45,6 +45,45 @@ def test_forgetting_and_backward_transfer_are_averaged_over_seeds(tmp_path):
     assert summary["backward_transfer"]["mean"] == pytest.approx(-0.06)
 
 
+def test_validation_top1_is_averaged_over_seeds(tmp_path):
+    # 0.865, 0.875, 0.885
+    found = gather(tmp_path, [evaluation(seed) for seed in (0, 1, 2)])["summary"]["val_top1"]
+    assert (found["mean"], found["std"], found["n"]) == (pytest.approx(0.875), pytest.approx(0.01), 3)
+
+
+def test_without_validation_images_there_is_no_validation_top1(tmp_path):
+    records = [evaluation(seed) for seed in (0, 1)]
+    for record in records:
+        record["metrics"] |= {"val_top1": None, "val_samples": 0}
+    assert "val_top1" not in gather(tmp_path, records)["summary"]
+    assert read_result(tmp_path / "r.json").summary.val_top1 is None
+
+
+def test_agreement_is_averaged_over_seeds_for_each_teacher(tmp_path):
+    # With the first specialist 0.9, 0.91, 0.92; each further one 0.01 more.
+    agreement = gather(tmp_path, [evaluation(seed) for seed in (0, 1, 2)])["summary"]["agreement"]
+    means = {f"digits_specialists/{name}": 0.91 + k / 100 for k, name in enumerate(SUBSETS)}
+    assert {name: spread["mean"] for name, spread in agreement.items()} == pytest.approx(means)
+    assert agreement["digits_specialists/middle"]["std"] == pytest.approx(0.01)
+    assert gather(tmp_path, [evaluation(0, "digits_ce")])["summary"]["agreement"] == {}
+
+
+def test_a_teacher_without_test_images_is_in_no_summary(tmp_path):
+    record = evaluation()
+    record["metrics"]["agreement"]["digits_specialists/middle"] = None
+    record["teachers"]["digits_specialists/middle"] = {"top1": None, "ece": None, "test_samples": 0}
+    agreement = gather(tmp_path, [record])["summary"]["agreement"]
+    assert set(agreement) == {"digits_specialists/primary", "digits_specialists/university"}
+    assert read_result(tmp_path / "r.json").teachers["digits_specialists/middle"].top1 is None
+
+
+def test_a_result_tells_how_good_each_teacher_is(tmp_path):
+    assert gather(tmp_path, [evaluation(seed, "digits_kd") for seed in (0, 1)])["teachers"] == {
+        "digits_teacher/all": {"top1": 0.96, "ece": 0.03, "test_samples": 360}
+    }
+    assert gather(tmp_path, [evaluation(0, "digits_ce")])["teachers"] == {}
+
+
 def test_one_seed_has_no_spread(tmp_path):
     top1 = gather(tmp_path, [evaluation()])["summary"]["top1"]
     assert top1 == {"mean": 0.875, "std": None, "low": None, "high": None, "n": 1}
@@ -181,6 +220,28 @@ def test_seeds_taught_differently_are_refused(tmp_path):
     other["setup"]["recipe"]["batch_size"] = 32
     with pytest.raises(MismatchError, match=r"1\.json: was taught with other recipe knobs than the first seed; run"):
         gather(tmp_path, [evaluation(0), other])
+
+
+@pytest.mark.parametrize("is_number", [True, False])
+def test_seeds_with_other_teachers_are_refused(tmp_path, is_number):
+    other = evaluation(1)
+    if is_number:
+        other["teachers"]["digits_specialists/primary"]["top1"] = 0.5
+    else:  # as good, but not the same answers
+        other["inputs"]["teacher_evaluations"][0] = "9999999999999999"
+    with pytest.raises(MismatchError) as caught:
+        gather(tmp_path, [evaluation(0), other])
+    assert str(caught.value) == (
+        f"{tmp_path}/evaluations/1.json: its teachers are not those of the first seed, or were measured anew; "
+        "evaluate all seeds again"
+    )
+
+
+def test_an_evaluation_without_teachers_is_of_an_earlier_version(tmp_path):
+    record = evaluation()
+    del record["teachers"]
+    with pytest.raises(CorruptFileError, match=r"missing keys: teachers\); make it again with `snakemake --force"):
+        gather(tmp_path, [record])
 
 
 def test_what_is_no_evaluation_is_refused(tmp_path):

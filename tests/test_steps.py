@@ -32,7 +32,7 @@ from edpipe.pixels import normalise
 from edpipe.steps import run_stage as stage_step
 from edpipe.steps.asking import TeacherFiles, load_teacher
 from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
-from edpipe.steps.evaluate import evaluate
+from edpipe.steps.evaluate import EvaluationFiles, evaluate
 from edpipe.steps.run_stage import StageFiles, StageKnobsOfJob, run_stage
 from edpipe.storage.dataset_file import Dataset, open_dataset
 from edpipe.storage.records import read_record, record_path, write_record
@@ -327,19 +327,27 @@ def test_a_stage_grown_from_another_dataset_is_refused(folder, tmp_path):
         assert said == f"{before}: was taught from another dataset or partition; run the stages again"
 
 
-def test_evaluation_wants_an_unbroken_chain(folder, tmp_path):
-    job = jobs.evaluate(load_params(), "ed", 0)
+def evaluation_files(experiment):
+    job = jobs.evaluate(load_params(), experiment, 0)
     students = tuple(p for p in job.inputs["students"] if p.suffix != ".json")
-    paths = (job.inputs["dataset"][0], job.inputs["partition"][0])
+    return EvaluationFiles(
+        job.inputs["dataset"][0], job.inputs["partition"][0], students, job.inputs["teacher_evaluations"]
+    )
+
+
+def test_evaluation_wants_an_unbroken_chain(folder, tmp_path):
+    files = evaluation_files("ed")
     with pytest.raises(
         MismatchError, match="did not grow from the stage before it that is at hand; run the stages again"
     ):
-        evaluate(0, *paths, students[1:], tmp_path / "a.json")
+        evaluate(0, replace(files, students=files.students[1:]), tmp_path / "a.json")
     kd = Path("artifacts/students/one_level/seed0/1_everything.safetensors")
     with pytest.raises(
         MismatchError, match=r"was taught from another dataset or partition \(.*\); run its stages again"
     ):
-        evaluate(0, *paths, (kd,), tmp_path / "a.json")
+        evaluate(0, replace(files, students=(kd,)), tmp_path / "a.json")
+    with pytest.raises(MismatchError, match="was trained with seed 0, not 1; run its stages again"):
+        evaluate(1, files, tmp_path / "a.json")
     assert not list(tmp_path.iterdir())
 
 
@@ -354,6 +362,8 @@ def test_an_evaluation_tells_all_that_a_result_needs(folder):
     dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
     assert contents["metrics"]["test_samples"] == len(dataset.sample_ids("test"))
     assert [stage["images_with_teacher"] for stage in contents["stages"]] == [64, 64, 64]
+    assert contents["metrics"]["val_samples"] == len(dataset.sample_ids("val"))
+    assert list(contents["metrics"]["agreement"]) == sorted(f"specialists/{level}" for level in LEVELS)
     parameters = sum(p.numel() for p in build_network("resnet8", 10, 1, 0).parameters())
     assert contents["stages"][-1]["parameters"] == parameters
 
@@ -395,12 +405,59 @@ def test_only_evaluation_looks_at_test_images(folder, monkeypatch, command):
     assert "test" not in spy.splits
 
 
-def test_evaluation_looks_at_nothing_but_test_images(folder, monkeypatch):
-    test_ids = set(open_dataset(Path("artifacts/datasets/digits.h5")).sample_ids("test").tolist())
+def test_evaluation_looks_at_nothing_but_test_and_validation_images(folder, monkeypatch):
+    dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
+    wanted = {*dataset.sample_ids("test").tolist(), *dataset.sample_ids("val").tolist()}
     spy = Spy(monkeypatch)
     assert main(["evaluate", "--experiment", "ed", "--seed", "0"]) == 0
-    assert spy.seen == test_ids
+    assert spy.seen == wanted
+    assert spy.splits == {"test", "val"}
+
+
+def test_a_teacher_is_measured_on_the_test_images_of_its_classes_alone(folder, monkeypatch):
+    dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
+    primary = set(dataset.sample_ids("test", (0, 1, 2)).tolist())
+    spy = Spy(monkeypatch)
+    words = ["--dataset", "digits", "--teacher", "specialists", "--subset", "primary"]
+    assert main(["evaluate_teacher", *words]) == 0
+    assert spy.seen == primary
     assert spy.splits == {"test"}
+
+
+def named_by(network, class_ids, sample_ids):
+    """The class that a network names on each image."""
+    dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
+    images = normalise(torch.from_numpy(dataset.images(sample_ids)), dataset.mean, dataset.std)
+    with torch.inference_mode():
+        return np.array(class_ids)[network.eval()(images)[:, list(class_ids)].argmax(dim=1).numpy()]
+
+
+@pytest.mark.parametrize("experiment", ["ed", "kd"])
+def test_agreement_is_that_of_the_networks_asked_anew(folder, experiment):
+    dataset = open_dataset(Path("artifacts/datasets/digits.h5"))
+    name = {"ed": "3_university", "kd": "1_only"}[experiment]
+    student = build_network("resnet8", 10, 1, 0)
+    student.load_state_dict(student_weights(experiment, name)[0])
+    found = json.loads(Path(f"artifacts/evaluations/{experiment}/seed0.json").read_text(encoding="utf-8"))
+    for teacher, share in found["metrics"]["agreement"].items():
+        weights, record = read_weights(Path(f"artifacts/teachers/digits/{teacher}.safetensors"))
+        network = build_network("resnet8", len(record["class_ids"]), 1, 0)
+        network.load_state_dict(weights)
+        ids = dataset.sample_ids("test", record["class_ids"])
+        teachers = np.array(record["class_ids"])[named_by(network, range(len(record["class_ids"])), ids)]
+        assert share == np.mean(named_by(student, record["class_ids"], ids) == teachers)
+        assert found["teachers"][teacher]["top1"] == np.mean(teachers == dataset.labels[ids])
+        assert found["teachers"][teacher]["test_samples"] == len(ids)
+    val = dataset.sample_ids("val")
+    assert found["metrics"]["val_top1"] == np.mean(named_by(student, range(10), val) == dataset.labels[val])
+
+
+def test_the_result_carries_what_the_evaluations_say(folder):
+    one = json.loads(Path("artifacts/evaluations/ed/seed0.json").read_text(encoding="utf-8"))
+    gathered = json.loads(Path("results/ed.json").read_text(encoding="utf-8"))
+    assert gathered["teachers"] == one["teachers"]
+    means = {name: spread["mean"] for name, spread in gathered["summary"]["agreement"].items()}
+    assert means == one["metrics"]["agreement"]
 
 
 def test_the_wrong_step_for_a_teacher_is_refused_in_one_line(folder, capsys):

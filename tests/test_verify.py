@@ -17,6 +17,7 @@ from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.steps.report import report
 from edpipe.steps.result import result
 from edpipe.storage.records import make_record, read_record, record_path, write_record
+from edpipe.storage.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
 
 DATASET = layout.dataset_path("digits")
 
@@ -118,7 +119,7 @@ def test_an_empty_folder_is_no_error(tmp_path, monkeypatch, capsys):
     write_params(tmp_path)
     lines, error = verify(capsys)
     assert not error
-    assert re.fullmatch(r"\d+ absent; 0\.0 MB read in 0\.\d s", *lines)
+    assert re.fullmatch(r"\d+ absent; 0\.0 MB read in \d+\.\d s", *lines)
 
 
 def test_what_does_not_fit_ends_in_one_line(real, capsys):
@@ -220,6 +221,27 @@ def test_soft_labels_are_opened_and_their_digest_is_known_to_what_reads_them(fol
     records = Records()
     soundness.check_sound(job, records)
     assert records.digest(path) == "f" * 16
+
+
+def teacher_evaluation(**changes):
+    facts = {"teacher": "digits_teacher", "subset": "all", "class_ids": (0, 1), "predicted_class_ids": (1, 0)}
+    inputs = dict.fromkeys(("dataset", "partition", "teacher"), "f" * 16)
+    return TeacherEvaluation(**facts | {"top1": 0.5, "ece": 0.1, "inputs": inputs} | changes)
+
+
+def test_a_teacher_evaluation_is_read_and_its_digest_is_known_to_what_reads_it(folder):
+    job = jobs.evaluate_teacher(params_with(), "digits", "digits_teacher", "all")
+    path = job.outputs[0]
+    assert "not a teacher evaluation of version 1" in verify_command.inspect(job, Records()).damage
+    evaluation = teacher_evaluation()
+    write_teacher_evaluation(path, evaluation, make_record("evaluate_teacher", {}, evaluation.inputs))
+    records = Records()
+    assert not verify_command.inspect(job, records).damage
+    assert records.digest(path) == evaluation.digest != teacher_evaluation(top1=0.4).digest
+    path.write_text(path.read_text(encoding="utf-8").replace('"top1": 0.5', '"top1": 1.0'), encoding="utf-8")
+    assert verify_command.inspect(job, Records()).damage == (
+        f"{path}: altered since written; make it again with `snakemake --force {path}`"
+    )
 
 
 @pytest.mark.parametrize("error", [CorruptFileError, MismatchError])

@@ -10,7 +10,7 @@ from edpipe import pictures
 from edpipe.errors import CorruptFileError
 from edpipe.metrics import Spread, mean_and_spread
 from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.result_file import Result, StageOutcome, read_result, say_seconds
+from edpipe.storage.result_file import Result, StageOutcome, TeacherOutcome, read_result, say_seconds
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 NUM_HARDEST = 3
@@ -52,6 +52,15 @@ class ClassRow:
     high: float | None
 
 
+@dataclass(frozen=True)
+class TeacherRow:
+    """One teacher, and the last student's agreement with it over seeds; None: no test image of its classes."""
+
+    name: str
+    measured: TeacherOutcome
+    agreement: Spread | None
+
+
 def report(result_path: Path, out_path: Path) -> None:
     """Writes the page.
 
@@ -90,6 +99,7 @@ def page(result: Result) -> str:
         positions=pictures.stage_positions(len(rows)),
         stages=list(zip(result.setup.stages, result.seeds[0].stages, strict=True)),
         final_losses=_final_losses(result),
+        teachers=teacher_rows(result),
         classes=classes,
         hardest=_hardest(classes),
         versions=_versions(result),
@@ -158,6 +168,13 @@ def class_rows(result: Result) -> tuple[ClassRow, ...]:
         numbers = (sum(top1) / len(top1), min(top1), max(top1)) if top1 else (None, None, None)
         rows.append(ClassRow(c, name, subset_of.get(c, ""), result.data.test_samples_by_class[c], *numbers))
     return tuple(rows)
+
+
+def teacher_rows(result: Result) -> tuple[TeacherRow, ...]:
+    """The teachers, in the order in which stages learn from them."""
+    uses = [f"{use.teacher}/{use.subset}" for plan in result.setup.stages for use in plan.teachers]
+    names = sorted(result.teachers, key=lambda name: uses.index(name) if name in uses else len(uses))
+    return tuple(TeacherRow(name, result.teachers[name], result.summary.agreement.get(name)) for name in names)
 
 
 def _hardest(classes: Sequence[ClassRow]) -> list[ClassRow]:

@@ -97,21 +97,23 @@ def read_teacher_evaluation(path: Path) -> TeacherEvaluation:
 
 
 def _parse(contents: dict[str, Any]) -> TeacherEvaluation:
-    inputs = contents["inputs"]
+    inputs, known, predicted = contents["inputs"], _ids(contents["class_ids"]), _ids(contents["predicted_class_ids"])
+    if not set(predicted) <= set(known):
+        raise ValueError(f"it names class {min(set(predicted) - set(known))}, which it does not know")
     return TeacherEvaluation(
         teacher=str(contents["teacher"]),
         subset=str(contents["subset"]),
-        class_ids=_ids(contents["class_ids"]),
-        predicted_class_ids=_ids(contents["predicted_class_ids"]),
+        class_ids=known,
+        predicted_class_ids=predicted,
         top1=_share(contents["top1"]),
         ece=_share(contents["ece"]),
         inputs={name: str(inputs[name]) for name in ("dataset", "partition", "teacher")},
     )
 
 
-def _ids(values: Sequence[int]) -> tuple[int, ...]:
+def _ids(values: Sequence[Any]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _share(value: float | None) -> float | None:
+def _share(value: Any) -> float | None:
     return None if value is None else float(value)
