@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
     "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "paired", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
-    "cost", "distill_losses", "panel", "teskd_loss", "teskd_outputs", "streams", "confusion",
+    "cost", "distill_losses", "panel", "teskd_loss", "teskd_outputs", "streams", "confusion", "difficulty",
 )  # fmt: skip
 LAYERS = (
     (
@@ -140,6 +140,7 @@ def test_the_core_is_pure(name):
         "precisions",
         "fidelity",
         "confusion",
+        "difficulty",
     ],
 )
 def test_the_core_of_numbers_needs_no_torch(name):
