@@ -13,9 +13,11 @@ from edpipe.methods import ce, ctkd, ed, kd, panel, teskd
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, CtkdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
+from edpipe.params.lineage import check_dataset
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.schema import ONLY_STAGE, Params, check_scratch, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
+from edpipe.params.teacher import TeacherKnobs
 from edpipe.storage.records import record_path
 from edpipe.views import ViewRange, count_views, view_ranges
 
@@ -134,7 +136,7 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             "recipe": params.recipes[knobs.fitting.recipe],
             "augment": entry(params, "soft_labels", dataset).space.augment,
         },
-        inputs=_subset_inputs(params, dataset, teacher, subset),
+        inputs=_subset_inputs(params, dataset, teacher, subset) | _student_input(params, dataset, teacher),
         outputs=_with_record(layout.teacher_path(dataset, teacher, subset)),
         keys=(
             f"teachers.{teacher}.network",
@@ -143,6 +145,16 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             f"soft_labels.{dataset}.space.augment",
         ),
     )
+
+
+def _student_input(params: Params, dataset: str, teacher: str) -> dict[str, tuple[Path, ...]]:
+    """The student that a teacher was, if it was one."""
+    knobs: TeacherKnobs = entry(params, "teachers", teacher)
+    if knobs.network.experiment is None:
+        return {}
+    check_dataset(params, f"teachers.{teacher}.network.experiment", teacher, dataset)
+    last = curriculum(params, knobs.network.experiment)[-1]
+    return {"student": _with_record(_student_path(knobs.network.experiment, knobs.fitting.seed, last))}
 
 
 def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:
@@ -385,6 +397,17 @@ def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
 
 def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    return [
+        *_jobs_of_students(params, experiment, knobs.seeds),
+        *(evaluate(params, experiment, seed) for seed in knobs.seeds),
+        result(params, experiment),
+        report(params, experiment),
+    ]
+
+
+def _jobs_of_students(params: Params, experiment: str, seeds: Collection[int]) -> list[Job]:
+    """What makes the students of these seeds; a job may be in it twice."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     plans = curriculum(params, experiment)
     uses = dict.fromkeys((use.teacher, use.subset) for plan in plans for use in plan.teachers)
     partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
@@ -396,20 +419,18 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
         *_jobs_of_teachers(params, knobs.dataset, uses),
         *(
             record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed)
-            for seed in knobs.seeds
+            for seed in seeds
             for plan in plans
             if plan.trajectory
         ),
-        *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),
-        *(evaluate(params, experiment, seed) for seed in knobs.seeds),
-        result(params, experiment),
-        report(params, experiment),
+        *(run_stage(params, experiment, seed, plan.name) for seed in seeds for plan in plans),
     ]
 
 
 def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, str]]) -> list[Job]:
     """What makes these teachers and their verified soft labels; a use is a teacher and a subset."""
     return [
+        *(job for teacher, _ in uses for job in _jobs_of_student(params, teacher)),
         *(make_teacher(params, dataset, *use) for use in uses),
         *(
             dump_soft_labels(params, dataset, *use, str(part))
@@ -418,3 +439,10 @@ def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, 
         ),
         *(verify_soft_labels(params, dataset, *use) for use in uses),
     ]
+
+
+def _jobs_of_student(params: Params, teacher: str) -> list[Job]:
+    """What makes the student that a teacher was, if it was one."""
+    knobs: TeacherKnobs = params.teachers[teacher]
+    experiment = knobs.network.experiment
+    return [] if experiment is None else _jobs_of_students(params, experiment, (knobs.fitting.seed,))

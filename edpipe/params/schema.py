@@ -87,7 +87,7 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _check_stages(params, path, experiment)
     if params.partitions[experiment.partition].confusion is not None:
         _check_confusion_views(params, path, experiment)
-    for where, teacher in _named_teachers(experiment.method):
+    for where, teacher in named_teachers(experiment.method):
         _check_teacher(params, path, f"{path}.method.{where}", experiment, teacher)
     if isinstance(experiment.method, DistillKnobs):
         _check_temperature(params, path, experiment, experiment.method)
@@ -97,7 +97,7 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     if isinstance(experiment.method, CtkdKnobs):
         _check_beside(params, path, experiment, experiment.method)
     space = params.soft_labels[experiment.dataset].space
-    kinds = {params.teachers[teacher].partition is None for _, teacher in _named_teachers(experiment.method)}
+    kinds = {params.teachers[teacher].partition is None for _, teacher in named_teachers(experiment.method)}
     if len(kinds) > 1 and space.mixing is not None:
         raise ParamsError(
             f"{path}.method.teachers: has teachers of all classes and teachers of subsets, which by soft_labels."
@@ -141,7 +141,7 @@ def _check_tells_easiest(params: Params, path: str, dataset: str) -> None:
         )
 
 
-def _named_teachers(method: object) -> list[tuple[str, str]]:
+def named_teachers(method: object) -> list[tuple[str, str]]:
     """Where in the method each teacher is named, and its name."""
     if isinstance(method, PanelKnobs):
         return [(f"teachers.{i}", teacher) for i, teacher in enumerate(method.teachers)]
