@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import tiny_params
 from small_world import CPU, make_world
+from test_processes import Runs
 
 from edpipe import jobs
 from edpipe.difficulty import easiest, label_losses, num_easiest
@@ -73,6 +74,12 @@ def test_each_class_keeps_its_share_rounded_up(given_samples, share):
     for class_id in set(labels.tolist()):
         members = ids[labels == class_id].tolist()
         assert len(chosen & set(members)) == math.ceil(Fraction(str(share)) * len(members)) >= 1
+
+
+@given(st.integers(1, 100), st.integers(1, 10_000))
+def test_percentages_are_counted_as_they_are_written(percent, num_samples):
+    """Without a sample more where the product of the numbers in binary is a little too large."""
+    assert num_easiest(num_samples, float(f"{percent / 100:.2f}")) == -(-percent * num_samples // 100)
 
 
 @given(samples(), SHARES, SHARES)
@@ -345,3 +352,23 @@ def test_processes_that_train_together_must_have_chosen_alike(world, monkeypatch
         run_stage("t", 0, *job_of(world, [world.teacher("primary")], share))
     first, same, other = (number for what, number in told if what == "digest of the taught samples")
     assert first == same != other
+
+
+@pytest.mark.slow
+def test_two_processes_choose_what_one_chooses(tmp_path):
+    world = make_world(tmp_path / "world")
+    (tmp_path / "runs").mkdir()
+    knobs, files = job_of(world, [world.teacher("primary")], 0.5)
+    runs = Runs(tmp_path / "runs", knobs, files)
+    try:
+        assert [code for code, _ in runs.run("one 1")] == [0]
+        assert [code for code, _ in runs.run("two 2")] == [0, 0]
+    finally:
+        runs.close()
+    one, two = (read_weights(tmp_path / "runs" / name / "student.safetensors")[1] for name in ("one", "two"))
+    assert one["taught_digest"] == two["taught_digest"] == opened(knobs, files).taught_digest
+    assert (
+        one["taught_samples"]
+        == two["taught_samples"]
+        == len(chosen_by_hand(world, [world.teacher("primary")], knobs, 8))
+    )
