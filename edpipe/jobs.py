@@ -13,7 +13,7 @@ from edpipe.methods import ce, ctkd, ed, kd, panel, teskd
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.base import canonical_json
 from edpipe.params.experiment import CeKnobs, CtkdKnobs, ExperimentKnobs, OneTeacherKnobs, PanelKnobs, TeskdKnobs
-from edpipe.params.lineage import check_dataset
+from edpipe.params.lineage import check_dataset, last_stage
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.schema import ONLY_STAGE, Params, check_scratch, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
@@ -153,8 +153,8 @@ def _student_input(params: Params, dataset: str, teacher: str) -> dict[str, tupl
     if knobs.network.experiment is None:
         return {}
     check_dataset(params, f"teachers.{teacher}.network.experiment", teacher, dataset)
-    last = curriculum(params, knobs.network.experiment)[-1]
-    return {"student": _with_record(_student_path(knobs.network.experiment, knobs.fitting.seed, last))}
+    number, stage = last_stage(params, knobs.network.experiment)
+    return {"student": _with_record(layout.student_path(knobs.network.experiment, knobs.fitting.seed, number, stage))}
 
 
 def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:

@@ -23,6 +23,7 @@ from edpipe.freshness import Verdict
 from edpipe.ledger import parts_of
 from edpipe.models.fetch import fetch_weights, take_over
 from edpipe.models.zoo import build_network
+from edpipe.params.lineage import last_stage
 from edpipe.params.load import load_params, parse_params
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.teacher import NetworkKnobs
@@ -200,6 +201,13 @@ def test_the_teacher_reads_the_last_student_and_its_record():
     assert job.inputs["student"] == (path, path.with_suffix(".json"))
     seeded = parse_params(params([(f"{ASSISTANT}.fitting.seed", 1)]))
     assert "seed1" in str(jobs.make_teacher(seeded, "digits", "assistant", "all").inputs["student"][0])
+
+
+def test_the_last_stage_is_the_end_of_the_curriculum():
+    for found in (parse_params(params()), load_params(ROOT / "params.yaml")):
+        for name in found.experiments:
+            plan = jobs.curriculum(found, name)[-1]
+            assert last_stage(found, name) == (plan.number, plan.name) == (plan.num_stages, plan.name)
 
 
 def test_teachers_of_other_sources_read_no_student():

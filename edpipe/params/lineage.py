@@ -1,7 +1,7 @@
 """Students that become teachers: which experiment needs another's students, and that nothing needs itself."""
 
 from edpipe.errors import ParamsError
-from edpipe.params.schema import Params, named_teachers, nearest
+from edpipe.params.schema import ONLY_STAGE, Params, named_teachers, nearest
 
 
 def check_lineage(params: Params) -> None:
@@ -32,6 +32,13 @@ def check_dataset(params: Params, where: str, teacher: str, dataset: str) -> Non
             f"{where}: '{teacher}' was a student of experiment '{experiment}', on dataset "
             f"'{params.experiments[experiment].dataset}', and cannot teach '{dataset}'; name another teacher"
         )
+
+
+def last_stage(params: Params, experiment: str) -> tuple[int, str]:
+    """Number, from 1, and name of an experiment's last stage, after which its students are whole."""
+    knobs = params.experiments[experiment]
+    levels = params.partitions[knobs.partition].subsets if knobs.method.name == "ed" else (ONLY_STAGE,)
+    return len(levels), levels[-1]
 
 
 def _check_student(params: Params, teacher: str) -> None:
