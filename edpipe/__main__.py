@@ -161,7 +161,8 @@ def _make_teacher(job: Job) -> None:
     else:
         from edpipe.steps.fetch_teacher import fetch_teacher
 
-        fetch_teacher(course, network, job.outputs[0])  # type: ignore[arg-type]
+        student = _only(job.inputs.get("student", ()))
+        fetch_teacher(course, network, job.outputs[0], student)  # type: ignore[arg-type]
 
 
 def _dump_soft_labels(job: Job) -> None:
@@ -237,8 +238,8 @@ def _result(experiment: str) -> None:
         from edpipe.steps.result import result
 
         before = [other for other in jobs.jobs_of(params, [experiment]) if other.step not in ("result", "report")]
-        method = str(job.knobs["method"])
-        result(experiment, method, job.inputs["evaluations"], parts_of(before), *job.outputs)
+        method, parts = str(job.knobs["method"]), parts_of(before, experiment)
+        result(experiment, method, job.inputs["evaluations"], parts, *job.outputs)
 
 
 def _report(job: Job) -> None:

@@ -16,6 +16,7 @@ from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.schema import ONLY_STAGE, Params, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs, StudentViews, unlimited_views
 from edpipe.params.study import StudyKnobs
+from edpipe.params.teacher import TeacherKnobs
 from edpipe.storage.records import record_path
 from edpipe.teacher_jobs import (
     dump_soft_labels,
@@ -276,6 +277,18 @@ def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
 
 def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    return [
+        *_jobs_of_students(params, experiment, knobs.seeds),
+        *(evaluate_teacher(params, knobs.dataset, *use) for use in teacher_uses(curriculum(params, experiment))),
+        *(evaluate(params, experiment, seed) for seed in knobs.seeds),
+        result(params, experiment),
+        report(params, experiment),
+    ]
+
+
+def _jobs_of_students(params: Params, experiment: str, seeds: Collection[int]) -> list[Job]:
+    """What makes the students of these seeds; a job may be in it twice."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     plans = curriculum(params, experiment)
     uses = teacher_uses(plans)
     partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
@@ -285,23 +298,20 @@ def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
         *_jobs_of_teachers(params, knobs.dataset, asked),
         *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
         *_jobs_of_teachers(params, knobs.dataset, uses),
-        *(evaluate_teacher(params, knobs.dataset, *use) for use in uses),
         *(
             record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed)
-            for seed in knobs.seeds
+            for seed in seeds
             for plan in plans
             if plan.trajectory
         ),
-        *(run_stage(params, experiment, seed, plan.name) for seed in knobs.seeds for plan in plans),
-        *(evaluate(params, experiment, seed) for seed in knobs.seeds),
-        result(params, experiment),
-        report(params, experiment),
+        *(run_stage(params, experiment, seed, plan.name) for seed in seeds for plan in plans),
     ]
 
 
 def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, str]]) -> list[Job]:
     """What makes these teachers and their verified soft labels; a use is a teacher and a subset."""
     return [
+        *(job for teacher, _ in uses for job in _jobs_of_student(params, teacher)),
         *(make_teacher(params, dataset, *use) for use in uses),
         *(
             dump_soft_labels(params, dataset, *use, str(part))
@@ -310,3 +320,10 @@ def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, 
         ),
         *(verify_soft_labels(params, dataset, *use) for use in uses),
     ]
+
+
+def _jobs_of_student(params: Params, teacher: str) -> list[Job]:
+    """What makes the student that a teacher was, if it was one."""
+    knobs: TeacherKnobs = params.teachers[teacher]
+    experiment = knobs.network.experiment
+    return [] if experiment is None else _jobs_of_students(params, experiment, (knobs.fitting.seed,))

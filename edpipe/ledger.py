@@ -77,9 +77,18 @@ def read_entry(job: Job) -> Entry | None:
         return None
 
 
-def parts_of(jobs: Sequence[Job]) -> list[Part]:
-    """What the artifacts of these jobs took, as far as the ledger tells of the very artifacts that lie here."""
-    return [Part(job.step, _figures_of_present(job)) for job in jobs]
+def parts_of(jobs: Sequence[Job], experiment: str | None = None) -> list[Part]:
+    """What the artifacts of these jobs took, as far as the ledger tells of the very artifacts that lie here.
+
+    If they are all that one experiment needs, stages of another made a student that teaches it: they count as fetching
+    the teacher.
+    """
+    return [Part(_counted_as(job, experiment), _figures_of_present(job)) for job in jobs]
+
+
+def _counted_as(job: Job, experiment: str | None) -> str:
+    of_another = experiment is not None and job.arguments.get("experiment", experiment) != experiment
+    return "fetch_teacher" if of_another else job.step
 
 
 def _figures_of_present(job: Job) -> Figures | None:

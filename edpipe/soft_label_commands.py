@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edpipe import jobs, layout
+from edpipe.difficulty import num_easiest
 from edpipe.errors import ParamsError
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.params.load import load_params
@@ -143,10 +144,14 @@ def _images_with_teacher(params: Params, experiment: str, plans: tuple[StagePlan
     path = layout.partition_path(dataset.name, params.experiments[experiment].partition)
     partition = read_partition(path, dataset)
     return sum(
-        num_images(stage.budget, len(dataset.sample_ids("train", partition.classes_of(stage.taught))))
+        num_images(stage.budget, _num_taught(dataset, partition.classes_of(stage.taught), stage.easiest))
         for stage in plans
         if stage.teachers
     )
+
+
+def _num_taught(dataset: Dataset, class_ids: tuple[int, ...], share: float) -> int:
+    return sum(num_easiest(len(dataset.sample_ids("train", (class_id,))), share) for class_id in class_ids)
 
 
 def _counts(params: Params, dataset: Dataset, use: TeacherUse) -> tuple[int, int]:

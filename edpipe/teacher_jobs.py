@@ -4,9 +4,11 @@ from pathlib import Path
 
 from edpipe import layout
 from edpipe.job import Job, with_record
+from edpipe.params.lineage import check_dataset, last_stage
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.schema import Params, check_scratch, entry, one_of
 from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.params.teacher import TeacherKnobs
 from edpipe.views import ViewRange, count_views, view_ranges
 
 
@@ -32,7 +34,7 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             "recipe": params.recipes[knobs.fitting.recipe],
             "augment": entry(params, "soft_labels", dataset).space.augment,
         },
-        inputs=_subset_inputs(params, dataset, teacher, subset),
+        inputs=_subset_inputs(params, dataset, teacher, subset) | _student_input(params, dataset, teacher),
         outputs=with_record(layout.teacher_path(dataset, teacher, subset)),
         keys=(
             f"teachers.{teacher}.network",
@@ -41,6 +43,16 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             f"soft_labels.{dataset}.space.augment",
         ),
     )
+
+
+def _student_input(params: Params, dataset: str, teacher: str) -> dict[str, tuple[Path, ...]]:
+    """The student that a teacher was, if it was one."""
+    knobs: TeacherKnobs = entry(params, "teachers", teacher)
+    if knobs.network.experiment is None:
+        return {}
+    check_dataset(params, f"teachers.{teacher}.network.experiment", teacher, dataset)
+    number, stage = last_stage(params, knobs.network.experiment)
+    return {"student": with_record(layout.student_path(knobs.network.experiment, knobs.fitting.seed, number, stage))}
 
 
 def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:

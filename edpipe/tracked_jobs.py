@@ -68,6 +68,9 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
         entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
     if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate_teacher"):
         entry["classes"] = str((job.inputs["partition"] or job.inputs["dataset"])[0])
+    if job.step == "fetch_teacher":
+        student = job.inputs.get("student") or job.inputs["dataset"] * 2
+        entry["student"], entry["student_record"] = map(str, student)
     if job.step in ("run_stage", "evaluate"):
         entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
     if job.step == "run_stage":

@@ -67,6 +67,8 @@ def inputs_of(job):
         uses = zip(files, teachers, strict=True)
         inputs["soft_labels"] = [{"digests": digests, "teacher_digest": teacher} for digests, teacher in uses]
         inputs["trajectory"] = [{"digests": weights["trajectory"]}] if weights["trajectory"] else []
+    if "student" in job.inputs:
+        inputs["student"] = weights["student"][0]
     if job.step == "evaluate":
         inputs["students"] = weights["students"]
         inputs["teacher_evaluations"] = [digest_of(path) for path in job.inputs["teacher_evaluations"]]

@@ -75,11 +75,25 @@ def beside(raw):
     return list(methods)
 
 
+def handed_on(raw):
+    """Adds students that teach, one of them in a chain of two; the name of what they teach."""
+    kd, general = raw["experiments"]["digits_kd"], raw["teachers"]["digits_teacher"]
+    behind = {"assistant": "untracked_teskd", "second": "teskd", "third": "chained"}
+    for name, experiment in behind.items():
+        network = {"model": raw["students"][kd["student"]]["model"], "source": "student", "experiment": experiment}
+        raw["teachers"][name] = json.loads(json.dumps(general | {"network": network}))
+        raw["teachers"][name]["fitting"] |= {"epochs": 0, "seed": kd["seeds"][-1]}
+    raw["experiments"]["untracked_teskd"] = kd | {"method": {"name": "teskd"}}
+    raw["experiments"]["chained"] = kd | {"method": {"name": "kd", "teacher": "assistant"}}
+    raw["experiments"]["handed_on"] = kd | {"method": {"name": "aver", "teachers": ["second", "third"]}}
+    return ["handed_on"]
+
+
 def variant(raw):
     """The shipped params and what they leave out: a fetched teacher, a carried rate, no replay, files of few views.
 
-    And panels, students beside which a teacher learns, a school whose first level has all specialists, and a partition
-    for which a teacher is asked, with specialists of its own.
+    And panels, students that teach, students beside which a teacher learns, a school whose first level has all
+    specialists, and a partition for which a teacher is asked, with specialists of its own.
     """
     raw["teachers"]["digits_teacher"]["network"] = {"model": "timm:resnet18", "source": "timm"}
     carried = json.loads(json.dumps(raw["experiments"]["digits_ed"]))
@@ -99,6 +113,7 @@ def variant(raw):
     teskd["method"] = {"name": "teskd"}
     raw["experiments"] |= {"carried_ed": carried, "panel": panel, "growing": growing, "teskd": teskd}
     raw["tracked"] += ["carried_ed", "panel", "growing", "teskd", *beside(raw)]
+    raw["tracked"] += handed_on(raw)
     raw["soft_labels"]["digits"]["views"]["per_file"] = 8
     raw["partitions"]["confused"] = raw["partitions"]["thirds"] | {"confusion": {"teacher": "digits_teacher"}}
     raw["teachers"]["confused_specialists"] = raw["teachers"]["digits_specialists"] | {"partition": "confused"}

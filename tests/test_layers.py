@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edpipe"
 CORE = (
     "partition", "views", "philox", "schedule", "losses", "pixels", "certify", "metrics", "paired", "forgetting",
     "views_torch", "philox_torch", "mixing", "colour", "colour_pixels", "precisions", "fidelity", "storage_costs",
-    "cost", "distill_losses", "panel", "teskd_loss", "teskd_outputs", "streams", "confusion",
+    "cost", "distill_losses", "panel", "teskd_loss", "teskd_outputs", "streams", "confusion", "difficulty",
     "agreement",
 )  # fmt: skip
 LAYERS = (

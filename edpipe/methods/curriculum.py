@@ -49,6 +49,7 @@ class StagePlan(Knobs):
         (), description="Subsets whose classes that student knew."
     )
     mixing: Literal["mixed", "sequential"] = "mixed"
+    easiest: float = Field(1.0, description="Share of each taught class's samples that is seen, the easiest ones.")
     teskd: TeskdWeightKnobs | None = Field(None, description="Students on the network's own stages help it to learn.")
     trajectory: TrajectoryUse | None = Field(None, description="A teacher that learns beside the student, replayed.")
     attention_weight: float = Field(0.0, description="With a trajectory: of the attention maps of teachers.")

@@ -55,6 +55,7 @@ def _stage(
         algorithm=algorithm,
         normalisation=method.normalisation,
         mixing=method.mixing,
+        easiest=method.easiest.get(level, 1.0),
         kept=tuple(known[:-1]) if is_kept else (),
         reference_weight=method.reference_weight if is_kept else 0.0,
         anchor_weight=method.anchor_weight if is_anchored else 0.0,

@@ -45,10 +45,11 @@ def fetch_weights(knobs: NetworkKnobs, num_classes: int, channels: int, seed: in
     Raises:
         TeacherError: the weights cannot be fetched, are not the declared ones, or do not fit the model.
         NetworkError: the model is unknown.
-        ValueError: the source is "train".
+        ValueError: the source is "train" or "student".
     """
-    if knobs.source == "train":
-        raise ValueError("source train: nothing to fetch; use build_network")
+    if knobs.source in ("train", "student"):
+        use = {"train": "build_network", "student": "take_over"}[knobs.source]
+        raise ValueError(f"source {knobs.source}: nothing to fetch; use {use}")
     check_model_name(knobs.model)
     fetch = {"timm": _fetch_timm, "torchvision": _fetch_torchvision}.get(knobs.source, _fetch_bytes)
     network, is_fresh, normalisation = fetch(knobs, num_classes, channels, seed)
@@ -60,6 +61,19 @@ def fetch_weights(knobs: NetworkKnobs, num_classes: int, channels: int, seed: in
         "normalisation": normalisation,
     }
     return network, info
+
+
+def take_over(
+    model: str, weights: Mapping[str, Tensor], origin: str, num_classes: int, channels: int, seed: int
+) -> tuple[nn.Module, bool]:
+    """The named network with these weights, all of them, on the CPU; whether its classifier is fresh all the same.
+
+    Raises:
+        TeacherError: the weights do not fit the model; the line begins with `origin`.
+        NetworkError: the model is unknown.
+    """
+    network = build_network(model, num_classes, channels, seed)
+    return network, _load(network, weights, origin)
 
 
 Fetched = tuple[nn.Module, bool, Normalisation | None]
@@ -118,8 +132,7 @@ def _fetch_bytes(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int
             f"or correct sha256 if you trust this file"
         )
     weights = _unwrap(_decode(data, location), location)
-    network = build_network(knobs.model, num_classes, channels, seed)
-    return network, _load(network, weights, location), None
+    return *take_over(knobs.model, weights, location, num_classes, channels, seed), None
 
 
 def _not_fetched(knobs: NetworkKnobs, error: Exception) -> TeacherError:

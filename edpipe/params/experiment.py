@@ -119,6 +119,11 @@ class EdKnobs(DistillKnobs):
     normalisation: Literal["slice", "full"] = Field(
         "slice", description="Student's softmax in the kd loss: over the teacher's classes, or over all taught classes."
     )
+    easiest: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {},
+        description="For single levels: the share (above 0, up to 1) of each taught class's samples that is taught, "
+        "those which their teachers' stored logits name best (lowest mean cross-entropy). Absent: all.",
+    )
     learning_rate: Literal["restarted", "carried"] = Field(
         "restarted", description="restarted: each stage runs the whole schedule; carried: one schedule over all stages."
     )

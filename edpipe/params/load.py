@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from edpipe.errors import ParamsError
+from edpipe.params.lineage import check_lineage
 from edpipe.params.schema import Params, check_references, nearest
 
 PARAMS_PATH = Path("params.yaml")
@@ -95,6 +96,7 @@ def parse_params(raw: dict[str, Any]) -> Params:
     except ValidationError as error:
         raise ParamsError("\n".join(_lines(raw, error.errors()))) from None
     check_references(params)
+    check_lineage(params)
     return params
 
 

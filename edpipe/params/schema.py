@@ -103,15 +103,17 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _check_stages(params, path, experiment)
     if params.partitions[experiment.partition].confusion is not None:
         _check_confusion_views(params, path, experiment)
-    for where, teacher in _named_teachers(experiment.method):
+    for where, teacher in named_teachers(experiment.method):
         _check_teacher(params, path, f"{path}.method.{where}", experiment, teacher)
     if isinstance(experiment.method, DistillKnobs):
         _check_temperature(params, path, experiment, experiment.method)
         _check_stored(params, path, experiment)
+    if isinstance(experiment.method, EdKnobs) and experiment.method.easiest:
+        _check_tells_easiest(params, path, experiment.dataset)
     if isinstance(experiment.method, CtkdKnobs):
         _check_beside(params, path, experiment, experiment.method)
     space = params.soft_labels[experiment.dataset].space
-    kinds = {params.teachers[teacher].partition is None for _, teacher in _named_teachers(experiment.method)}
+    kinds = {params.teachers[teacher].partition is None for _, teacher in named_teachers(experiment.method)}
     if len(kinds) > 1 and space.mixing is not None:
         raise ParamsError(
             f"{path}.method.teachers: has teachers of all classes and teachers of subsets, which by soft_labels."
@@ -140,7 +142,22 @@ def _check_confusion_views(params: Params, path: str, experiment: ExperimentKnob
         )
 
 
-def _named_teachers(method: object) -> list[tuple[str, str]]:
+def _check_tells_easiest(params: Params, path: str, dataset: str) -> None:
+    """That the stored views of this dataset tell how well a teacher names an image."""
+    where, soft_labels = f"soft_labels.{dataset}", params.soft_labels[dataset]
+    if soft_labels.space.mixing is not None:
+        raise ParamsError(
+            f"{path}.method.easiest: asks how well teachers name an image, but {where}.space.mixing shows them mixed "
+            f"images, of two classes each; remove mixing, or easiest"
+        )
+    if soft_labels.storage.temperature not in (None, 1):
+        raise ParamsError(
+            f"{path}.method.easiest: asks how well teachers name an image at temperature 1, but {where}.storage "
+            f"samples at temperature {soft_labels.storage.temperature:g}; use another precision, or remove easiest"
+        )
+
+
+def named_teachers(method: object) -> list[tuple[str, str]]:
     """Where in the method each teacher is named, and its name."""
     if isinstance(method, PanelKnobs):
         return [(f"teachers.{i}", teacher) for i, teacher in enumerate(method.teachers)]
@@ -282,6 +299,8 @@ def _check_levels(path: str, method: EdKnobs, levels: tuple[str, ...]) -> None:
         raise ParamsError(f"{path}.teachers: needs exactly {list(levels)}, got {list(method.teachers)}")
     for level in method.distill_by_level:
         _known(f"{path}.distill_by_level", level, levels, "the levels")
+    for level in method.easiest:
+        _known(f"{path}.easiest", level, levels, "the levels")
 
 
 def _known(path: str, name: str, section: Iterable[str], section_name: str) -> None:

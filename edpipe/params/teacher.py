@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
 
-Source = Literal["train", "timm", "torchvision", "file", "url"]
+Source = Literal["train", "timm", "torchvision", "file", "url", "student"]
 
 
 class NetworkKnobs(Knobs):
@@ -17,7 +17,9 @@ class NetworkKnobs(Knobs):
         description="resnet8…resnet110, cifar_resnet18, cifar_resnet34, 'timm:<name>' or 'torchvision:<name>'."
     )
     source: Source = Field(
-        "train", description="train: from scratch; timm, torchvision: pretrained; file, url: weights with sha256."
+        "train",
+        description="train: from scratch; timm, torchvision: pretrained; file, url: weights with sha256; student: the "
+        "last student of an experiment, of seed fitting.seed.",
     )
     location: str | None = Field(
         None, description="file: a path; url: an address; torchvision: a weights name or absent."
@@ -25,6 +27,7 @@ class NetworkKnobs(Knobs):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="file and url: the weights must have this sha256."
     )
+    experiment: Name | None = Field(None, description="student: one of experiments, on the dataset that it teaches.")
 
     @model_validator(mode="after")
     def _source_is_complete(self) -> "NetworkKnobs":
@@ -32,8 +35,12 @@ class NetworkKnobs(Knobs):
             raise ValueError(f"source: {self.source} needs location and sha256")
         if self.source in ("timm", "torchvision") and not self.model.startswith(f"{self.source}:"):
             raise ValueError(f"source: {self.source} needs a model '{self.source}:<name>', got '{self.model}'")
-        if self.source in ("train", "timm") and (self.location or self.sha256):
+        if self.source in ("train", "timm", "student") and (self.location or self.sha256):
             raise ValueError(f"source: {self.source} takes neither location nor sha256")
+        if self.source == "student" and self.experiment is None:
+            raise ValueError("source: student needs experiment, whose last student it is")
+        if self.source != "student" and self.experiment is not None:
+            raise ValueError(f"source: {self.source} takes no experiment; use source: student, or remove it")
         return self
 
 
@@ -64,4 +71,6 @@ class TeacherKnobs(Knobs):
     def _trained_at_all(self) -> "TeacherKnobs":
         if self.network.source == "train" and self.fitting.epochs == 0:
             raise ValueError("source: train needs fitting.epochs > 0")
+        if self.network.source == "student" and self.partition is not None:
+            raise ValueError("source: student gives one teacher of all classes; remove partition")
         return self

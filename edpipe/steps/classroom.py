@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor, nn
 
 from edpipe.batches import ViewBatches
+from edpipe.difficulty import easiest, label_losses
 from edpipe.errors import OtherClassesError
 from edpipe.forward import forward
 from edpipe.losses import kd_loss
@@ -22,11 +23,17 @@ from edpipe.pixels import normalise
 from edpipe.schedule import SampleStream, num_images
 from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
 from edpipe.storage.dataset_file import Dataset
+from edpipe.storage.records import digest_bytes
 from edpipe.storage.soft_label_store import SoftLabelStore
 from edpipe.streams import stage_seed
 from edpipe.teskd_loss import TeskdWeights, teskd_loss
 from edpipe.teskd_outputs import TeskdOutputs
 from edpipe.views import ViewSpec, view_of
+
+MOST_VIEWS_ASKED = 8
+"""Of each sample, to find the easiest ones."""
+CHUNK_ROWS = 8192
+"""Rows of logits that are read together: 1000 classes take 64 MB as float64."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Classroom:
         self.previous_digest = ""
         self.known_class_ids = np.array(partition.classes_of(plan.known), dtype=np.int64)
         taught = tuple(dataset.sample_ids("train", partition.classes_of((subset,))) for subset in plan.taught)
+        self.taught_ids = taught
+        """Of each taught subset."""
         self.stream = SampleStream(self.seed, taught, plan.mixing)
         spec = ViewSpec.from_knobs(knobs.views, dataset.image_size)
         # Partners of mixed views are those that the teacher saw; teachers of the same samples saw the same ones.
@@ -89,6 +98,32 @@ class Classroom:
     def num_workers(self) -> int:
         """Threads that make batches ahead, see `ViewBatches.num_workers`."""
         return self.batches.num_workers
+
+    @property
+    def taught_digest(self) -> str:
+        """Of which samples are taught."""
+        return digest_bytes(np.concatenate(self.taught_ids).tobytes())
+
+    def keep_easiest(self) -> None:
+        """Teaches the plan's share of each class: what its teachers name best; to be called once stores are checked."""
+        share, labels = self.knobs.plan.easiest, self.dataset.labels
+        if share < 1:
+            kept = (easiest(ids, labels[ids], self._mean_losses(ids), share) for ids in self.taught_ids)
+            self.taught_ids = tuple(kept)
+            self.stream = SampleStream(self.seed, self.taught_ids, self.knobs.plan.mixing)
+
+    def _mean_losses(self, ids: Int64[np.ndarray, " sample"]) -> Float64[np.ndarray, " sample"]:
+        """Cross-entropy of each sample in its teachers' stored logits, over all classes of each, nats; the mean of all.
+
+        Of the first views, which lie in the store's first file.
+        """
+        losses, count = np.zeros(len(ids)), np.zeros(len(ids))
+        for lesson in self.lessons:
+            rows = np.flatnonzero(np.isin(self.dataset.labels[ids], lesson.class_ids))
+            for some in np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
+                losses[some] += _losses_of(lesson.labels.store, ids[some], self.dataset.labels[ids[some]])
+            count[rows] += 1
+        return losses / count
 
     def batch(self, start: int, stop: int) -> Batch:
         """The samples at positions start … stop-1: their views, labels, and what their teachers say of them."""
@@ -168,6 +203,14 @@ class Classroom:
     def _columns(self, class_ids: np.ndarray) -> Int64[Tensor, " sample"]:
         """Where these classes sit among the student's outputs."""
         return torch.from_numpy(np.searchsorted(self.known_class_ids, class_ids)).to(self.batches.device)
+
+
+def _losses_of(
+    store: SoftLabelStore, ids: Int64[np.ndarray, " sample"], labels: Int32[np.ndarray, " sample"]
+) -> Float64[np.ndarray, " sample"]:
+    """Mean cross-entropy of each sample over the first views, nats."""
+    views, columns = range(store.files[0].views.stop)[:MOST_VIEWS_ASKED], np.searchsorted(store.class_ids, labels)
+    return np.mean([label_losses(store.logits(ids, np.full_like(ids, view)), columns) for view in views], axis=0)
 
 
 def _lesson(classroom: Classroom, store: SoftLabelStore, is_resident: bool) -> Lesson:

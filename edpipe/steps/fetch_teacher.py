@@ -1,25 +1,84 @@
 """Fetches one teacher's weights and, where asked, fine-tunes them to the classes of its subset."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from edpipe.errors import TeacherError
-from edpipe.models.fetch import Normalisation, fetch_weights
+from torch import nn
+
+from edpipe.errors import CorruptFileError, MismatchError, TeacherError
+from edpipe.models.fetch import Normalisation, fetch_weights, take_over
 from edpipe.params.teacher import NetworkKnobs
 from edpipe.steps.teaching import Course, fit_and_save
+from edpipe.storage.records import record_path
+from edpipe.storage.weights import read_weights
 
 
-def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path) -> None:
+def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path, student_path: Path | None = None) -> None:
     """Writes the teacher's weights and their record, with its top1 on its own classes.
+
+    Args:
+        course: what it learns, if it is fine-tuned.
+        network: which, and from where.
+        out_path: of its weights.
+        student_path: source student alone: the weights that a last stage has left.
 
     Raises:
         TeacherError: the weights cannot be had, are not those declared, or have other classes and are not fine-tuned.
+        CorruptFileError: the student's weights or their record are damaged.
+        MismatchError: the student is another one than the knobs ask for.
     """
-    fetched, info = fetch_weights(network, len(course.class_ids), course.dataset.channels, course.fitting.seed)
-    if info["fresh_classifier"] and course.fitting.epochs == 0:
+    if student_path is not None:
+        fetched, is_fresh, course = _student(course, network, student_path)
+        own = Normalisation(course.dataset.mean, course.dataset.std)
+    else:
+        fetched, info = fetch_weights(network, len(course.class_ids), course.dataset.channels, course.fitting.seed)
+        is_fresh, own = info["fresh_classifier"], info["normalisation"]
+        own = own or Normalisation(course.dataset.mean, course.dataset.std)
+    if is_fresh and course.fitting.epochs == 0:
         raise TeacherError(
             f"{course.title}: the fetched '{network.model}' does not have {len(course.class_ids)} classes, so its "
             f"classifier is untrained; set fitting.epochs above 0 to fine-tune it"
         )
-    own = info["normalisation"] or Normalisation(course.dataset.mean, course.dataset.std)
     course = course.normalised(own.mean, own.std)
-    fit_and_save("fetch_teacher", fetched, course, network, out_path, fresh_classifier=info["fresh_classifier"])
+    fit_and_save("fetch_teacher", fetched, course, network, out_path, fresh_classifier=is_fresh)
+
+
+def _student(course: Course, network: NetworkKnobs, path: Path) -> tuple[nn.Module, bool, Course]:
+    """The network as its last stage has left it, whether its classifier is fresh, and the course that notes it."""
+    weights, record = read_weights(path)
+    _check_student(path, record, course, network)
+    sizes = len(course.class_ids), course.dataset.channels
+    fetched, is_fresh = take_over(network.model, weights, str(path), *sizes, course.fitting.seed)
+    return fetched, is_fresh, replace(course, student_digest=record["weights_digest"])
+
+
+def _check_student(path: Path, record: Mapping[str, Any], course: Course, network: NetworkKnobs) -> None:
+    """That the weights are those of the last stage of such a student, of this seed and dataset."""
+    try:
+        knobs = record["knobs"]
+        found = {
+            "step": record["step"],
+            "dataset": record["inputs"]["dataset"],
+            "model": knobs["student"]["model"],
+            "seed": record["seed"],
+            "number of later stages": knobs["plan"]["num_stages"] - knobs["plan"]["number"],
+        }
+    except (KeyError, TypeError) as error:
+        raise CorruptFileError(
+            f"{record_path(path)}: not the record of a stage ({error!r}); make it again with `snakemake --force {path}`"
+        ) from error
+    wanted = {
+        "step": "run_stage",
+        "dataset": course.dataset.digest,
+        "model": network.model,
+        "seed": course.fitting.seed,
+        "number of later stages": 0,
+    }
+    wrong = [name for name, value in wanted.items() if found[name] != value]
+    if wrong:
+        raise MismatchError(
+            f"{path}: its {wrong[0]} is {found[wrong[0]]!r}, {course.title} needs {wanted[wrong[0]]!r}; make the "
+            f"student again with `snakemake --force {path}`"
+        )

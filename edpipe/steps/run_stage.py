@@ -75,6 +75,7 @@ def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) 
     device = prepare_device()
     with joined(device) as group:
         classroom = _open(seed, knobs, files, device)
+        group.check_alike("digest of the taught samples", int(classroom.taught_digest, 16) >> 16)
         student, trainee = _student(seed, knobs, files, classroom)
         trainee.to(device).to(memory_format=torch.channels_last)
         total = num_images(knobs.plan.budget, classroom.stream.num_samples)
@@ -102,6 +103,7 @@ def _open(seed: int, knobs: StageKnobsOfJob, files: StageFiles, device: torch.de
             expected = _expected(labels.views, store, digest, use, classroom)
             check_provenance(labels.path, labels.provenance, expected)
     _check_taught(classroom, files)
+    classroom.keep_easiest()
     if knobs.plan.trajectory is not None:
         store = _open_trajectory(knobs, files, classroom)
         classroom.trajectory = SoftLabelBatches(store, device, fit_in_memory([*stores, store], device))
@@ -357,4 +359,5 @@ def _record(seed: int, knobs: StageKnobsOfJob, classroom: Classroom, images: int
         known_class_ids=classroom.known_class_ids.tolist(),
         images_seen=images,
         taught_samples=classroom.stream.num_samples,
+        taught_digest=classroom.taught_digest,
     )

@@ -48,6 +48,8 @@ class Course:
     recipe: RecipeKnobs
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    student_digest: str = ""
+    """Of the weights of the student that the teacher was; empty if it was none."""
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> "Course":
         """The same course, for a network whose input is normalised by these."""
@@ -165,10 +167,11 @@ def _record(step: str, course: Course, knobs: NetworkKnobs, facts: dict[str, obj
     """What is known before training; all that decides its result is in it."""
     all_knobs = {"network": knobs, "fitting": course.fitting, "recipe": course.recipe}
     all_knobs["augment"] = course.batches.spec.augment
+    student = {"student": course.student_digest} if course.student_digest else {}
     return make_record(
         step,
         all_knobs,
-        {"dataset": course.dataset.digest, "partition": course.partition_digest},
+        {"dataset": course.dataset.digest, "partition": course.partition_digest} | student,
         subset=course.subset,
         class_ids=list(course.class_ids),
         mean=list(course.mean),
