@@ -20,6 +20,7 @@ from edpipe.comparison import (
     facts_of,
     is_comparison,
     read_entries,
+    recipe_difference,
 )
 from edpipe.errors import EdpipeError
 from edpipe.metrics import Spread
@@ -281,6 +282,7 @@ def warnings_of(entries: Sequence[Entry]) -> list[str]:
         difference("partitions differ, so forgetting cannot be compared", entries, lambda r: r.inputs.partition),
         budget_difference(entries),
         difference("students differ", entries, lambda r: r.setup.student.model),
+        recipe_difference(entries),
     ]
     lonely = [entry.name for entry in entries if len(entry.result.seeds) == 1]
     if lonely:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from edpipe.errors import CorruptFileError, EdpipeError, MismatchError
 from edpipe.paired import PairedDifference, holm, mean_by_class, paired_difference
+from edpipe.params.base import canonical_json
+from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.schema import nearest
 from edpipe.storage.records import read_record
 from edpipe.storage.result_file import Result, SeedOutcome, read_result
@@ -135,6 +138,18 @@ def difference(title: str, entries: Sequence[Entry], value_of: Callable[[Result]
     if len(groups) < 2:
         return ""
     return f"{title}: " + "; ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
+
+
+def recipe_difference(entries: Sequence[Entry]) -> str:
+    """The first knob of the recipes in which they differ; nothing if they are equal."""
+    for knob in RecipeKnobs.model_fields:
+        if found := difference(f"recipes differ: {knob}", entries, partial(_say_knob, knob)):
+            return found
+    return ""
+
+
+def _say_knob(knob: str, result: Result) -> str:
+    return canonical_json(result.setup.recipe.model_dump()[knob])
 
 
 def base_of(entries: Sequence[Entry], name: str | None) -> Entry:

@@ -140,11 +140,12 @@ def _print(params: Params, experiment: str, plans: tuple[StagePlan, ...], uses: 
 
 
 def _images_with_teacher(params: Params, experiment: str, plans: tuple[StagePlan, ...], dataset: Dataset) -> int:
-    """Over all stages of one student; each of them is asked of one teacher."""
+    """Over all stages of one student, once for each teacher that an image is shown to; specialists share the images."""
     path = layout.partition_path(dataset.name, params.experiments[experiment].partition)
     partition = read_partition(path, dataset)
     return sum(
-        num_images(stage.budget, _num_taught(dataset, partition.classes_of(stage.taught), stage.easiest))
+        len({use.teacher for use in stage.teachers})
+        * num_images(stage.budget, _num_taught(dataset, partition.classes_of(stage.taught), stage.easiest))
         for stage in plans
         if stage.teachers
     )

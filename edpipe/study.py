@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from edpipe.comparison import Comparison, Entry, check_comparable, difference, facts_of
+from edpipe.comparison import (
+    Comparison,
+    Entry,
+    budget_difference,
+    check_comparable,
+    difference,
+    facts_of,
+    recipe_difference,
+)
 from edpipe.errors import MismatchError
 from edpipe.metrics import Spread
+from edpipe.storage.result_file import Result
 
 COMPUTE_TOLERANCE = 0.02
 """Share of the base's compute that another result may have had less: images come in whole numbers."""
@@ -33,13 +42,20 @@ def check_equal(entries: Sequence[Entry], base: Entry, equal: Literal["images", 
     """Refuses results that had unequal means.
 
     Raises:
-        MismatchError: datasets or students differ, or numbers of training images do (`images`), or a result had more
-            compute than the base or over 2 % less (`compute`).
+        MismatchError: datasets, students, recipes or seeds differ, or numbers of training images do (`images`), or a
+            result had more compute than the base or over 2 % less (`compute`).
     """
-    check_comparable(entries, unequal_budgets=equal == "compute")
-    if found := difference("students differ", entries, lambda result: result.setup.student.model):
-        raise MismatchError(f"{found}; a study compares ways to teach one network; name experiments of one student")
+    check_comparable(entries, unequal_budgets=True)
+    for found in (
+        difference("students differ", entries, _say_student),
+        recipe_difference(entries),
+        difference("seeds differ", entries, _say_seeds),
+    ):
+        if found:
+            raise MismatchError(f"{found}; a study compares ways to teach one network; name experiments of one kind")
     if equal == "images":
+        if found := budget_difference(entries):
+            raise MismatchError(f"{found}; give all the same number, or make the study one of equal: compute")
         return
     for entry in entries:
         ratio = entry.result.budget.training_macs / base.result.budget.training_macs
@@ -48,6 +64,14 @@ def check_equal(entries: Sequence[Entry], base: Entry, equal: Literal["images", 
                 f"{entry.name}: training took {entry.result.budget.training_macs:,} multiply-accumulates, {ratio:.3f} "
                 f"times those of {base.name}; allowed: {1 - COMPUTE_TOLERANCE:g} to 1; change the images of its stages"
             )
+
+
+def _say_student(result: Result) -> str:
+    return f"{result.setup.student.model} with reference {result.setup.student.reference}"
+
+
+def _say_seeds(result: Result) -> str:
+    return ", ".join(str(seed) for seed in sorted(seed.seed for seed in result.seeds))
 
 
 def study_facts(
@@ -73,13 +97,16 @@ def _measures(entry: Entry) -> dict[str, Any]:
     }
 
 
-def study_table(entries: Sequence[Entry], base: Entry, found: Sequence[Comparison]) -> str:
-    """A Markdown table, a row for each result in the given order; intervals are of 95 %."""
+def study_table(
+    entries: Sequence[Entry], base: Entry, found: Sequence[Comparison], warnings: Sequence[str] = ()
+) -> str:
+    """A Markdown table, a row for each result in the given order, and the warnings; intervals are of 95 %."""
     by_name = {one.entry.name: one for one in found}
     headings = [heading.format(base=base.name) for heading in HEADINGS]
     rows = [headings, ["---", "---", *["---:"] * (len(headings) - 2)]]
     rows += [_cells(entry, base, by_name.get(entry.name)) for entry in entries]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return table + "".join(f"\n{warning}\n" for warning in warnings)
 
 
 def _cells(entry: Entry, base: Entry, one: Comparison | None) -> list[str]:

@@ -18,6 +18,7 @@ from edpipe.storage.records import read_record
 from edpipe.study import study_table
 
 RAW = load_raw(Path(__file__).resolve().parent.parent / "params.yaml")
+KD_KNOBS = RAW["experiments"]["digits_kd"]
 KD = {0: 0.5, 1: 0.625, 2: 0.75}
 ED = {0: 0.75, 1: 0.75, 2: 0.75}
 
@@ -93,9 +94,32 @@ def test_interval_needs_two_seeds(tmp_path):
 
 def test_unequal_images_are_refused_and_nothing_is_written(tmp_path):
     paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", budget__images_seen=23_999)]
-    with pytest.raises(MismatchError, match=r"images seen: .*23,999 \(digits_ed\)"):
+    with pytest.raises(
+        MismatchError, match=r"images seen: .*23,999 \(digits_ed\).*; give all the same number, or make"
+    ):
         make(tmp_path, paths)
     assert not any(path.exists() for path in files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"setup__recipe__batch_size": 32}, "recipes differ: batch_size: 32"),
+        ({"setup__student__reference": "linear"}, "students differ: .*resnet8 with reference linear"),
+        ({"seeds": (0, 1)}, "seeds differ: .*0, 1 "),
+    ],
+)
+def test_what_a_study_has_in_common_must_be_equal(tmp_path, changes, said):
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", **changes)]
+    with pytest.raises(MismatchError, match=said):
+        make(tmp_path, paths)
+    assert not any(path.exists() for path in files(tmp_path))
+
+
+def test_warnings_stand_below_the_table(tmp_path):
+    _, lines = make(tmp_path, [with_top1(tmp_path, "digits_kd", {0: 0.5}), with_top1(tmp_path, "digits_ed", {0: 0.75})])
+    assert lines[4] == ""
+    assert any(line.startswith("one shared seed (0), so no interval and no p: digits_ed") for line in lines[5:])
 
 
 @pytest.mark.parametrize(("share", "is_allowed"), [(1.0, True), (0.98, True), (0.979, False), (1.001, False)])
@@ -104,7 +128,7 @@ def test_compute_may_be_up_to_two_percent_less(tmp_path, share, is_allowed):
     macs = round(1_000_000 * share)
     other = written(tmp_path, "digits_ed", budget__training_macs=macs, budget__images_seen=30_000)
     if is_allowed:
-        assert len(make(tmp_path, [base, other], equal="compute")[1]) == 4
+        assert sum(line.startswith("|") for line in make(tmp_path, [base, other], equal="compute")[1]) == 4
     else:
         said = f"digits_ed: training took {macs:,} multiply-accumulates, {share:.3f} times those of digits_kd"
         with pytest.raises(MismatchError, match=said):
@@ -127,6 +151,9 @@ def params_of(studies, experiments=()):
     raw = copy.deepcopy(RAW) | {"studies": studies}
     for name in experiments:
         raw["experiments"][name] = raw["experiments"]["digits_kd"]
+    raw["experiments"]["digits_less"] = KD_KNOBS | {"stages": {"only": {"images": 100}}}
+    raw["experiments"]["digits_other"] = KD_KNOBS | {"student": "resnet20"}
+    raw["experiments"]["digits_seeds"] = KD_KNOBS | {"seeds": [3]}
     return parse_params(raw)
 
 
@@ -151,6 +178,9 @@ def test_job_reads_the_results_and_writes_the_files():
         (study_of(experiments=["digits_kd", "digits_kd"]), "experiments must differ"),
         (study_of(experiments=["digits_kd", "cifar100_kd"]), "all must have one dataset; digits_kd has digits"),
         (study_of(equal="time"), r"studies\.s\.equal"),
+        (study_of(experiments=["digits_kd", "digits_less"]), "one number of images; digits_kd has 24,000, digits_less"),
+        (study_of(experiments=["digits_kd", "digits_other"]), "one student; digits_kd has resnet8, digits_other"),
+        (study_of(experiments=["digits_kd", "digits_seeds"]), r"one set of seeds; digits_kd has \[0, 1, 2\]"),
     ],
 )
 def test_wrong_study_is_one_line(study_knobs, said):

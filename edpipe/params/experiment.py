@@ -33,9 +33,13 @@ class DistillKnobs(Knobs):
 
     @model_validator(mode="after")
     def _rest_is_positive(self) -> "DistillKnobs":
-        if self.distill_weight is None and self.task_weight > 1:
+        if self.distill_weight is None and self.task_weight >= 1 and not self._has_own_weight():
             raise ValueError(f"task_weight {self.task_weight:g} leaves nothing for the teacher; give distill_weight")
         return self
+
+    def _has_own_weight(self) -> bool:
+        """Whether an absent distill_weight is something else than the rest."""
+        return False
 
 
 class OneTeacherKnobs(DistillKnobs):
@@ -56,7 +60,7 @@ class LogitStdKnobs(OneTeacherKnobs):
     name: Literal["logit_std"]
     temperature: Annotated[float, Field(gt=0)] = Field(2.0, description="Divides the standardised logits.")
     task_weight: Weight = Field(0.1, description="Weight of the task loss.")
-    distill_weight: Weight | None = Field(9.0, description="Weight of the distillation loss.")
+    distill_weight: Weight = Field(9.0, description="Weight of the distillation loss.")
 
 
 class DkdKnobs(OneTeacherKnobs, DkdWeights):
@@ -64,7 +68,7 @@ class DkdKnobs(OneTeacherKnobs, DkdWeights):
 
     name: Literal["dkd"]
     task_weight: Weight = Field(1.0, description="Weight of the task loss.")
-    distill_weight: Weight | None = Field(1.0, description="Weight of the distillation loss.")
+    distill_weight: Weight = Field(1.0, description="Weight of the distillation loss.")
 
 
 class DistKnobs(OneTeacherKnobs, DistWeights):
@@ -72,7 +76,7 @@ class DistKnobs(OneTeacherKnobs, DistWeights):
 
     name: Literal["dist"]
     task_weight: Weight = Field(1.0, description="Weight of the task loss.")
-    distill_weight: Weight | None = Field(1.0, description="Weight of the distillation loss.")
+    distill_weight: Weight = Field(1.0, description="Weight of the distillation loss.")
 
 
 class FeatureKnobs(OneTeacherKnobs):
@@ -80,6 +84,14 @@ class FeatureKnobs(OneTeacherKnobs):
 
     name: Literal["at", "fitnet"] = Field(description="at: attention maps; fitnet: the features of one stage.")
     task_weight: Weight = Field(1.0, description="Weight of the task loss.")
+
+    def _has_own_weight(self) -> bool:
+        return True
+
+
+def _check_teachers_differ(where: str, teachers: tuple[str, ...]) -> None:
+    if len(set(teachers)) != len(teachers):
+        raise ValueError(f"{where}: teachers must differ, got {list(teachers)}")
 
 
 PanelRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
@@ -93,7 +105,12 @@ class PanelKnobs(DistillKnobs):
         description="Some of teachers, each of all classes."
     )
     task_weight: Weight = Field(1.0, description="Weight of the task loss. 1 is the CA-MKD code's value.")
-    distill_weight: Weight | None = Field(1.0, description="Weight of the distillation loss, likewise.")
+    distill_weight: Weight = Field(1.0, description="Weight of the distillation loss, likewise.")
+
+    @model_validator(mode="after")
+    def _teachers_differ(self) -> "PanelKnobs":
+        _check_teachers_differ("teachers", self.teachers)
+        return self
 
 
 class EdKnobs(DistillKnobs):
@@ -135,10 +152,19 @@ class EdKnobs(DistillKnobs):
         0.0, description="Weight of a kd loss against the student of the level before, on the classes it knew."
     )
 
+    def _has_own_weight(self) -> bool:
+        return {self.distill.kind, *(algorithm.kind for algorithm in self.distill_by_level.values())} == {"at"}
+
     @model_validator(mode="after")
     def _one_way_of_teachers(self) -> "EdKnobs":
         if (self.teacher is None) == (self.teachers is None):
             raise ValueError("give teacher or teachers, exactly one of them")
+        for level, teachers in (self.teachers or {}).items():
+            _check_teachers_differ(f"teachers.{level}", teachers)
+        if self.lessons == "all" and not self.replay:
+            raise ValueError("replay: false has no meaning with lessons: all, which teaches everything; remove it")
+        if self.references == "replaced" and "reference_weight" in self.model_fields_set:
+            raise ValueError("reference_weight belongs to references: kept; remove it")
         kinds = {self.distill.kind, *(algorithm.kind for algorithm in self.distill_by_level.values())}
         if self.normalisation == "full" and kinds != {"kd"}:
             raise ValueError(f"normalisation: full goes with distill kd alone, got {', '.join(sorted(kinds))}")

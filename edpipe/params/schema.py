@@ -76,12 +76,23 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
     path = f"studies.{name}"
     for experiment in study.experiments:
         _known(f"{path}.experiments", experiment, params.experiments, "experiments")
-    datasets = {experiment: params.experiments[experiment].dataset for experiment in study.experiments}
-    if len(set(datasets.values())) > 1:
-        found = ", ".join(f"{experiment} has {dataset}" for experiment, dataset in datasets.items())
-        raise ParamsError(f"{path}.experiments: all must have one dataset; {found}")
+    chosen = {experiment: params.experiments[experiment] for experiment in study.experiments}
+    for what in ("dataset", "student", "recipe"):
+        _check_same(path, what, {experiment: getattr(knobs, what) for experiment, knobs in chosen.items()})
+    _check_same(path, "set of seeds", {experiment: str(sorted(knobs.seeds)) for experiment, knobs in chosen.items()})
+    images = {experiment: [stage.images for stage in knobs.stages.values()] for experiment, knobs in chosen.items()}
+    # Epochs count images of a dataset that may not be packed yet; the study itself compares those.
+    counted = {experiment: f"{sum(filter(None, each)):,}" for experiment, each in images.items() if all(each)}
+    if study.equal == "images":
+        _check_same(path, "number of images", counted)
     if (other := f"study_{name}") in params.experiments:
         raise ParamsError(f"{path}: results/{other}.json belongs to experiments.{other}; rename one of the two")
+
+
+def _check_same(path: str, what: str, values: dict[str, str]) -> None:
+    if len(set(values.values())) > 1:
+        found = ", ".join(f"{experiment} has {value}" for experiment, value in values.items())
+        raise ParamsError(f"{path}.experiments: all must have one {what}; {found}")
 
 
 def _check_confusion_teacher(params: Params, where: str, teacher: str) -> None:

@@ -9,17 +9,12 @@ import jinja2
 from edpipe import pictures
 from edpipe.errors import CorruptFileError
 from edpipe.metrics import Spread, mean_and_spread
+from edpipe.steps.report_words import classes_arrive, loss_text, method_text
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.result_file import Result, StageOutcome, TeacherOutcome, read_result, say_seconds
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 NUM_HARDEST = 3
-METHODS = {
-    "ce": "Cross-entropy with the labels alone: no teacher, all classes at once.",
-    "kd": "Knowledge distillation: all classes at once, one teacher that knows all of them.",
-    "ed": "Education Distillation: classes arrive in school levels; at each level the student grows by one block "
-    "and learns from that level's teachers.",
-}
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,9 @@ def page(result: Result) -> str:
         result=result,
         own_time=say_seconds(result.cost, False),
         shared_time=say_seconds(result.cost, True),
-        method_text=METHODS.get(result.method, f"Method '{result.method}'."),
+        method_text=method_text(result.method, result.setup.stages),
+        classes_arrive=classes_arrive(result.setup.stages),
+        losses=[loss_text(plan) for plan in result.setup.stages],
         rows=rows,
         scale=scale,
         panels=panels(result, rows, scale),

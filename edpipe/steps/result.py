@@ -118,7 +118,11 @@ def _budget(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     # By their files: all seeds share soft labels, but each has its own trajectory.
     uses = [use for seed in seeds for stage in seed["stages"] for use in stage["soft_labels"]]
     dumped = {tuple(use["digests"]): use["teacher_forwards"] for use in uses}
-    online = sum(stage["images_with_teacher"] for seed in seeds for stage in seed["stages"])
+    online = sum(
+        _num_asked(plan) * stage["images_seen"]
+        for seed in seeds
+        for plan, stage in zip(seed["setup"]["stages"], seed["stages"], strict=True)
+    )
     return {
         "images_seen": sum(stage["images_seen"] for stage in stages),
         "training_macs": sum(stage["training_macs"] for stage in stages),
@@ -128,6 +132,11 @@ def _budget(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "teacher_forwards_online": online,
         "teacher_forwards_saved": online - sum(dumped.values()),
     }
+
+
+def _num_asked(plan: dict[str, Any]) -> int:
+    """Teachers that each image of a stage is shown to: of specialists the one that knows its class."""
+    return len({use["teacher"] for use in plan["teachers"]}) + bool(plan.get("trajectory"))
 
 
 def _curve(seeds: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ def study(name: str, knobs: StudyKnobs, result_paths: tuple[Path, ...], out_path
 
     Raises:
         CorruptFileError: a result is missing, damaged, or of another version.
-        MismatchError: datasets, students, or what `knobs.equal` names differ.
+        MismatchError: datasets, students, recipes, seeds, or what `knobs.equal` names differ.
     """
     entries = ranked(read_entries(result_paths))
     base = base_of(entries, knobs.base)
@@ -30,5 +30,5 @@ def study(name: str, knobs: StudyKnobs, result_paths: tuple[Path, ...], out_path
     facts = study_facts(entries, base, found, warnings)
     for warning in warnings:
         announce(warning)
-    write_text_atomically(table_path, study_table(entries, base, found))
+    write_text_atomically(table_path, study_table(entries, base, found, warnings))
     write_record(out_path, make_record("study", knobs, inputs, study=name, equal=knobs.equal, **facts))
