@@ -29,9 +29,8 @@ _METHODS = {
 def method_text(method: str, plans: Sequence[StagePlan]) -> str:
     """One sentence about the method."""
     if method == "ed":
-        return f"{_SCHOOL} " + (
-            "classes arrive with the levels." if classes_arrive(plans) else "all classes from the start."
-        )
+        when = "classes arrive with the levels" if classes_arrive(plans) else "all classes are there from the start"
+        return f"{_SCHOOL} {when}."
     return _METHODS[method]
 
 
@@ -46,9 +45,7 @@ def loss_text(plan: StagePlan) -> str:
         return f"TESKD: {plan.teskd.task_share:g} of it task, the rest kd of its students"
     terms = [f"{plan.task_weight:g} task"] if plan.teachers or plan.trajectory else ["task"]
     if plan.trajectory is not None:
-        terms.append(
-            f"{plan.distill_weight:g} kd of teacher {plan.trajectory.teacher} at temperature {plan.temperature:g}"
-        )
+        terms.append(f"{plan.distill_weight:g} kd of {plan.trajectory.teacher} at temperature {plan.temperature:g}")
         terms += [f"{plan.attention_weight:g} at"] if plan.attention_weight else []
     elif plan.teachers:
         terms.append(_against_teachers(plan))

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from edpipe.device import prepare_device
-from edpipe.errors import MismatchError, MissingRowsError, OtherTemperatureError, OtherViewsError, UnverifiedError
+from edpipe.errors import (
+    MismatchError,
+    MissingRowsError,
+    OtherTemperatureError,
+    OtherViewsError,
+    ParamsError,
+    UnverifiedError,
+)
 from edpipe.methods.curriculum import StagePlan, TeacherUse
 from edpipe.models.aided import (
     Aided,
@@ -69,11 +76,13 @@ def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) 
         CorruptFileError: an input is damaged.
         MismatchError: inputs that do not belong together, such as soft labels of another teacher, dataset or views.
         NetworkError: the student cannot be split into that many blocks.
+        ParamsError: several processes for a loss that needs the whole batch.
         TrainingError: the loss is no longer a finite number, or much too large.
         Interrupted: SIGTERM or Ctrl-C came; the same call goes on where it was.
     """
     device = prepare_device()
     with joined(device) as group:
+        _check_whole_batch(knobs.plan, group.size)
         classroom = _open(seed, knobs, files, device)
         group.check_alike("digest of the taught samples", int(classroom.taught_digest, 16) >> 16)
         student, trainee = _student(seed, knobs, files, classroom)
@@ -89,6 +98,17 @@ def run_stage(title: str, seed: int, knobs: StageKnobsOfJob, files: StageFiles) 
         if group.is_main:
             write_weights(files.out, _kept_weights(knobs.plan, student, trainee), {**record, "final_loss": final_loss})
             fitting.finish()
+
+
+def _check_whole_batch(plan: StagePlan, num_processes: int) -> None:
+    """That no loss compares samples with each other that several processes have each a part of."""
+    several = len({use.teacher for use in plan.teachers}) > 1
+    name = "dist" if plan.algorithm.kind == "dist" else "aekd" if plan.panel == "aekd" and several else ""
+    if name and num_processes > 1:
+        raise ParamsError(
+            f"stage '{plan.name}': {name} compares the samples of a batch with each other, and each of {num_processes} "
+            "processes has only a part of them; train it with EDPIPE_PROCESSES=1, or choose another method"
+        )
 
 
 def _open(seed: int, knobs: StageKnobsOfJob, files: StageFiles, device: torch.device) -> Classroom:
