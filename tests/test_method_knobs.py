@@ -8,7 +8,7 @@ import pytest
 from edpipe import jobs
 from edpipe.errors import ParamsError
 from edpipe.params.load import load_raw, parse_params
-from edpipe.steps.report_words import loss_text, method_text
+from edpipe.report_words import loss_text, method_text
 from edpipe.steps.run_stage import _check_whole_batch
 
 RAW = load_raw(Path(__file__).resolve().parent.parent / "params.yaml")

@@ -9,7 +9,7 @@ import jinja2
 from edpipe import pictures
 from edpipe.errors import CorruptFileError
 from edpipe.metrics import Spread, mean_and_spread
-from edpipe.steps.report_words import classes_arrive, loss_text, method_text
+from edpipe.report_words import classes_arrive, loss_text, method_text
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.result_file import Result, StageOutcome, TeacherOutcome, read_result, say_seconds
 
