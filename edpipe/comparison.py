@@ -12,8 +12,8 @@ import numpy as np
 from edpipe.errors import CorruptFileError, EdpipeError, MismatchError
 from edpipe.paired import PairedDifference, holm, mean_by_class, paired_difference
 from edpipe.params.base import canonical_json
+from edpipe.params.nearest import nearest
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.schema import nearest
 from edpipe.storage.records import read_record
 from edpipe.storage.result_file import Result, SeedOutcome, read_result
 

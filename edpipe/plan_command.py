@@ -12,7 +12,8 @@ from edpipe.freshness import Outcome, Verdict, judge, outcomes, title, version_l
 from edpipe.jobs import Job, jobs_of
 from edpipe.ledger import read_entry
 from edpipe.params.load import load_params
-from edpipe.params.schema import Params, nearest
+from edpipe.params.nearest import nearest
+from edpipe.params.schema import Params
 
 
 def _soft_labels(words: Sequence[str]) -> None:

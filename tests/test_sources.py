@@ -24,6 +24,7 @@ STEPS = (
     "evaluate",
     "result",
     "report",
+    "study",
 )
 DISPATCH = (
     "__main__", "__init__", "tools", "job", "teacher_jobs", "jobs", "layout", "checks", "tracked_jobs",

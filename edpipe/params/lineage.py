@@ -1,7 +1,8 @@
 """Students that become teachers: which experiment needs another's students, and that nothing needs itself."""
 
 from edpipe.errors import ParamsError
-from edpipe.params.schema import ONLY_STAGE, Params, named_teachers, nearest
+from edpipe.params.nearest import nearest
+from edpipe.params.schema import ONLY_STAGE, Params, named_teachers
 
 
 def check_lineage(params: Params) -> None:

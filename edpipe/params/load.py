@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from edpipe.errors import ParamsError
 from edpipe.params.lineage import check_lineage
-from edpipe.params.schema import Params, check_references, nearest
+from edpipe.params.nearest import nearest
+from edpipe.params.schema import Params, check_references
 
 PARAMS_PATH = Path("params.yaml")
 

@@ -1,6 +1,5 @@
 """The whole of params.yaml, and the checks that need more than one section."""
 
-import difflib
 import json
 from collections.abc import Iterable
 
@@ -18,6 +17,7 @@ from edpipe.params.experiment import (
     PanelKnobs,
     TeskdKnobs,
 )
+from edpipe.params.nearest import nearest
 from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import SoftLabelKnobs
@@ -317,19 +317,6 @@ def _check_levels(path: str, method: EdKnobs, levels: tuple[str, ...]) -> None:
 def _known(path: str, name: str, section: Iterable[str], section_name: str) -> None:
     if name not in section:
         raise ParamsError(f"{path}: '{name}' is not in {section_name}{nearest(name, section)}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error line: the nearest known name, or all of them.
-
-    >>> nearest("temprature", ["temperature", "teacher"])
-    "; did you mean 'temperature'?"
-    >>> nearest("x", ["b", "a"])
-    '; known: a, b'
-    """
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
 def entry(params: Params, section: str, name: str):  # noqa: ANN201  (one of the knob models, by section)
