@@ -17,8 +17,8 @@ from edpipe.errors import MismatchError
 from edpipe.metrics import Spread
 from edpipe.storage.result_file import Result
 
-COMPUTE_TOLERANCE = 0.02
-"""Share of the base's compute that another result may have had less: images come in whole numbers."""
+ALLOWED_COMPUTE = (0.98, 1.001)
+"""Parts of the base's compute that another result may have had: images come in whole numbers, and in round ones."""
 STUDY_FORMAT = "edpipe-study"
 STUDY_FORMAT_VERSION = 1
 HEADINGS = (
@@ -43,7 +43,7 @@ def check_equal(entries: Sequence[Entry], base: Entry, equal: Literal["images", 
 
     Raises:
         MismatchError: datasets, students, recipes or seeds differ, or numbers of training images do (`images`), or a
-            result had more compute than the base or over 2 % less (`compute`).
+            result had over 0.1 % more compute than the base or over 2 % less (`compute`).
     """
     check_comparable(entries, unequal_budgets=True)
     for found in (
@@ -59,10 +59,10 @@ def check_equal(entries: Sequence[Entry], base: Entry, equal: Literal["images", 
         return
     for entry in entries:
         ratio = entry.result.budget.training_macs / base.result.budget.training_macs
-        if not 1 - COMPUTE_TOLERANCE <= ratio <= 1:
+        if not ALLOWED_COMPUTE[0] <= ratio <= ALLOWED_COMPUTE[1]:
             raise MismatchError(
-                f"{entry.name}: training took {entry.result.budget.training_macs:,} multiply-accumulates, {ratio:.3f} "
-                f"times those of {base.name}; allowed: {1 - COMPUTE_TOLERANCE:g} to 1; change the images of its stages"
+                f"{entry.name}: training took {entry.result.budget.training_macs:,} multiply-accumulates, {ratio:.4f} "
+                f"times those of {base.name}; allowed: {ALLOWED_COMPUTE[0]} to {ALLOWED_COMPUTE[1]}; change its images"
             )
 
 

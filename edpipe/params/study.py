@@ -18,7 +18,7 @@ class StudyKnobs(Knobs):
     equal: Literal["images", "compute"] = Field(
         "images",
         description="What all must have had as much of. images: training images; compute: multiply-accumulates of the "
-        "student's training, where up to 2 % less than the base is allowed, and nothing more.",
+        "student's training, where 2 % less to 0.1 % more than the base is allowed.",
     )
 
     @model_validator(mode="after")
