@@ -15,6 +15,8 @@ from itertools import combinations, permutations
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
 
+from edpipe.precisions import log_softmax
+
 SMALLEST_DEGREE = 1e-12
 """Of the largest; a class that is never confused must not be divided by nothing."""
 SMALLEST_GAIN = 1e-9
@@ -43,18 +45,11 @@ def confusion_matrix(
     for labels, logits in batches:
         order = np.argsort(labels, kind="stable")
         present, starts = np.unique(labels[order], return_index=True)
-        sums[present] += np.add.reduceat(_softmax(logits[order]), starts, axis=0)
+        sums[present] += np.add.reduceat(np.exp(log_softmax(logits[order], 1.0)), starts, axis=0)
         counts += np.bincount(labels, minlength=num_classes)
     if not counts.all():
         raise ValueError(f"class {int(np.argmin(counts))} has no sample; each of {num_classes} classes needs one")
     return sums / counts[:, None]
-
-
-def _softmax(logits: Float32[np.ndarray, "row class"]) -> Float64[np.ndarray, "row class"]:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def similarity_of(confusion: Float64[np.ndarray, "class class"]) -> Float64[np.ndarray, "class class"]:

@@ -32,7 +32,7 @@ from edpipe.storage.records import digest_file, digest_json
 from edpipe.tracked_jobs import STEPS, tracked_jobs_text, write_tracked_jobs
 
 PIPELINE = Path("dvc.yaml")
-READERS_AND_WRITERS = Path(".dvc/tmp/rwlock")
+READERS_AND_WRITERS = Path(".dvc", "tmp", "rwlock")
 """Where DVC names the steps that it is running; it lets go of its main lock while a step runs."""
 CHECK_STAGE = "check_params"
 """DVC's stage that makes no file; Snakemake has no such rule."""

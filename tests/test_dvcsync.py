@@ -83,7 +83,7 @@ def another_process():
 @pytest.mark.parametrize("kind", ["read", "write"])
 def test_a_real_run_stops_while_dvc_runs_a_step(folder, another_process, kind):
     entry = {"pid": another_process, "cmd": "dvc repro"}
-    (folder / ".dvc/tmp/rwlock").write_text(json.dumps({kind: {"x": [entry] if kind == "read" else entry}}))
+    (folder / dvcsync.READERS_AND_WRITERS).write_text(json.dumps({kind: {"x": [entry] if kind == "read" else entry}}))
     params = load_params()
     with pytest.raises(BusyError, match=r"^DVC is at work in this folder; wait for it or"):
         dvcsync.reconcile(params, is_dry_run=False)
@@ -93,7 +93,9 @@ def test_a_real_run_stops_while_dvc_runs_a_step(folder, another_process, kind):
 def test_an_entry_of_a_dead_process_stops_nobody(folder):
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
-    (folder / ".dvc/tmp/rwlock").write_text(json.dumps({"write": {"x": {"pid": dead.pid, "cmd": "dvc repro"}}}))
+    (folder / dvcsync.READERS_AND_WRITERS).write_text(
+        json.dumps({"write": {"x": {"pid": dead.pid, "cmd": "dvc repro"}}})
+    )
     dvcsync.reconcile(load_params(), is_dry_run=False)
 
 

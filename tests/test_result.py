@@ -109,6 +109,15 @@ def test_budget_by_hand(tmp_path):
     }
 
 
+def test_each_teacher_of_a_panel_sees_each_image_and_of_specialists_one_does(tmp_path):
+    record = evaluation()
+    for stage, extra in zip(record["setup"]["stages"], ((), ("a",), ("a", "b")), strict=True):
+        stage["teachers"] = [*stage["teachers"], *({"teacher": name, "subset": "all"} for name in extra)]
+    record["setup"]["stages"][2]["trajectory"] = {"teacher": "c"}
+    # specialists 1, then 1 + 1, then 1 + 2 and the one beside the student
+    assert gather(tmp_path, [record])["budget"]["teacher_forwards_online"] == 1 * 4_000 + 2 * 8_000 + 4 * 12_000
+
+
 def test_a_store_that_cost_more_than_it_saved_is_reported_as_such(tmp_path):
     record = evaluation()
     for stage in record["stages"]:
