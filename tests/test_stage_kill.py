@@ -25,6 +25,8 @@ ENDS = 10
 """By each signal."""
 LONGEST_S = 5.0
 """From SIGTERM to the end of the process."""
+TRIES = 10
+"""To end a child at a drawn moment, when this process is not given the time to see it."""
 PROGRAM = Path(__file__).with_name("killable_stage.py")
 FAREWELL = "edpipe: interrupted; what is finished is kept, the same command goes on from there"
 
@@ -141,16 +143,25 @@ def check_files(school, digests):
         read_weights(record.with_suffix(".safetensors"))
 
 
-def end_at_a_drawn_moment(school, order, number, moments, num_iterations):
-    """Ends a child by this signal; the iteration that it was in, if any, and how long it took to end, in seconds."""
+def end_at(school, order, number, wanted, delay_s):
+    """Starts anew and sends this signal so long after this iteration began: the exit code, and the seconds until then."""
+    school.forget()
     pid = school.start(order)
-    wanted = moments.choice([0, *range(1, num_iterations + 1), num_iterations])
     school.wait_for(wanted)
-    time.sleep(moments.uniform(0, 0.01))
+    time.sleep(delay_s)
     os.kill(pid, number)
     began_s = time.monotonic()
-    code = school.end()
-    took_s = time.monotonic() - began_s
+    return school.end(), time.monotonic() - began_s
+
+
+def end_at_a_drawn_moment(school, order, number, moments, num_iterations):
+    """Ends a child by this signal; the iteration that it was in, if any, and how long it took to end, in seconds."""
+    wanted = moments.choice([0, *range(1, num_iterations + 1), num_iterations])
+    delay_s = moments.uniform(0, 0.01)
+    for _ in range(TRIES):
+        code, took_s = end_at(school, order, number, wanted, delay_s)
+        if code != 0 or wanted == num_iterations:
+            break  # else a busy machine let the child end before this process saw the iteration
     if code == 0:  # it was faster than the signal
         assert wanted == num_iterations
     elif number == signal.SIGTERM:
@@ -180,7 +191,6 @@ def end_often(school, order, number, ends, undisturbed):
     moments = random.Random(int(number))
     places, seconds, num_resumed = [], [], 0
     for _ in range(ends):
-        school.forget()
         last, took_s = end_at_a_drawn_moment(school, order, number, moments, len(all_iterations))
         num_repeated, has_resumed = check_the_rest(school, order, digests, all_iterations, last)
         # After the last iteration of a stage its checkpoints are removed; ended right then, it begins anew.
