@@ -94,11 +94,19 @@ class Training:
         budget: how long and how fast.
         seed: of what the network itself draws, such as dropout; of (seed, iteration, process) alone.
         group: the processes that train it together.
+        evaluates: the network stays in evaluation mode, for training that must leave batch statistics alone.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: RecipeKnobs, budget: Budget, seed: int = 0, group: Group = ALONE
+        self,
+        network: nn.Module,
+        recipe: RecipeKnobs,
+        budget: Budget,
+        seed: int = 0,
+        group: Group = ALONE,
+        evaluates: bool = False,
     ) -> None:
+        self._evaluates = evaluates
         self.network, self.recipe, self.budget, self.group = network, recipe, budget, group
         self.num_iterations = num_iterations(budget.num_images, recipe.batch_size)
         self.iteration = 0
@@ -125,7 +133,7 @@ class Training:
             TrainingError: the loss is no longer a finite number, or a hundred times what it was; or another process is
                 gone.
         """
-        self.network.train()
+        self.network.train(not self._evaluates)
         todo = range(self.iteration, self.num_iterations)
         for batch in in_order(lambda iteration: self._batch(task, iteration), todo, task.num_workers):
             with self.group.meeting():
@@ -239,7 +247,7 @@ class Training:
 
 
 def make_optimizer(network: nn.Module, recipe: RecipeKnobs) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all of the network's parameters."""
+    """The recipe's optimizer over all of the network's parameters that learn."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     is_decayed = [recipe.decay == "all" or p.ndim > 1 for p in parameters]
     groups = [

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from edpipe.errors import NetworkError, TeacherError
-from edpipe.models.fetch import Normalisation, fetch_weights
+from edpipe.models.fetch import Normalisation, Wanted, fetch_weights
 from edpipe.models.zoo import build_network
 from edpipe.params.teacher import NetworkKnobs
 
@@ -38,7 +38,8 @@ def file_knobs(path, model="resnet8", source="file", location=None):
 
 
 def fetch(knobs, num_classes=4, channels=1, seed=0):
-    return fetch_weights(knobs, num_classes, channels, seed)
+    names = tuple(f"class {number}" for number in range(num_classes))
+    return fetch_weights(knobs, Wanted("teacher t/all", names, names, channels, seed))
 
 
 def assert_holds(network, weights, besides=()):
@@ -64,37 +65,34 @@ def test_a_torch_checkpoint_is_read_however_it_is_wrapped(tmp_path, weights, wra
         "nested": {"epoch": 1, "model": prefixed},
     }
     torch.save(contents[wrap], path)
-    network, info = fetch(file_knobs(path))
-    assert_holds(network, weights)
-    assert info == {
-        "source": "file",
-        "model": "resnet8",
-        "location": str(path),
-        "fresh_classifier": False,
-        "normalisation": None,
-    }
+    fetched = fetch(file_knobs(path))
+    assert_holds(fetched.network, weights)
+    assert not fetched.fresh_classifier
+    assert fetched.normalisation is None
+    assert fetched.trained_at is None
 
 
 def test_safetensors_are_read_whatever_the_file_is_called(tmp_path, weights):
     path = tmp_path / "teacher.bin"
     safetensors.torch.save_file(weights, path)
-    assert_holds(fetch(file_knobs(path))[0], weights)
+    assert_holds(fetch(file_knobs(path)).network, weights)
 
 
 def test_half_precision_weights_become_single_precision(tmp_path, weights):
     path = tmp_path / "teacher.pth"
     torch.save({name: value.half() if value.is_floating_point() else value for name, value in weights.items()}, path)
-    network, _ = fetch(file_knobs(path))
+    network = fetch(file_knobs(path)).network
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
 def test_a_classifier_for_other_classes_is_drawn_afresh(tmp_path, weights):
     path = tmp_path / "teacher.pth"
     torch.save(weights, path)
-    network, info = fetch(file_knobs(path), num_classes=9, seed=5)
-    again, _ = fetch(file_knobs(path), num_classes=9, seed=5)
-    other, _ = fetch(file_knobs(path), num_classes=9, seed=6)
-    assert info["fresh_classifier"]
+    fetched = fetch(file_knobs(path), num_classes=9, seed=5)
+    network = fetched.network
+    again = fetch(file_knobs(path), num_classes=9, seed=5).network
+    other = fetch(file_knobs(path), num_classes=9, seed=6).network
+    assert fetched.fresh_classifier
     assert_holds(network, weights, besides=("fc.weight", "fc.bias"))
     assert torch.equal(network.fc.weight, build_network("resnet8", 9, 1, seed=5).fc.weight)
     assert torch.equal(network.fc.weight, again.fc.weight)
@@ -114,8 +112,9 @@ def test_weights_of_library_models_are_read_from_a_file(tmp_path, model):
     path = tmp_path / "teacher.safetensors"
     weights = build_network(model, num_classes=4, channels=1, seed=7).state_dict()
     safetensors.torch.save_file(weights, path)
-    network, info = fetch(file_knobs(path, model), num_classes=6)
-    assert info["fresh_classifier"]
+    fetched = fetch(file_knobs(path, model), num_classes=6)
+    network = fetched.network
+    assert fetched.fresh_classifier
     assert_holds(network, weights, besides=("fc.weight", "fc.bias"))
 
 
@@ -207,9 +206,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, weights):
 def test_a_file_address_is_fetched(tmp_path, weights):
     path = tmp_path / "teacher.pth"
     torch.save(weights, path)
-    network, info = fetch(file_knobs(path, source="url", location=path.as_uri()))
-    assert_holds(network, weights)
-    assert info["source"] == "url"
+    assert_holds(fetch(file_knobs(path, source="url", location=path.as_uri())).network, weights)
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -237,7 +234,7 @@ def no_proxy(monkeypatch):
 def test_an_http_address_is_fetched(tmp_path, weights, server_address):
     path = tmp_path / "teacher.safetensors"
     safetensors.torch.save_file(weights, path)
-    network, _ = fetch(file_knobs(path, source="url", location=f"{server_address}/teacher.safetensors"))
+    network = fetch(file_knobs(path, source="url", location=f"{server_address}/teacher.safetensors")).network
     assert_holds(network, weights)
 
 
@@ -272,15 +269,17 @@ def test_timm_weights_are_fetched_with_their_normalisation(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", pretrained)
     knobs = NetworkKnobs(model="timm:resnet18", source="timm")
-    network, info = fetch(knobs, num_classes=4, channels=3)
+    fetched = fetch(knobs, num_classes=4, channels=3)
+    network = fetched.network
     assert network.fc.out_features == 4
-    assert info["fresh_classifier"]
-    assert info["normalisation"] == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    network, info = fetch(knobs, num_classes=1000, channels=1)
-    assert not info["fresh_classifier"]
+    assert fetched.fresh_classifier
+    assert fetched.normalisation == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    fetched = fetch(knobs, num_classes=1000, channels=1)
+    network = fetched.network
+    assert not fetched.fresh_classifier
     assert network.conv1.in_channels == 1
-    assert info["normalisation"].mean == pytest.approx((0.449,))
-    assert fetch(knobs, num_classes=2, channels=4)[1]["normalisation"] is None
+    assert fetched.normalisation.mean == pytest.approx((0.449,))
+    assert fetch(knobs, num_classes=2, channels=4).normalisation is None
 
 
 def test_torchvision_weights_are_fetched_with_their_normalisation(monkeypatch):
@@ -295,14 +294,16 @@ def test_torchvision_weights_are_fetched_with_their_normalisation(monkeypatch):
 
     monkeypatch.setattr(models, "get_model", pretrained)
     knobs = NetworkKnobs(model="torchvision:resnet18", source="torchvision")
-    network, info = fetch(knobs, num_classes=4, channels=1)
+    fetched = fetch(knobs, num_classes=4, channels=1)
+    network = fetched.network
     assert asked[0] is models.ResNet18_Weights.DEFAULT
     assert network.fc.out_features == 4
-    assert info["fresh_classifier"]
-    assert info["normalisation"].std == pytest.approx((0.2260,), abs=1e-3)
-    colour, info = fetch(knobs, num_classes=1000, channels=3)
-    assert not info["fresh_classifier"]
-    assert info["normalisation"] == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert fetched.fresh_classifier
+    assert fetched.normalisation.std == pytest.approx((0.2260,), abs=1e-3)
+    fetched = fetch(knobs, num_classes=1000, channels=3)
+    colour = fetched.network
+    assert not fetched.fresh_classifier
+    assert fetched.normalisation == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     torch.testing.assert_close(network.conv1.weight, colour.conv1.weight.sum(dim=1, keepdim=True))
 
 

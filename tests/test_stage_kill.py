@@ -144,7 +144,7 @@ def check_files(school, digests):
 
 
 def end_at(school, order, number, wanted, delay_s):
-    """Starts anew and sends this signal so long after this iteration began: the exit code, and the seconds until then."""
+    """Starts anew, sends this signal so long after this iteration began; exit code, and seconds until then."""
     school.forget()
     pid = school.start(order)
     school.wait_for(wanted)

@@ -21,7 +21,7 @@ from edpipe.errors import CorruptFileError, MismatchError, ParamsError, TeacherE
 from edpipe.forward import forward
 from edpipe.freshness import Verdict
 from edpipe.ledger import parts_of
-from edpipe.models.fetch import fetch_weights, take_over
+from edpipe.models.fetch import Wanted, fetch_weights, take_over
 from edpipe.models.zoo import build_network
 from edpipe.params.lineage import last_stage
 from edpipe.params.load import load_params, parse_params
@@ -471,4 +471,4 @@ def test_weights_of_another_network_are_refused():
 def test_a_student_is_not_fetched_as_others_are():
     knobs = NetworkKnobs.model_validate({"model": "resnet8", "source": "student", "experiment": "teskd"})
     with pytest.raises(ValueError, match="source student: nothing to fetch; use take_over"):
-        fetch_weights(knobs, 4, 1, 0)
+        fetch_weights(knobs, Wanted("teacher t/all", "abcd", "abcd", 1, 0))

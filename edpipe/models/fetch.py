@@ -1,30 +1,20 @@
 """Weights that others trained: from timm, torchvision, a file or an address; checked before they are used."""
 
 import hashlib
-import io
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edpipe.errors import TeacherError
+from edpipe.models.class_names import count_outputs_listed, output_rows
+from edpipe.models.classifier import classifier_weights, with_rows_of_classifier
 from edpipe.models.names import check_model_name, split_name
+from edpipe.models.renaming import renamed, with_counters
+from edpipe.models.saved_weights import SavedWeights, read_file, read_saved_weights, read_url
 from edpipe.models.zoo import MODEL_ATTRIBUTE, build_network, drawing, first_convolution, one_line
 from edpipe.params.teacher import NetworkKnobs
-
-TIMEOUT_S = 60
-SCHEMES = ("https", "http", "file")
-WRAPPERS = ("state_dict", "model")
-"""Keys under which training programs keep the weights inside a checkpoint."""
-PARALLEL_PREFIX = "module."
-"""What torch.nn.DataParallel puts before every name."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +25,50 @@ class Normalisation:
     std: tuple[float, ...]
 
 
-def fetch_weights(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A network with fetched weights and `num_classes` outputs, on the CPU, and what is known about them.
+@dataclass(frozen=True)
+class Wanted:
+    """What a fetched network is to be.
 
-    Where the fetched classifier has another number of classes, a fresh one is drawn from `seed`. What is known:
-    `source`, `model`, `location`, `fresh_classifier` (bool) and `normalisation` (a Normalisation, or None: that of the
-    dataset).
+    Attributes:
+        title: of the teacher, for the errors' text.
+        class_names: its outputs, in order.
+        known: all classes of the dataset.
+        channels: of the images.
+        seed: of weights that have to be drawn.
+    """
+
+    title: str
+    class_names: Sequence[str]
+    known: Sequence[str]
+    channels: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A fetched network, on the CPU.
+
+    Attributes:
+        network: with one output for each class that is wanted.
+        fresh_classifier: whether its last layer was drawn, since that which was fetched is for other classes.
+        normalisation: of its images; None: that of the dataset.
+        trained_at: how its images were sized while it was trained, for people; None: not known.
+    """
+
+    network: nn.Module
+    fresh_classifier: bool
+    normalisation: Normalisation | None
+    trained_at: str | None = None
+
+
+def fetch_weights(knobs: NetworkKnobs, wanted: Wanted) -> Fetched:
+    """The network that the knobs name, with an output for each class that is wanted.
+
+    With `class_names`, the rows of its classifier are picked; without, a classifier for another number of classes is
+    drawn afresh.
 
     Raises:
-        TeacherError: the weights cannot be fetched, are not the declared ones, or do not fit the model.
+        TeacherError: the weights cannot be fetched, are not the declared ones, do not fit the model, or lack a class.
         NetworkError: the model is unknown.
         ValueError: the source is "train" or "student".
     """
@@ -52,15 +77,22 @@ def fetch_weights(knobs: NetworkKnobs, num_classes: int, channels: int, seed: in
         raise ValueError(f"source {knobs.source}: nothing to fetch; use {use}")
     check_model_name(knobs.model)
     fetch = {"timm": _fetch_timm, "torchvision": _fetch_torchvision}.get(knobs.source, _fetch_bytes)
-    network, is_fresh, normalisation = fetch(knobs, num_classes, channels, seed)
-    info = {
-        "source": knobs.source,
-        "model": knobs.model,
-        "location": knobs.location,
-        "fresh_classifier": is_fresh,
-        "normalisation": normalisation,
-    }
-    return network, info
+    if knobs.class_names is None:
+        return fetch(knobs, len(wanted.class_names), wanted.channels, wanted.seed)
+    rows = output_rows(wanted.class_names, knobs.class_names, knobs.class_map, wanted.known, wanted.title)
+    num_outputs = count_outputs_listed(knobs.class_names)
+    return _with_outputs(fetch(knobs, num_outputs, wanted.channels, wanted.seed), rows, knobs, num_outputs, wanted)
+
+
+def _with_outputs(fetched: Fetched, rows: Sequence[int], knobs: NetworkKnobs, listed: int, wanted: Wanted) -> Fetched:
+    if fetched.fresh_classifier:
+        raise TeacherError(
+            f"{wanted.title}: network.class_names lists {listed} classes, but the weights are for another number; "
+            f"correct class_names"
+        )
+    network = build_network(knobs.model, len(rows), wanted.channels, wanted.seed)
+    network.load_state_dict(with_rows_of_classifier(fetched.network, rows))
+    return Fetched(network, False, fetched.normalisation, fetched.trained_at)
 
 
 def take_over(
@@ -74,10 +106,6 @@ def take_over(
     """
     network = build_network(model, num_classes, channels, seed)
     return network, _load(network, weights, origin)
-
-
-Fetched = tuple[nn.Module, bool, Normalisation | None]
-"""Network, whether its classifier is fresh, how its images are normalised."""
 
 
 def _fetch_timm(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> Fetched:
@@ -96,7 +124,9 @@ def _fetch_timm(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int)
     setattr(network, MODEL_ATTRIBUTE, knobs.model)
     config: Any = network.pretrained_cfg
     normalisation = _normalisation(config["mean"], config["std"], channels)
-    return network, config["num_classes"] != num_classes, normalisation
+    side, crop = config["input_size"][-1], config["crop_pct"]
+    trained_at = f"{side} pixels (the centre {crop:.3g} of the short side, {config['interpolation']})"
+    return Fetched(network, config["num_classes"] != num_classes, normalisation, trained_at)
 
 
 def _fetch_torchvision(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> Fetched:
@@ -119,20 +149,41 @@ def _fetch_torchvision(knobs: NetworkKnobs, num_classes: int, channels: int, see
     weights = _with_stem_channels(pretrained, channels)
     is_fresh = _load(network, weights, f"model {knobs.model!r}, weights {chosen.name}")
     transforms = chosen.transforms()
-    return network, is_fresh, _normalisation(transforms.mean, transforms.std, channels)
+    (side,), (short,) = transforms.crop_size, transforms.resize_size
+    trained_at = f"{side} pixels (the centre {side / short:.3g} of the short side, {transforms.interpolation.value})"
+    return Fetched(network, is_fresh, _normalisation(transforms.mean, transforms.std, channels), trained_at)
 
 
 def _fetch_bytes(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> Fetched:
     location = str(knobs.location)
-    data = _read_file(location) if knobs.source == "file" else _read_url(location)
+    data = read_file(location) if knobs.source == "file" else read_url(location)
     found = hashlib.sha256(data).hexdigest()
     if found != knobs.sha256:
         raise TeacherError(
             f"{location}: has sha256 {found}, but {knobs.sha256} is declared; fetch it again, "
             f"or correct sha256 if you trust this file"
         )
-    weights = _unwrap(_decode(data, location), location)
-    return *take_over(knobs.model, weights, location, num_classes, channels, seed), None
+    network = build_network(knobs.model, num_classes, channels, seed)
+    weights = _with_own_names(network, read_saved_weights(data, location), knobs)
+    return Fetched(network, _load(network, weights, location), _declared_normalisation(knobs, channels))
+
+
+def _with_own_names(network: nn.Module, saved: SavedWeights, knobs: NetworkKnobs) -> dict[str, Tensor]:
+    own = network.state_dict()
+    if knobs.rename is None:
+        return with_counters(saved.weights, own)
+    return renamed(saved.weights, own, knobs.rename, saved.is_ordered, str(knobs.location))
+
+
+def _declared_normalisation(knobs: NetworkKnobs, channels: int) -> Normalisation | None:
+    if knobs.mean is None or knobs.std is None:
+        return None
+    if len(knobs.mean) != channels:
+        raise TeacherError(
+            f"{knobs.location}: network.mean has {len(knobs.mean)} numbers, the dataset's images have {channels} "
+            f"channels; give as many"
+        )
+    return Normalisation(knobs.mean, knobs.std)
 
 
 def _not_fetched(knobs: NetworkKnobs, error: Exception) -> TeacherError:
@@ -158,67 +209,6 @@ def _with_stem_channels(pretrained: nn.Module, channels: int) -> dict[str, Tenso
     if channels == 1 and stem.in_channels == 3:
         weights[f"{path}.weight"] = stem.weight.detach().sum(dim=1, keepdim=True)
     return weights
-
-
-def _read_file(location: str) -> bytes:
-    try:
-        return Path(location).read_bytes()
-    except OSError as error:
-        raise TeacherError(
-            f"{location}: the teacher's weights cannot be read: {error.strerror or error}; "
-            f"put the file there or correct location"
-        ) from error
-
-
-def _read_url(location: str) -> bytes:
-    scheme = urllib.parse.urlsplit(location).scheme
-    if scheme not in SCHEMES:
-        raise TeacherError(f"{location}: scheme {scheme!r} is not allowed; use one of {', '.join(SCHEMES)}")
-    try:
-        with urllib.request.urlopen(location, timeout=TIMEOUT_S) as response:
-            return response.read()
-    except (OSError, HTTPException, ValueError) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is also the server's answer and holds the connection
-        raise TeacherError(
-            f"{location}: the teacher's weights cannot be fetched ({one_line(error)}); "
-            f"check the address and the network, or put the file here and use source: file"
-        ) from error
-
-
-def _decode(data: bytes, location: str) -> object:
-    """What a safetensors file or a torch checkpoint holds; no code inside it is ever run."""
-    import safetensors.torch
-
-    try:
-        if data[8:9] == b"{":  # after 8 bytes of length, safetensors has a JSON header
-            return safetensors.torch.load(data)
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors each raise their own for bytes they cannot read
-        raise TeacherError(
-            f"{location}: is neither safetensors nor a torch checkpoint of tensors alone ({one_line(error)}); "
-            f"save the network's state_dict as safetensors"
-        ) from error
-
-
-def _unwrap(contents: object, location: str) -> dict[str, Tensor]:
-    """The mapping from names to tensors inside a checkpoint, without the prefix of parallel training."""
-    for wrapper in WRAPPERS:
-        if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
-            contents = contents[wrapper]
-    if not isinstance(contents, dict) or not contents:
-        kind = type(contents).__name__
-        raise TeacherError(
-            f"{location}: holds no weights but {'a' if contents else 'an empty'} {kind}; save the network's state_dict"
-        )
-    for name, value in contents.items():
-        if not isinstance(name, str):
-            raise TeacherError(f"{location}: {name!r} is not the name of a weight; save the network's state_dict")
-        if not isinstance(value, Tensor):
-            raise TeacherError(f"{location}: {name!r} is {type(value).__name__}, not a tensor; save its state_dict")
-    if all(name.startswith(PARALLEL_PREFIX) for name in contents):
-        return {name.removeprefix(PARALLEL_PREFIX): value for name, value in contents.items()}
-    return contents
 
 
 def _load(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> bool:
@@ -248,11 +238,11 @@ def _check_names(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origi
 
 def _classifier_names(network: nn.Module, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
     """Names of the last layer's weights if they are for another number of classes, else none."""
-    layers = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    name = f"{layers[-1]}.weight"
-    if weights[name].shape[:1] == own[name].shape[:1] or weights[name].shape[1:] != own[name].shape[1:]:
+    names = classifier_weights(network)
+    given, expected = weights[names[0]].shape, own[names[0]].shape
+    if given[:1] == expected[:1] or given[1:] != expected[1:]:
         return set()
-    return {f"{layers[-1]}.{kind}" for kind in ("weight", "bias")} & own.keys()
+    return set(names)
 
 
 def _check_tensor(name: str, given: Tensor, expected: Tensor, origin: str) -> None:

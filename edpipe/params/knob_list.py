@@ -80,11 +80,13 @@ def _type(schema: Schema) -> str:
     if "anyOf" in schema:
         types = [_type(member) for member in schema["anyOf"] if member.get("type") != "null"]
         # What is null by default is left out instead; else null has a meaning of its own.
-        is_word = _may_be_null(schema) and schema.get("default") is not None
+        is_word = _may_be_null(schema) and schema.get("default", "none") is not None
         return " or ".join([*types, "`null`"] if is_word else types)
     entries = _entries(schema)
     if entries is not None:
         return f"mapping of names to {_type(entries)}"
+    if schema["type"] == "object":
+        return f"mapping of texts to {_type(schema['additionalProperties'])}"
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
     return "name" if schema.get("pattern") == _NAME_PATTERN else _TYPES[schema["type"]]
@@ -99,6 +101,8 @@ def _range(schema: Schema) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "absent"}[value]
+    if isinstance(value, dict) and not value:
+        return "{}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_shown(item) for item in value) + "]"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

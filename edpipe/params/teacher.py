@@ -8,6 +8,13 @@ from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
 
 Source = Literal["train", "timm", "torchvision", "file", "url", "student"]
+FROM_ELSEWHERE = ("timm", "torchvision", "file", "url")
+"""Sources of networks that were trained on other data, perhaps for other classes."""
+SAVED = ("file", "url")
+BY_ORDER: Literal["by_order"] = "by_order"
+IMAGENET: Literal["imagenet"] = "imagenet"
+Renaming = Literal["by_order"] | dict[str, str | None]
+ClassNames = Literal["imagenet"] | Annotated[tuple[str, ...], Field(min_length=2, strict=False)]
 
 
 class NetworkKnobs(Knobs):
@@ -27,6 +34,25 @@ class NetworkKnobs(Knobs):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="file and url: the weights must have this sha256."
     )
+    rename: Renaming | None = Field(
+        None,
+        description="file and url: by_order, where the weights have other names but the same order; or what each "
+        "beginning of a name becomes (null leaves it aside).",
+    )
+    mean: Annotated[tuple[float, ...], Field(min_length=1, strict=False)] | None = Field(
+        None, description="file and url: the network sees (pixel/255 - mean) / std; absent: the dataset's."
+    )
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)] | None = Field(
+        None, description="file and url: goes with mean."
+    )
+    class_names: ClassNames | None = Field(
+        None,
+        description="Fetched networks: the classes of their outputs, in order, or imagenet; those of the dataset are "
+        "picked by name. Absent: as many outputs as classes are the dataset's, in its order; else new ones are drawn.",
+    )
+    class_map: dict[str, str] = Field(
+        {}, description="With class_names: the network's names of the classes that the dataset calls otherwise."
+    )
     experiment: Name | None = Field(None, description="student: one of experiments, on the dataset that it teaches.")
 
     @model_validator(mode="after")
@@ -43,6 +69,22 @@ class NetworkKnobs(Knobs):
             raise ValueError(f"source: {self.source} takes no experiment; use source: student, or remove it")
         return self
 
+    @model_validator(mode="after")
+    def _fits_other_data(self) -> "NetworkKnobs":
+        of_file = [name for name in ("rename", "mean", "std") if getattr(self, name) is not None]
+        if of_file and self.source not in SAVED:
+            raise ValueError(f"source: {self.source} takes no {of_file[0]}; it belongs to source: file and url")
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std go together, with a number for each channel")
+        if self.class_names is not None and self.source not in FROM_ELSEWHERE:
+            raise ValueError(f"source: {self.source} takes no class_names; its outputs are the dataset's classes")
+        if self.class_map and self.class_names is None:
+            raise ValueError("class_map needs class_names, which it refers to")
+        names = () if self.class_names in (None, IMAGENET) else self.class_names
+        if twice := next((name for name in names or () if names.count(name) > 1), None):
+            raise ValueError(f"class_names has {twice!r} twice; the name of each output must be its own")
+        return self
+
 
 class FittingKnobs(Knobs):
     """How a teacher is trained or, when fetched, fine-tuned."""
@@ -52,6 +94,10 @@ class FittingKnobs(Knobs):
         description="Passes over the subset; 0 keeps fetched weights as they are."
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="At the peak of the schedule.")
+    layers: Literal["all", "classifier"] = Field(
+        "all",
+        description="Fetched networks: all = fine-tuning; classifier = a linear probe, all but the last layer stays.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of initial weights, sample order and views.")
 
 
@@ -71,6 +117,10 @@ class TeacherKnobs(Knobs):
     def _trained_at_all(self) -> "TeacherKnobs":
         if self.network.source == "train" and self.fitting.epochs == 0:
             raise ValueError("source: train needs fitting.epochs > 0")
+        if self.network.source == "train" and self.fitting.layers == "classifier":
+            raise ValueError("source: train cannot train the classifier alone; use layers: all, or fetch the network")
+        if self.fitting.layers == "classifier" and self.fitting.epochs == 0:
+            raise ValueError("layers: classifier needs fitting.epochs > 0")
         if self.network.source == "student" and self.partition is not None:
             raise ValueError("source: student gives one teacher of all classes; remove partition")
         return self

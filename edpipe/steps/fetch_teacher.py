@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from edpipe.errors import CorruptFileError, MismatchError, TeacherError
-from edpipe.models.fetch import Normalisation, fetch_weights, take_over
+from edpipe.models.fetch import Fetched, Normalisation, Wanted, fetch_weights, take_over
 from edpipe.params.teacher import NetworkKnobs
+from edpipe.progress import announce
 from edpipe.steps.teaching import Course, fit_and_save
 from edpipe.storage.records import record_path
 from edpipe.storage.weights import read_weights
@@ -30,19 +31,26 @@ def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path, student
         MismatchError: the student is another one than the knobs ask for.
     """
     if student_path is not None:
-        fetched, is_fresh, course = _student(course, network, student_path)
-        own = Normalisation(course.dataset.mean, course.dataset.std)
+        network_taken, is_fresh, course = _student(course, network, student_path)
+        fetched = Fetched(network_taken, is_fresh, None)
     else:
-        fetched, info = fetch_weights(network, len(course.class_ids), course.dataset.channels, course.fitting.seed)
-        is_fresh, own = info["fresh_classifier"], info["normalisation"]
-        own = own or Normalisation(course.dataset.mean, course.dataset.std)
-    if is_fresh and course.fitting.epochs == 0:
+        fetched = fetch_weights(network, _wanted(course))
+    if fetched.fresh_classifier and course.fitting.epochs == 0:
         raise TeacherError(
             f"{course.title}: the fetched '{network.model}' does not have {len(course.class_ids)} classes, so its "
-            f"classifier is untrained; set fitting.epochs above 0 to fine-tune it"
+            f"classifier is untrained; set fitting.epochs above 0 to fine-tune it, or name its classes in class_names"
         )
-    course = course.normalised(own.mean, own.std)
-    fit_and_save("fetch_teacher", fetched, course, network, out_path, fresh_classifier=is_fresh)
+    if fetched.trained_at is not None:
+        announce(f"{course.title}: was trained at {fetched.trained_at}, sees {course.dataset.image_size} pixels")
+    own = fetched.normalisation or Normalisation(course.dataset.mean, course.dataset.std)
+    facts = {"fresh_classifier": fetched.fresh_classifier, "trained_at": fetched.trained_at}
+    fit_and_save("fetch_teacher", fetched.network, course.normalised(own.mean, own.std), network, out_path, **facts)
+
+
+def _wanted(course: Course) -> Wanted:
+    known = course.dataset.class_names
+    names = [known[class_id] for class_id in course.class_ids]
+    return Wanted(course.title, names, known, course.dataset.channels, course.fitting.seed)
 
 
 def _student(course: Course, network: NetworkKnobs, path: Path) -> tuple[nn.Module, bool, Course]:

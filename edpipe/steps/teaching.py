@@ -13,6 +13,7 @@ from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.forward import forward
 from edpipe.metrics import Hits, top_k_hits
+from edpipe.models.classifier import freeze_all_but_classifier
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited_views
@@ -140,7 +141,10 @@ def fit_and_save(
         sample_ids = course.sample_ids("train")
         total = num_images(StageKnobs.model_validate({"epochs": course.fitting.epochs}), len(sample_ids))
         budget = Budget(total, course.fitting.learning_rate)
-        training = Training(network, course.recipe, budget, course.fitting.seed, group)
+        is_probe = course.fitting.layers == "classifier"
+        if is_probe:
+            freeze_all_but_classifier(network)
+        training = Training(network, course.recipe, budget, course.fitting.seed, group, evaluates=is_probe)
         record = _record(step, course, knobs, facts | {"images_seen": total})
         fitting = Fitting(course.title, training, out_path, record, len(sample_ids))
         final_loss = fitting.run(Lessons(course, SampleStream(course.fitting.seed, (sample_ids,), "mixed")))
