@@ -266,6 +266,12 @@ def threads_of(params: Params, job: Job) -> int:
     return 1 if params.datasets[dataset].image_size <= SMALL_SIDE else 4
 
 
+def experiments_named(params: Params, words: Iterable[str]) -> list[str]:
+    """These experiments, and those of each study that is named as its result is: `study_<study>`; each once."""
+    studies = {f"{layout.STUDY_PREFIX}{name}": study.experiments for name, study in params.studies.items()}
+    return list(dict.fromkeys(name for word in words for name in studies.get(word, (word,))))
+
+
 def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
     """Every job that these experiments need, each once, inputs before what reads them."""
     jobs: dict[Path, Job] = {}

@@ -9,7 +9,7 @@ from edpipe.cost import duration
 from edpipe.errors import ParamsError
 from edpipe.evidence import Records, evidence, present_origin
 from edpipe.freshness import Outcome, Verdict, judge, outcomes, title, version_lines
-from edpipe.jobs import Job, jobs_of
+from edpipe.jobs import Job, experiments_named, jobs_of
 from edpipe.ledger import read_entry
 from edpipe.params.load import load_params
 from edpipe.params.nearest import nearest
@@ -32,7 +32,10 @@ def add_plan(command: ArgumentParser) -> None:
     """The command's words."""
     # The words are told apart here, not by subparsers: those would take every experiment for an unknown subcommand.
     command.add_argument(
-        "words", nargs=REMAINDER, metavar="EXPERIMENT", help="names in params.yaml; or: soft-labels EXPERIMENT"
+        "words",
+        nargs=REMAINDER,
+        metavar="EXPERIMENT",
+        help="names in params.yaml, or study_<study>: all of a study's; or: soft-labels EXPERIMENT",
     )
     command.set_defaults(run=run)
 
@@ -46,7 +49,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def plan(experiments: Sequence[str]) -> None:
-    """Prints what would be made for the pages of these experiments; reads records only.
+    """Prints what would be made for the pages of these experiments and studies; reads records only.
 
     Raises:
         ParamsError: params.yaml is wrong, or no experiment is named, or one that is not there.
@@ -54,7 +57,7 @@ def plan(experiments: Sequence[str]) -> None:
     params = load_params()
     if not experiments:
         raise ParamsError(f"plan: no experiment named; name some of them{nearest('', params.experiments)}")
-    for line in lines_of(planned(params, experiments)):
+    for line in lines_of(planned(params, experiments_named(params, experiments))):
         print(line)
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.evidence import Records, evidence, present_origin
 from edpipe.freshness import Evidence, Judgement, Outcome, Verdict, judge, outcomes
-from edpipe.jobs import Job, jobs_of
+from edpipe.jobs import Job, experiments_named, jobs_of
 from edpipe.params.load import load_params
 from edpipe.progress import LINE_EVERY_S, announce
 from edpipe.soundness import check_sound, is_page_of
@@ -43,7 +43,7 @@ def add_verify(command: ArgumentParser) -> None:
         "words",
         nargs=REMAINDER,
         metavar="EXPERIMENT",
-        help="names in params.yaml; none: all that was made; or: soft-labels FILE",
+        help="names in params.yaml, or study_<study>: all of a study's; none: all that was made; or: soft-labels FILE",
     )
     command.set_defaults(run=run)
 
@@ -64,7 +64,7 @@ def verify(experiments: Sequence[str]) -> None:
         MismatchError: an artifact that exists is stale, damaged, or was made from one that is.
     """
     params = load_params()
-    jobs = jobs_of(params, experiments or params.experiments)
+    jobs = jobs_of(params, experiments_named(params, experiments) or params.experiments)
     start_s = time.perf_counter()
     sizes = [_size_bytes(job) for job in jobs]
     found = _verdicts(jobs, sizes)

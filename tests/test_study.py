@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from comparable_results import altered, with_top1, written
 
 from edpipe import jobs
+from edpipe.__main__ import main
 from edpipe.comparison import base_of, comparisons_of, read_entries
 from edpipe.errors import CorruptFileError, MismatchError, ParamsError
 from edpipe.metrics import mean_and_spread
@@ -192,3 +194,26 @@ def test_wrong_study_is_one_line(study_knobs, said):
 def test_study_and_experiment_cannot_share_a_file():
     with pytest.raises(ParamsError, match=r"results/study_s\.json belongs to experiments\.study_s"):
         params_of({"s": study_of()}, experiments=["study_s"])
+
+
+def test_a_study_stands_for_all_its_experiments_each_once():
+    studies = {"some": {"base": "digits_kd", "experiments": ["digits_ce", "digits_kd", "digits_ed"]}}
+    params = params_of(studies)
+    assert jobs.experiments_named(params, ["study_some"]) == ["digits_ce", "digits_kd", "digits_ed"]
+    named = ["digits_ed", "study_some", "digits_ed"]
+    assert jobs.experiments_named(params, named) == ["digits_ed", "digits_ce", "digits_kd"]
+
+
+@pytest.mark.parametrize("command", ["plan", "verify"])
+def test_plan_and_verify_speak_of_a_study(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    raw = copy.deepcopy(RAW)
+    raw["studies"] = {"some": {"base": "digits_kd", "experiments": ["digits_ce", "digits_kd"]}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    assert main([command, "study_some"]) == 0
+    told = capsys.readouterr().out
+    assert "digits_kd" in told
+    assert main([command, "digits_ce", "digits_kd"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == told.splitlines()[:-1]
+    assert main([command, "study_other"]) == 2
+    assert "study_other" in capsys.readouterr().err
