@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from edpipe.errors import DataError
 from edpipe.progress import LINE_EVERY_S, announce
@@ -41,7 +42,7 @@ class _Entry:
     """One thing in an archive; `open` is None for a folder."""
 
     name: PurePosixPath
-    open: Callable[[], IO[bytes]] | None
+    open: Callable[[], BufferedIOBase] | None
 
 
 class _RefusedError(Exception):
@@ -77,8 +78,9 @@ def unpack(
         raise DataError(f"{archive}: is not unpacked: {error}; fetch the published archive") from error
     except DAMAGES as error:
         if not goal.is_dir():  # else another job has unpacked the same archive meanwhile
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{archive}: cannot be unpacked to {goal} ({error}); free the disk or fetch the archive again"
+                f"{archive}: cannot be unpacked to {goal} ({reason}); free the disk or fetch the archive again"
             ) from error
     return goal
 
@@ -146,9 +148,8 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Entry]:
         yield _Entry(name, None if member.isdir() else lambda member=member: _content(tar, member))
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    stream = tar.extractfile(member)
-    assert stream is not None  # it is a plain file
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BufferedIOBase:
+    stream: Any = tar.extractfile(member)  # never None: the member is a plain file
     return stream
 
 
