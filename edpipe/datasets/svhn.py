@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -74,7 +75,7 @@ def _read_matlab(
     return images, labels
 
 
-def _labels(path: Path, held: Mapping[str, np.ndarray]) -> Int64[np.ndarray, " sample"]:
+def _labels(path: Path, held: Mapping[str, Any]) -> Int64[np.ndarray, " sample"]:
     if not {"X", "y"} <= held.keys():
         raise DataError(f"{path}: holds no X or no y; fetch this file again")
     labels = held["y"].reshape(-1).astype(np.int64)
