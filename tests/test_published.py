@@ -1,6 +1,7 @@
 """Published files: their facts, fetched from their address or a mirror, gone on with, checked, refused."""
 
 import socket
+import sys
 from functools import partial
 from urllib.error import URLError
 
@@ -143,6 +144,15 @@ def test_long_files_are_announced(tmp_path, accept, monkeypatch, capsys):
     monkeypatch.setattr("edpipe.datasets.published.LONG_BYTES", 1)
     read_raw(tmp_path, knobs("svhn"))
     assert capsys.readouterr().err.count("check the MD5 of ") == 2
+
+
+# Hugging Face, whose own tests need the library
+
+
+def test_without_the_library_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    text = r'reader huggingface needs the library datasets \(.+\); call pip install "edpipe\[hf\]"$'
+    refusal("huggingface", tmp_path, text)
 
 
 # what knobs go with which reader

@@ -3,6 +3,7 @@
 The library is optional: `pip install "edpipe[hf]"`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from edpipe.params.dataset import DatasetKnobs, HuggingFaceKnobs
 
 VAL_NAMES = ("validation", "valid", "val", "dev")
 LABEL_NAMES = ("label", "labels")
+PLAIN = re.compile(r"(large_)?string|u?int\d+")
+"""Types of a column whose values may be classes."""
 ONLY_SPLIT = "train"
 """What a data set that was saved without splits is called here."""
 
@@ -37,9 +40,10 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
     for name in splits:
         _check_columns(root, name, held[name], {image, label})
     values = {name: held[name].select_columns([label])[:][label] for name in splits}
+    images = {name: held[name].select_columns([image]) for name in splits}  # else each look at one reads its whole row
     class_names, positions = _classes(root, {name: held[name].features[label] for name in splits}, values)
     samples = [
-        RawSample(positions[value], split, f"{name}/{row}", partial(_load, root, held[name], name, image, row))
+        RawSample(positions[value], split, f"{name}/{row}", partial(_load, root, images[name], name, image, row))
         for name, split in splits.items()
         for row, value in enumerate(values[name])
     ]
@@ -126,12 +130,14 @@ def _label_column(root: Path, split: Any, asked: str | None) -> str:
 
     columns = [name for name, feature in split.features.items() if isinstance(feature, ClassLabel)]
     columns = columns or [name for name in LABEL_NAMES if name in split.features]
-    if asked is None and len(columns) == 1:
-        return columns[0]
-    if asked not in split.features:
+    found = columns[0] if asked is None and len(columns) == 1 else asked
+    if found not in split.features:
         what = f"there is no column {asked}" if asked else f"{len(columns)} columns may be the label"
         raise DataError(f"{root}: {what}; give huggingface.label one of: {_list(columns or split.features)}")
-    return asked
+    feature = split.features[found]
+    if not isinstance(feature, ClassLabel) and PLAIN.fullmatch(str(getattr(feature, "dtype", ""))) is None:
+        raise DataError(f"{root}: column {found} holds {feature}, must hold classes, texts or whole numbers")
+    return found
 
 
 def _check_columns(root: Path, name: str, split: Any, columns: set[str]) -> None:
@@ -158,15 +164,13 @@ def _classes(
     if isinstance(first, ClassLabel):
         return tuple(first.names), {position: position for position in range(len(first.names))}
     found = {value for of_split in values.values() for value in of_split}
-    if not all(isinstance(value, str | int) for value in found):
-        raise DataError(f"{root}: the label column holds {first}, must hold classes, texts or whole numbers")
     ordered = sorted(found)
     return tuple(str(value) for value in ordered), {value: position for position, value in enumerate(ordered)}
 
 
 def _load(root: Path, split: Any, name: str, column: str, row: int) -> Image.Image:
     try:
-        image = split.select_columns([column])[row][column]
+        image = split[row][column]
     except Exception as error:  # Pillow's decoders raise almost any type on damaged bytes
         raise DataError(f"{root}: image {row} of split {name} cannot be read ({_reason(error)}); remove it") from error
     if image is None:
