@@ -36,7 +36,7 @@ ARCHIVE_256 = PublishedFile(
 )
 NUMBERED = re.compile(r"(\d{3})\..+")
 LIMITS = Limits(num_files=60_000, num_bytes=5 * 10**9)
-"""Caltech-256 holds 30,866 files and folders of 1.2 GB, Caltech-101 fewer."""
+"""Caltech-256 holds about 30,900 files and folders of 1.2 GB, Caltech-101 fewer."""
 
 
 @dataclass(frozen=True)

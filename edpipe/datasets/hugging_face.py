@@ -6,6 +6,7 @@ The library is optional: `pip install "edpipe[hf]"`.
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,23 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
 
 def _open(root: Path, knobs: DatasetKnobs) -> Mapping[str, Any]:
     """Its splits by their names."""
+    library = _library(root)
+    held = _fetch(library, root, knobs) if knobs.huggingface.name else _open_folder(library, root)
+    return dict(held) if isinstance(held, dict) else {ONLY_SPLIT: held}
+
+
+def _library(root: Path) -> Any:
     try:
-        import datasets
+        return import_module("datasets")
     except ImportError as error:
         raise DataError(
             f'{root}: reader huggingface needs the library datasets ({error}); call pip install "edpipe[hf]"'
         ) from error
-    held: Any = _fetch(datasets, root, knobs) if knobs.huggingface.name else _open_folder(datasets, root)
-    return dict(held) if isinstance(held, dict) else {ONLY_SPLIT: held}
 
 
-def _open_folder(datasets: Any, root: Path) -> Any:
+def _open_folder(library: Any, root: Path) -> Any:
     try:
-        return datasets.load_from_disk(str(root))
+        return library.load_from_disk(str(root))
     except Exception as error:  # the library's readers raise almost any type on damaged files
         raise DataError(
             f"{root}: cannot be opened as a Hugging Face data set ({_reason(error)}); put a folder written by "
@@ -72,13 +77,13 @@ def _open_folder(datasets: Any, root: Path) -> Any:
         ) from error
 
 
-def _fetch(datasets: Any, root: Path, knobs: DatasetKnobs) -> Any:
+def _fetch(library: Any, root: Path, knobs: DatasetKnobs) -> Any:
     asked = knobs.huggingface
     remedy = f"put a folder written by save_to_disk at {root} and remove huggingface.name"
     if not knobs.download:
         raise DataError(f"{root}: {asked.name} is on the hub and download is false; {remedy}, or set download: true")
     try:
-        return datasets.load_dataset(asked.name, asked.config, revision=asked.revision, cache_dir=str(root))
+        return library.load_dataset(asked.name, asked.config, revision=asked.revision, cache_dir=str(root))
     except Exception as error:  # of the library, the hub's client, the network or the disk
         raise DataError(f"{root}: {asked.name} could not be fetched ({_reason(error)}); {remedy}") from error
 
@@ -114,28 +119,26 @@ def _list(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _image_column(root: Path, split: Any, asked: str | None) -> str:
-    from datasets import Image as ImageFeature
-
-    columns = [name for name, feature in split.features.items() if isinstance(feature, ImageFeature)]
+    kind = _library(root).Image
+    columns = [name for name, feature in split.features.items() if isinstance(feature, kind)]
     if asked is None and len(columns) == 1:
         return columns[0]
-    if asked not in columns:
+    if asked is None or asked not in columns:
         what = f"column {asked} holds no images" if asked else f"{len(columns)} columns hold images"
         raise DataError(f"{root}: {what}; give huggingface.image one of: {_list(columns) or 'none is there'}")
     return asked
 
 
 def _label_column(root: Path, split: Any, asked: str | None) -> str:
-    from datasets import ClassLabel
-
-    columns = [name for name, feature in split.features.items() if isinstance(feature, ClassLabel)]
+    kind = _library(root).ClassLabel
+    columns = [name for name, feature in split.features.items() if isinstance(feature, kind)]
     columns = columns or [name for name in LABEL_NAMES if name in split.features]
     found = columns[0] if asked is None and len(columns) == 1 else asked
-    if found not in split.features:
+    if found is None or found not in split.features:
         what = f"there is no column {asked}" if asked else f"{len(columns)} columns may be the label"
         raise DataError(f"{root}: {what}; give huggingface.label one of: {_list(columns or split.features)}")
     feature = split.features[found]
-    if not isinstance(feature, ClassLabel) and PLAIN.fullmatch(str(getattr(feature, "dtype", ""))) is None:
+    if not isinstance(feature, kind) and PLAIN.fullmatch(str(getattr(feature, "dtype", ""))) is None:
         raise DataError(f"{root}: column {found} holds {feature}, must hold classes, texts or whole numbers")
     return found
 
@@ -153,15 +156,13 @@ def _classes(
 
     A column of classes brings its names; of any other, the classes are its values, sorted.
     """
-    from datasets import ClassLabel
-
     for name, of_split in values.items():
         if any(value is None or value == -1 for value in of_split):
             raise DataError(f"{root}: split {name} has images without a label; let huggingface.test name another split")
     first, *others = features.values()
     if any(feature != first for feature in others):
         raise DataError(f"{root}: splits {_list(features)} do not have the same classes; save them with the same")
-    if isinstance(first, ClassLabel):
+    if isinstance(first, _library(root).ClassLabel):
         return tuple(first.names), {position: position for position in range(len(first.names))}
     found = {value for of_split in values.values() for value in of_split}
     ordered = sorted(found)

@@ -20,7 +20,7 @@ ARCHIVE = PublishedFile(
     "90528d7ca1a48142e341f4ef8d21d0de",
 )
 LIMITS = Limits(num_files=150_000, num_bytes=2 * 10**9)
-"""The archive holds 120,609 files and folders of 0.2 GB."""
+"""The archive holds about 120,600 files and folders of 0.3 GB."""
 SUFFIX = ".JPEG"
 ANNOTATIONS = "val_annotations.txt"
 REMEDY = "put Tiny ImageNet's own file here"

@@ -131,7 +131,12 @@ def _zip_entries(archive: Path) -> Iterator[_Entry]:
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _RefusedError(f"{info.filename} is a link or a device")
             name = _checked_name(info.filename)
-            yield _Entry(name, None if info.is_dir() else lambda info=info: opened.open(info))
+            yield _Entry(name, None if info.is_dir() else lambda info=info: _opened(opened, info))
+
+
+def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BufferedIOBase:
+    stream: Any = archive.open(info)
+    return stream
 
 
 def _tar_entries(archive: Path) -> Iterator[_Entry]:

@@ -28,17 +28,17 @@ class HuggingFaceKnobs(Knobs):
     """Which image set of the library `datasets`, and which of its columns and splits are meant."""
 
     name: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="Name on the hub; absent: root is a folder written by save_to_disk."
+        default=None, description="Name on the hub; absent: root is a folder written by save_to_disk."
     )
-    config: str | None = Field(None, description="Configuration of that data set, where it has several.")
-    revision: str | None = Field(None, description="Commit or tag on the hub; give one to get the same images always.")
-    image: str | None = Field(None, description="Column of the images; absent: the only one that holds images.")
+    config: str | None = Field(default=None, description="Configuration of that data set, where it has several.")
+    revision: str | None = Field(default=None, description="Commit or tag on the hub, for always the same images.")
+    image: str | None = Field(default=None, description="Column of the images; absent: the only one that holds images.")
     label: str | None = Field(
-        None, description="Column of the classes; absent: the only one of classes, or else `label` or `labels`."
+        default=None, description="Column of the classes; absent: the only one of classes, or else `label` or `labels`."
     )
-    train: str | None = Field(None, description="Name of the split to train on; absent: train, or all there is.")
-    val: str | None = Field(None, description="Name of the split to judge on; absent: validation, valid, val or dev.")
-    test: str | None = Field(None, description="Name of the test split; absent: test, else that of val.")
+    train: str | None = Field(default=None, description="Split to train on; absent: train, or all there is.")
+    val: str | None = Field(default=None, description="Split to judge on; absent: validation, valid, val or dev.")
+    test: str | None = Field(default=None, description="Test split; absent: test, else that of val.")
 
 
 class DatasetKnobs(Knobs):
