@@ -6,11 +6,12 @@ from functools import partial
 from urllib.error import URLError
 
 import pytest
+from project import ROOT
 from published_examples import MAKERS, accept_files, contents, knobs, refusal
 from published_layouts import make_caltech256, make_svhn
 
-from edpipe.datasets import caltech, imagenet, svhn
-from edpipe.datasets.readers import read_raw
+from edpipe.datasets import caltech, cifar, fashion_mnist, food101, imagenet, svhn, tiny_imagenet
+from edpipe.datasets.readers import READERS, read_raw
 
 
 @pytest.fixture
@@ -43,6 +44,25 @@ def test_published_facts_are_torchvisions():
     for library, file in ((Caltech101, caltech.ARCHIVE_101), (Caltech256, caltech.ARCHIVE_256)):
         source = inspect.getsource(library.download)
         assert all(f'"{value}"' in source for value in (file.address, file.name, file.md5))
+
+
+def test_the_page_of_data_sets_names_every_reader_and_every_published_file():
+    page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    assert all(f"| `{reader}` |" in page for reader in READERS)
+    digests = {**fashion_mnist.MD5, **svhn.MD5, **imagenet.MD5}
+    archives = [
+        food101.ARCHIVE,
+        tiny_imagenet.ARCHIVE,
+        caltech.ARCHIVE_101,
+        caltech.INNER_ARCHIVE_101,
+        caltech.ARCHIVE_256,
+    ]
+    digests |= {file.name: file.md5 for file in archives}
+    for version in (v for p in (cifar.CIFAR10, cifar.CIFAR100) for v in (p.binary, p.python)):
+        digests[version.archive] = version.archive_md5
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    for name, md5 in digests.items():
+        assert any(name in row and row.endswith(f"| {md5} |") for row in rows), name
 
 
 # fetching
