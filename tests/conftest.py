@@ -4,6 +4,7 @@ import signal
 
 import pytest
 from dvc_stories import NUM_STEPS, start
+from file_server import serving
 from project import make_project, tiny_params
 
 # Where the tests themselves were started to ignore signals, as by nohup, their children would ignore them too.
@@ -40,3 +41,11 @@ def _finished_repository(tmp_path_factory):
 def repository(_finished_repository, tmp_path):
     """A git repository in which everything is made and committed, for one test to work in."""
     return _finished_repository.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """An HTTP server of this process (file_server.py), reached whatever proxy is set."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving() as server:
+        yield server

@@ -2,9 +2,6 @@
 
 import fcntl
 import hashlib
-import http.server
-import re
-import threading
 from http.client import HTTPException
 from urllib.error import URLError
 
@@ -24,40 +21,10 @@ NAME = "file.tar.gz"
 PART = f".{NAME}.part"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Sends the server's body, or what is asked for of it; cuts it where the server is told to."""
-
-    def do_GET(self):
-        server = self.server
-        server.ranges.append(self.headers["Range"])
-        start = (
-            int(re.findall(r"\d+", self.headers["Range"])[0]) if self.headers["Range"] and server.knows_ranges else 0
-        )
-        if server.body is None or (start and start >= len(server.body)):
-            self.send_error(404 if server.body is None else 416)
-            return
-        self.send_response(206 if start else 200)
-        if server.says_length:
-            self.send_header("Content-Length", str(len(server.body) - start))
-        self.end_headers()
-        self.wfile.write(server.body[start : server.cut])
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.body, server.cut, server.knows_ranges, server.says_length = BODY, None, True, True
-        server.ranges = []
-        server.address = f"http://127.0.0.1:{server.server_port}/{NAME}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def server(server):
+    server.body, server.address = BODY, f"{server.folder}/{NAME}"
+    return server
 
 
 def names_in(folder):

@@ -1,4 +1,4 @@
-"""Food-101 from its archive to a result, with the shipped params.yaml and with a shrunk one."""
+"""Food-101 from its folder to a result, with the shipped params.yaml and with a shrunk one."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ def shrunk_params(root, weights):
 def finished(tmp_path_factory):
     """A project folder in which the whole experiment ran."""
     folder = tmp_path_factory.mktemp("food101")
-    raw = make_food101(folder / "raw", TRAIN_IMAGES, TEST_IMAGES, archive=True)
+    raw = make_food101(folder / "raw", TRAIN_IMAGES, TEST_IMAGES)
     weights = folder / "teacher.safetensors"
     safetensors.torch.save_file(build_network("resnet8", FOREIGN_CLASSES, 3, 0).state_dict(), weights)
     project = make_project(folder / "project", shrunk_params(raw, weights))
@@ -79,7 +79,7 @@ def test_shipped_params_plan_the_full_job(tmp_path):
     assert planned_jobs(ran) == FULL_JOB
 
 
-def test_dataset_has_the_classes_and_counts_of_the_archive(finished):
+def test_dataset_has_the_classes_and_counts_of_the_folder(finished):
     dataset = open_dataset(finished.root / "artifacts/datasets/food101.h5")
     assert dataset.class_names == FOOD101_CLASSES
     assert (dataset.encoding, dataset.image_size, dataset.channels) == ("jpeg", 32, 3)

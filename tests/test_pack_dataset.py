@@ -44,7 +44,7 @@ def test_fashion_mnist_at_its_own_size_keeps_its_pixels_and_order(tmp_path):
 
 
 def test_food101_is_packed_as_jpeg_with_its_aspect(tmp_path):
-    root = make_food101(tmp_path, num_train=2, num_test=1, archive=True)
+    root = make_food101(tmp_path, num_train=2, num_test=1)
     values = {"image_size": 16, "encoding": "jpeg", "stored_side": 18, "val_fraction": 0.5}
     dataset = pack(root, tmp_path / "food101.h5", "food101", **values)
     assert dataset.class_names == FOOD101_CLASSES

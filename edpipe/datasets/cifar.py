@@ -11,15 +11,15 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPException
 from itertools import count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
 
-from edpipe.datasets.download import fetch, md5_of
+from edpipe.datasets.download import md5_of
 from edpipe.datasets.pickled_arrays import load_pickled_arrays
+from edpipe.datasets.published import PublishedFile, fetch_published
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
@@ -169,7 +169,7 @@ def read(publication: Publication, root: Path, knobs: DatasetKnobs) -> RawDatase
         DataError: the files are missing and cannot be fetched, one of them is damaged, or a pickled one is not the
             published one.
     """
-    version, place = _find(publication, root) or _fetch(publication, root, knobs.download)
+    version, place = _find(publication, root) or _fetch(publication, root, knobs)
     contents = _read_archive(place, version) if place.is_file() else _read_folder(place, version)
     _check_complete(publication, version, place, contents)
     if version is publication.binary:
@@ -192,18 +192,12 @@ def _find(publication: Publication, root: Path) -> tuple[Version, Path] | None:
     return None
 
 
-def _fetch(publication: Publication, root: Path, is_allowed: bool) -> tuple[Version, Path]:
-    title, binary = publication.title, publication.binary
-    address = ADDRESS + binary.archive
-    remedy = f"put {binary.archive} (from {address}) or the folder {binary.folder} into {root}"
-    if not is_allowed:
-        raise DataError(f"{root}: {title} is not here and download is false; {remedy}, or set download: true")
-    try:
-        fetch(address, root / binary.archive, binary.archive_md5)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{root}: {title} is not here and could not be fetched ({reason}); {remedy}") from error
-    return binary, root / binary.archive
+def _fetch(publication: Publication, root: Path, knobs: DatasetKnobs) -> tuple[Version, Path]:
+    binary = publication.binary
+    file = PublishedFile(binary.archive, ADDRESS + binary.archive, binary.archive_md5)
+    remedy = f"put {file.name} (from {file.address}) or the folder {binary.folder} into {root}"
+    (archive,) = fetch_published(publication.title, [file], root, knobs, remedy)
+    return binary, archive
 
 
 def _read_folder(folder: Path, version: Version) -> dict[str, bytes]:

@@ -2,16 +2,14 @@
 
 import gzip
 import math
-import os
-import tempfile
 import zlib
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from edpipe.datasets.published import PublishedFile, fetch_published
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
@@ -29,70 +27,46 @@ CLASS_NAMES = (
     "Ankle boot",
 )
 PREFIXES = {"train": "train", "test": "t10k"}
-FILES = tuple(f"{prefix}-{part}-ubyte" for prefix in PREFIXES.values() for part in ("images-idx3", "labels-idx1"))
-TORCHVISION_FOLDER = Path("FashionMNIST")
+ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+"""Published MD5 of each file (torchvision.datasets.FashionMNIST)."""
+FILES = tuple(PublishedFile(name, ADDRESS + name, md5) for name, md5 in MD5.items())
+TORCHVISION_FOLDER = Path("FashionMNIST") / "raw"
 UNSIGNED_BYTE = 0x08
 """IDX code of the element type, third byte of the file."""
 
 
 def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
-    """The official train and test images; fetched into root if they are missing and knobs.download allows it.
+    """The official train and test images; files that are missing are fetched if knobs.download allows it.
+
+    Root may hold the four files, or they lie where torchvision keeps them below it.
 
     Raises:
-        DataError: the files are missing and cannot be fetched, or one of them is damaged.
+        DataError: files are missing and cannot be fetched, or one of them is damaged.
     """
-    folder = _find(root) or _fetch(root, knobs.download)
+    folder = _folder(root)
+    missing = [file for file in FILES if _file(folder, file.name.removesuffix(".gz")) is None]
+    listed = ", ".join(file.name for file in missing)
+    if missing and len(missing) < len(FILES) and not knobs.download:
+        raise DataError(f"{folder}: Fashion-MNIST is incomplete; put {listed} beside the other files")
+    fetch_published("Fashion-MNIST", missing, folder, knobs, f"put {listed} into {folder}")
     return RawDataset(CLASS_NAMES, [sample for split in PREFIXES for sample in _samples(folder, split)])
 
 
-def _find(root: Path) -> Path | None:
-    """The folder that holds the files: root, or where torchvision keeps them below it; None if there are none.
-
-    Raises:
-        DataError: a folder holds some of the files but not all.
-    """
-    for folder in (root, root / TORCHVISION_FOLDER / "raw"):
-        missing = [name for name in FILES if _file(folder, name) is None]
-        if not missing:
-            return folder
-        if len(missing) < len(FILES):
-            raise DataError(f"{folder}: Fashion-MNIST is incomplete; put {_listed(missing)} beside the other files")
-    return None
+def _folder(root: Path) -> Path:
+    """Where some of the files lie; root, if there are none yet."""
+    candidates = (root, root / TORCHVISION_FOLDER)
+    names = [file.name.removesuffix(".gz") for file in FILES]
+    return next((folder for folder in candidates if any(_file(folder, name) for name in names)), root)
 
 
 def _file(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"{name}.gz" for name in names)
-
-
-def _fetch(root: Path, is_allowed: bool) -> Path:
-    remedy = f"put {_listed(list(FILES))} into {root}"
-    if not is_allowed:
-        raise DataError(f"{root}: Fashion-MNIST is not here and download is false; {remedy}, or set download: true")
-    try:
-        download(root)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{root}: Fashion-MNIST is not here and could not be fetched ({reason}); {remedy}") from error
-    return root / TORCHVISION_FOLDER / "raw"
-
-
-def download(root: Path) -> None:
-    """Fetches the four files through torchvision, checked against their published digests, whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written.
-        RuntimeError: the server cannot be reached, or the files are not the published ones.
-    """
-    from torchvision.datasets import FashionMNIST
-
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as unfinished:
-        FashionMNIST(unfinished, download=True)
-        os.rename(Path(unfinished) / TORCHVISION_FOLDER, root / TORCHVISION_FOLDER)
 
 
 def _samples(folder: Path, split: str) -> list[RawSample]:

@@ -2,17 +2,34 @@
 
 from pathlib import Path
 
-from edpipe.datasets import cifar, digits, fashion_mnist, folder, food101
+from edpipe.datasets import (
+    caltech,
+    cifar,
+    digits,
+    fashion_mnist,
+    folder,
+    food101,
+    hugging_face,
+    imagenet,
+    svhn,
+    tiny_imagenet,
+)
 from edpipe.datasets.raw import RawDataset
 from edpipe.params.dataset import DatasetKnobs
 
 READERS = {
+    "caltech101": caltech.read_caltech101,
+    "caltech256": caltech.read_caltech256,
     "cifar10": cifar.read_cifar10,
     "cifar100": cifar.read_cifar100,
     "digits": digits.read,
     "fashion_mnist": fashion_mnist.read,
-    "food101": food101.read,
     "folder": folder.read,
+    "food101": food101.read,
+    "huggingface": hugging_face.read,
+    "imagenet": imagenet.read,
+    "svhn": svhn.read,
+    "tiny_imagenet": tiny_imagenet.read,
 }
 
 

@@ -6,7 +6,39 @@ from pydantic import Field, field_validator, model_validator
 
 from edpipe.params.base import Knobs
 
-Reader = Literal["cifar10", "cifar100", "digits", "fashion_mnist", "food101", "folder"]
+Reader = Literal[
+    "caltech101",
+    "caltech256",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "folder",
+    "food101",
+    "huggingface",
+    "imagenet",
+    "svhn",
+    "tiny_imagenet",
+]
+FETCHED = ("caltech101", "caltech256", "cifar10", "cifar100", "fashion_mnist", "food101", "svhn", "tiny_imagenet")
+"""Readers whose files anybody may download from one address."""
+
+
+class HuggingFaceKnobs(Knobs):
+    """Which image set of the library `datasets`, and which of its columns and splits are meant."""
+
+    name: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Name on the hub; absent: root is a folder written by save_to_disk."
+    )
+    config: str | None = Field(default=None, description="Configuration of that data set, where it has several.")
+    revision: str | None = Field(default=None, description="Commit or tag on the hub, for always the same images.")
+    image: str | None = Field(default=None, description="Column of the images; absent: the only one that holds images.")
+    label: str | None = Field(
+        default=None, description="Column of the classes; absent: the only one of classes, or else `label` or `labels`."
+    )
+    train: str | None = Field(default=None, description="Split to train on; absent: train, or all there is.")
+    val: str | None = Field(default=None, description="Split to judge on; absent: validation, valid, val or dev.")
+    test: str | None = Field(default=None, description="Test split; absent: test, else that of val.")
 
 
 class DatasetKnobs(Knobs):
@@ -18,6 +50,16 @@ class DatasetKnobs(Knobs):
     )
     download: bool = Field(
         True, description="Fetch missing raw files where the reader can; else say where to put them."
+    )
+    mirror: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
+        None, description="Address of a folder with the published files, to fetch from instead; their MD5 still holds."
+    )
+    extra: bool = Field(False, description="svhn only: the 531,131 easier images are training images too.")
+    background: bool = Field(
+        False, description="caltech101 and caltech256 only: BACKGROUND_Google or 257.clutter is a class too."
+    )
+    huggingface: HuggingFaceKnobs = Field(
+        HuggingFaceKnobs(), description="huggingface only: which image set, its columns and splits."
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] = Field(description="Side of the square a network sees, pixels.")
     channels: Literal[1, 3] = Field(3, description="1 packs grey images, 3 packs colour.")
@@ -46,6 +88,19 @@ class DatasetKnobs(Knobs):
         if isinstance(value, bool | float):
             raise ValueError(f"{value!r} is not allowed; allowed: 1 or 3")
         return value
+
+    @model_validator(mode="after")
+    def _belongs_to_reader(self) -> "DatasetKnobs":
+        readers = {
+            "mirror": FETCHED,
+            "extra": ("svhn",),
+            "background": ("caltech101", "caltech256"),
+            "huggingface": ("huggingface",),
+        }
+        for name, allowed in readers.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.reader not in allowed:
+                raise ValueError(f"{name} belongs to reader {', '.join(allowed)}; leave it out for {self.reader}")
+        return self
 
     @model_validator(mode="after")
     def _stored_side_fits(self) -> "DatasetKnobs":
