@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
-from edpipe.models.zoo import GlobalPool, evaluating, first_convolution, model_name, one_line, probe_images
+from edpipe.models.layers import GlobalPool
+from edpipe.models.zoo import evaluating, first_convolution, model_name, one_line, probe_images
 
 PROBE_SIZES = (128, 224)
 """Image sides to try: 128 leaves more than one pixel after six halvings; some networks take 224 only."""
