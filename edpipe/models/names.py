@@ -27,7 +27,13 @@ OWN_MODELS = (
     "shufflenetv1",
     "shufflenetv2",
 )
-"""What `edpipe zoo` lists; other depths and widths of the same families are known as well."""
+"""What patterns of `edpipe zoo` and hints choose among; other depths and widths of these families are known as well."""
+PAPERS_MODELS = (
+    *(f"resnet{depth}" for depth in CIFAR_DEPTHS),
+    *("resnet8x4", "resnet32x4", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"),
+    *(name for name in OWN_MODELS if not name.startswith(("resnet", "wrn"))),
+)
+"""Those of the tables on CIFAR-100 in papers on distillation; `edpipe zoo` lists them."""
 _NAME = re.compile(r"(resnet|cifar_resnet|wrn_|vgg|mobilenetv|shufflenetv)([1-9]\d{0,2})(?:([x_])([1-9]\d?))?")
 _VERSIONS = {"mobilenetv": (2,), "shufflenetv": (1, 2)}
 _DEPTHS = {"resnet": CIFAR_DEPTHS, "cifar_resnet": CIFAR_RESNET_DEPTHS, "wrn_": WIDE_DEPTHS, "vgg": VGG_DEPTHS}

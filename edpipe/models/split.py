@@ -110,7 +110,16 @@ def count_feature_stages(network: nn.Module) -> int:
     Raises:
         NetworkError: the network is no chain of its modules.
     """
-    return len(stage_ends(network))
+    return len(feature_stages(network))
+
+
+def feature_stages(network: nn.Module) -> list[Chain]:
+    """Each feature stage as a chain; none where there is no such stage.
+
+    Raises:
+        NetworkError: the network is no chain of its modules.
+    """
+    return [Chain(units) for units in _feature_stages(*_as_chain(network))[0]]
 
 
 def stage_ends(network: nn.Module) -> list[Tap]:
@@ -119,7 +128,7 @@ def stage_ends(network: nn.Module) -> list[Tap]:
     Raises:
         NetworkError: the network is no chain of its modules.
     """
-    return [Chain(units).tap for units in _feature_stages(*_as_chain(network))[0]]
+    return [stage.tap for stage in feature_stages(network)]
 
 
 def split_into_stages(network: nn.Module, purpose: str, remedy: str) -> tuple[list[Chain], Chain]:
