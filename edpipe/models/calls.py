@@ -36,7 +36,7 @@ def route_of(network: nn.Module, images: Tensor) -> Route:
         NetworkError: its modules are not one after another; the text is the reason alone.
     """
     with torch.no_grad(), _recorded(network) as calls:
-        logits = network(images)
+        logits = network.forward(images)  # a resizing of images comes before
     if not calls:
         raise NetworkError("it calls none of its modules")
     num_heads = _num_averaged_heads(calls, logits)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edpipe.errors import NetworkError
 from edpipe.models.calls import Heads, Route, route_of
 from edpipe.models.glue import Averaged, ChannelsFirst, ChannelsLast, Glue, are_equal, run_glue
+from edpipe.models.resize import INPUT_SIDE
 from edpipe.models.zoo import evaluating, first_convolution, model_name, one_line, probe_images
 
 PROBE_SIZES = (128, 224, 256)
@@ -207,7 +208,7 @@ def _probe(rehearsal: nn.Module) -> tuple[Tensor, Tensor]:
         images = probe_images(rehearsal, channels, side)
         try:
             with evaluating(rehearsal):
-                logits = rehearsal(images)
+                logits = rehearsal.forward(images)  # a resizing of images comes before
         except Exception as error:  # whatever a library's network raises for images it cannot take
             reason = one_line(error)
             continue
@@ -266,7 +267,7 @@ def _check_weights(network: nn.Module, units: Sequence[Unit]) -> None:
     repeated = [path for path, count in calls.items() if count > 1]
     if repeated:
         raise NetworkError(f"{repeated[0]} runs {calls[repeated[0]]} times")
-    strays = network.state_dict().keys() - Chain(units).weights().keys()
+    strays = network.state_dict().keys() - Chain(units).weights().keys() - {INPUT_SIDE}
     if strays:
         raise NetworkError(f"weight {min(strays)} belongs to none of them")
 

@@ -28,6 +28,9 @@ class NetworkKnobs(Knobs):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="file and url: the weights must have this sha256."
     )
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
+        None, description="Side, in pixels, that its images are resized to after their view; absent: the dataset's."
+    )
     experiment: Name | None = Field(None, description="student: one of experiments, on the dataset that it teaches.")
 
     @model_validator(mode="after")
