@@ -8,6 +8,7 @@ from typing import Any
 from edpipe.params.load import load_params
 from edpipe.plan_command import add_plan
 from edpipe.verify_command import add_verify
+from edpipe.zoo_command import add_zoo
 
 
 def _check() -> None:
@@ -98,6 +99,7 @@ TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "plan": (add_plan, "say what snakemake would make, and why; or what storing soft labels costs"),
     "verify": (add_verify, "say whether what was made fits params.yaml, the code and the teachers"),
     "compare": (_add_compare, "print a table of results, and each against a base, seed by seed"),
+    "zoo": (add_zoo, "list networks: parameters, MACs, and the maps of the stages that a student grows by"),
     "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
     "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),
 }

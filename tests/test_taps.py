@@ -135,7 +135,7 @@ def test_what_works_in_place_later_does_not_change_a_hint():
 
 def test_the_only_stage_of_a_network_gives_its_map_and_no_logits():
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    assert stage_ends(network.eval()) == [network[0]]
+    assert stage_ends(network.eval()) == [(network[0], ())]
     with torch.inference_mode(), hint_taps(network, 1, 4) as hints:
         network(features_of(0, 2, 1, 8, 8))
     assert hints[0].shape == (2, 4, 4, 4)

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edpipe.errors import NetworkError
+from edpipe.models.layers import GlobalPool
 from edpipe.models.macs import count_macs, count_parameters
 from edpipe.models.names import CIFAR_DEPTHS, check_model_name, is_known
 from edpipe.models.reference import build_reference
+from edpipe.models.resnet import stage_widths
 from edpipe.models.zoo import (
-    GlobalPool,
     build_network,
     count_outputs,
     evaluating,
     first_convolution,
     model_name,
-    stage_widths,
 )
 
 torch.set_num_threads(1)
@@ -200,7 +200,9 @@ def test_library_models_are_known(model):
     ("model", "nearest"),
     [
         ("resnet21", "'resnet20'"),
-        ("cifar_resnet50", "'cifar_resnet18'"),
+        ("cifar_resnet51", "'cifar_resnet50'"),
+        ("MobileNetV2", "'mobilenetv2'"),
+        ("wrn_40", "'wrn_40_2'"),
         ("timm:resnet81", "'timm:resnet18'"),
         ("timm:resnet18.nonsense", "'timm:resnet18'"),
         ("torchvision:resnet81", "'torchvision:resnet18'"),

@@ -11,7 +11,7 @@ from edpipe.distill_losses import HintRegressor
 from edpipe.errors import NetworkError
 from edpipe.models.attention import attention_map
 from edpipe.models.reference import reference_of
-from edpipe.models.split import count_feature_stages, map_shapes, split, split_into_stages
+from edpipe.models.split import Tap, count_feature_stages, map_shapes, split, split_into_stages
 from edpipe.models.student import AID_PREFIX, REFERENCE_PREFIX, Student
 from edpipe.models.taps import pooled
 from edpipe.models.zoo import model_name
@@ -51,9 +51,9 @@ class Hint(nn.Module):
     The regressor is trained along with the student, and never kept.
     """
 
-    def __init__(self, end: nn.Module, side: int, regressor: HintRegressor) -> None:
+    def __init__(self, end: Tap, side: int, regressor: HintRegressor) -> None:
         super().__init__()
-        self.end = (end,)  # in a tuple, for it to belong to the student alone
+        self.end = end  # a tuple, for its module to belong to the student alone
         self._side, self.regressor = side, regressor
 
     def forward(self, features: Float[Tensor, "sample c h w"]) -> Float[Tensor, "sample channel height width"]:
@@ -66,16 +66,16 @@ class Aided(nn.Module):
 
     Args:
         student: shares its modules with this.
-        attention_ends: modules whose outputs the attention maps are of.
-        kept: of each earlier level, the module whose output its reference reads, and the reference.
-        hint: what makes a hint of which module's output.
+        attention_ends: where the features are read that the attention maps are of.
+        kept: of each earlier level, where the features are that its reference reads, and the reference.
+        hint: what makes a hint of which features.
     """
 
     def __init__(
         self,
         student: Student,
-        attention_ends: Sequence[nn.Module] = (),
-        kept: Sequence[tuple[nn.Module, nn.Module]] = (),
+        attention_ends: Sequence[Tap] = (),
+        kept: Sequence[tuple[Tap, nn.Module]] = (),
         hint: Hint | None = None,
     ) -> None:
         super().__init__()
@@ -83,9 +83,9 @@ class Aided(nn.Module):
         self.earlier = nn.ModuleList(reference for _, reference in kept)
         self.hint = hint
         self._seen: dict[int, Tensor] = {}
-        self._attention_keys = [self._tap(module) for module in attention_ends]
-        self._kept_keys = [self._tap(module) for module, _ in kept]
-        self._hint_key = None if hint is None else self._tap(hint.end[0])
+        self._attention_keys = [self._tap(end) for end in attention_ends]
+        self._kept_keys = [self._tap(end) for end, _ in kept]
+        self._hint_key = None if hint is None else self._tap(hint.end)
 
     def forward(self, images: Float[Tensor, "sample channel height width"]) -> Answers:
         """Answers to a batch."""
@@ -106,26 +106,26 @@ class Aided(nn.Module):
         }
         return self.student.weights() | kept
 
-    def _tap(self, module: nn.Module) -> int:
-        """Keeps the module's output of the latest forward pass under a key, which is returned."""
-        key = id(module)
+    def _tap(self, end: Tap) -> int:
+        """Keeps the features of the latest forward pass under a key, which is returned."""
+        key = id(end.module)
 
         def keep(_: nn.Module, __: object, output: Tensor) -> None:
-            self._seen[key] = output
+            self._seen[key] = end.read(output)
 
-        module.register_forward_hook(keep)
+        end.module.register_forward_hook(keep)
         return key
 
 
-def attention_ends(network: nn.Module, student: Student) -> list[nn.Module]:
-    """The last module of each of the network's feature stages that the student has.
+def attention_ends(network: nn.Module, student: Student) -> list[Tap]:
+    """Where the features are read of each of the network's feature stages that the student has.
 
     Raises:
         NetworkError: the network is no chain of its modules.
     """
     own = set(student.modules())
     blocks, _ = split(network, count_feature_stages(network))
-    return [block.units[-1].module for block in blocks if block.units[-1].module in own]
+    return [block.tap for block in blocks if block.tap.module in own]
 
 
 def hint_of(
@@ -157,13 +157,13 @@ def hint_of(
             f"model {model_name(network)!r}: stage {level} gives a hint of {own[0]}×{own[1]}, the teacher's is "
             f"{shape[1]}×{shape[2]}; use a smaller storage.hint.side, or another student"
         )
-    return Hint(blocks[level - 1].units[-1].module, side, HintRegressor(channels, shape[0], seed))
+    return Hint(blocks[level - 1].tap, side, HintRegressor(channels, shape[0], seed))
 
 
 def kept_references(
     network: nn.Module, num_levels: int, kind: str, known: Sequence[int], sizes: tuple[int, int], seed: int
-) -> list[tuple[nn.Module, nn.Module]]:
-    """Of each earlier level, the module that its reference reads, and a reference of `known[level]` outputs.
+) -> list[tuple[Tap, nn.Module]]:
+    """Of each earlier level, where its reference reads the features, and a reference of `known[level]` outputs.
 
     Args:
         network: whole.
@@ -176,7 +176,7 @@ def kept_references(
     blocks, _ = split(network, num_levels)
     shapes = map_shapes(network, blocks, *sizes)
     return [
-        (block.units[-1].module, reference_of(kind, level, shapes, outputs, seed))
+        (block.tap, reference_of(kind, level, shapes, outputs, seed))
         for level, (block, outputs) in enumerate(zip(blocks, known, strict=False), start=1)
     ]
 

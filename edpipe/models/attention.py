@@ -27,6 +27,5 @@ def attention_taps(network: nn.Module) -> Iterator[list[Tensor]]:
         NetworkError: the network is no chain of its modules, or has fewer than two such stages.
     """
     blocks, _ = split_into_stages(network, "attention maps", _REMEDY)
-    ends = [block.units[-1].module for block in blocks]
-    with tapped(ends, attention_map) as maps:
+    with tapped([block.tap for block in blocks], attention_map) as maps:
         yield maps

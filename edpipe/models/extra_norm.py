@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
+from edpipe.models.layers import GlobalPool
 from edpipe.models.split import Chain, split_into_stages
-from edpipe.models.zoo import GlobalPool, model_name
+from edpipe.models.zoo import model_name
 
 _REMEDY = "use students.<name>.reference: adapter, or another model"
 

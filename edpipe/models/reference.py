@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from edpipe.models.zoo import GlobalPool, drawing
+from edpipe.models.layers import GlobalPool
+from edpipe.models.zoo import drawing
 
 REFERENCES = ("adapter", "linear", "authors")
 AUTHORS_WINDOW = 8

@@ -1,11 +1,14 @@
-"""Bilinear resizing whose gradient is the same at every repeat, on a GPU too."""
+"""Bilinear resizing: of features, with a gradient that is the same at every repeat; and of what a network is shown."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+INPUT_SIDE = "input_side"
+"""Buffer of a network whose images are resized: their side. Weights for another size have another digest."""
 
 
 def resize_bilinear(
@@ -13,6 +16,25 @@ def resize_bilinear(
 ) -> Float[Tensor, "sample channel height_out width_out"]:
     """Feature maps of another size, pixels lying at the middle of their cells (torch's align_corners=False)."""
     return _Bilinear.apply(features, height, width)  # type: ignore[return-value]
+
+
+def resize_images(network: nn.Module, side: int | None) -> nn.Module:
+    """The same network, which from now on resizes the images it is given to this side, pixels; None: as they are.
+
+    Bilinear, and where images shrink over all the pixels that one replaces. No draw, no weight: what it says of a view
+    is a function of the view, the side and its weights.
+    """
+    if side is None:
+        return network
+
+    def resize(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        images, *rest = arguments
+        resized = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        return resized, *rest
+
+    network.register_buffer(INPUT_SIDE, torch.tensor(side))
+    network.register_forward_pre_hook(resize)
+    return network
 
 
 class _Bilinear(torch.autograd.Function):

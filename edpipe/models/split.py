@@ -1,34 +1,49 @@
 """Any network as a chain: body blocks one after the other, then a head.
 
-A network is cut where the size of its feature maps falls. That the chain really is the network is not assumed but tried
-on a copy with noise added to all its weights, so that layers which start at zero hide nothing.
+A network is cut where the size of its feature maps falls. Which of its modules it runs is found by watching it; that
+the chain really is the network is not assumed but tried, on a copy with noise added to all its weights, so that layers
+which start at zero hide nothing.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
-from edpipe.models.zoo import GlobalPool, evaluating, first_convolution, model_name, one_line, probe_images
+from edpipe.models.calls import Heads, Route, route_of
+from edpipe.models.glue import Averaged, ChannelsFirst, ChannelsLast, Glue, are_equal, run_glue
+from edpipe.models.resize import INPUT_SIDE
+from edpipe.models.zoo import evaluating, first_convolution, model_name, one_line, probe_images
 
-PROBE_SIZES = (128, 224)
-"""Image sides to try: 128 leaves more than one pixel after six halvings; some networks take 224 only."""
+PROBE_SIZES = (128, 224, 256)
+"""Image sides to try: 128 leaves more than one pixel after six halvings; some networks take 224 or 256 only."""
 WEIGHT_NOISE = 0.02
-
-GLUES: tuple[tuple[type[nn.Module], ...], ...] = ((), (nn.Flatten,), (GlobalPool,), (nn.ReLU, GlobalPool))
-"""What networks do by functions, not modules, before their last child; the first that fits is taken."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A module and its name inside its network; glue without weights has no name."""
+    """A module and its name inside its network; glue, which has no weights, has no name."""
 
     path: str
     module: nn.Module
+
+
+class Tap(NamedTuple):
+    """Where features can be read while the whole network runs."""
+
+    module: nn.Module
+    glue: Glue = ()
+    """What makes maps, channels second, of the module's output."""
+
+    def read(self, made: Tensor) -> Tensor:
+        """Features (sample, channel, height, width) of what the module has given."""
+        return run_glue(self.glue, made)
 
 
 class Chain(nn.Module):
@@ -49,6 +64,12 @@ class Chain(nn.Module):
     def units(self) -> tuple[Unit, ...]:
         """Its modules with their names."""
         return tuple(Unit(path, link) for path, link in zip(self.paths, self.links, strict=True))
+
+    @property
+    def tap(self) -> Tap:
+        """Where the network, which does not call the glue at a chain's end, gives what this chain gives."""
+        last = max((place for place, path in enumerate(self.paths) if path), default=len(self.links) - 1)
+        return Tap(self.links[last], tuple(self.links[last + 1 :]))
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers under the network's own names; the tensors themselves, not copies."""
@@ -90,16 +111,25 @@ def count_feature_stages(network: nn.Module) -> int:
     Raises:
         NetworkError: the network is no chain of its modules.
     """
-    return len(stage_ends(network))
+    return len(feature_stages(network))
 
 
-def stage_ends(network: nn.Module) -> list[nn.Module]:
-    """The last module of each feature stage, which gives the stage's features; none where there is no such stage.
+def feature_stages(network: nn.Module) -> list[Chain]:
+    """Each feature stage as a chain; none where there is no such stage.
 
     Raises:
         NetworkError: the network is no chain of its modules.
     """
-    return [units[-1].module for units in _feature_stages(*_as_chain(network))[0]]
+    return [Chain(units) for units in _feature_stages(*_as_chain(network))[0]]
+
+
+def stage_ends(network: nn.Module) -> list[Tap]:
+    """Where the features of each feature stage can be read; none where there is no such stage.
+
+    Raises:
+        NetworkError: the network is no chain of its modules.
+    """
+    return [stage.tap for stage in feature_stages(network)]
 
 
 def split_into_stages(network: nn.Module, purpose: str, remedy: str) -> tuple[list[Chain], Chain]:
@@ -144,26 +174,22 @@ def join(blocks: Sequence[Chain]) -> Chain:
 
 def _as_chain(network: nn.Module) -> tuple[list[Unit], list[torch.Size]]:
     """The network's modules in order, and the shape each gives for the same two images."""
-    name = model_name(network)
     rehearsal = _noisy_copy(network)
     images, expected = _probe(rehearsal)
-    reasons = []
-    for glue in GLUES:
-        try:
-            shapes, logits = _run(_units(rehearsal, glue), images)
-        except Exception as error:  # whatever a library's module raises for what it does not expect
-            reasons.append(one_line(error))
-            continue
-        if not _are_equal(logits, expected):
-            reasons.append("they give another output")
-        elif (stray := _stray_weight(rehearsal, glue)) is not None:
-            reasons.append(f"weight {stray} belongs to none of them")
-        else:
-            return _units(network, glue), shapes
-    raise NetworkError(
-        f"model {name!r}: cannot be split into blocks, because its modules run one after another are not the network "
-        f"({reasons[0]}); teach it in one stage (methods kd, ce) or use another model"
-    )
+    try:
+        route = route_of(rehearsal, images)
+        units = _units(rehearsal, route)
+        _check_weights(rehearsal, units)
+        shapes, logits = _run(units, images)
+        if not are_equal(logits, expected):
+            raise NetworkError("its modules one after another give another output")
+    except Exception as error:  # whatever a library's module raises for what it does not expect
+        reason = str(error) if isinstance(error, NetworkError) else one_line(error)
+        raise NetworkError(
+            f"model {model_name(network)!r}: cannot be split into blocks, because its modules run one after another "
+            f"are not the network ({reason}); teach it in one stage (methods kd, ce) or use another model"
+        ) from error
+    return _units(network, route), shapes
 
 
 def _noisy_copy(network: nn.Module) -> nn.Module:
@@ -177,33 +203,45 @@ def _noisy_copy(network: nn.Module) -> nn.Module:
 
 def _probe(rehearsal: nn.Module) -> tuple[Tensor, Tensor]:
     """Images that the network takes, and what it gives for them."""
-    _, stem = first_convolution(rehearsal)
-    reasons = []
-    for side in PROBE_SIZES:
-        images = probe_images(rehearsal, stem.in_channels, side)
+    reason = ""
+    for channels, side in _sizes_to_try(rehearsal):
+        images = probe_images(rehearsal, channels, side)
         try:
             with evaluating(rehearsal):
-                logits = rehearsal(images)
+                logits = rehearsal.forward(images)  # a resizing of images comes before
         except Exception as error:  # whatever a library's network raises for images it cannot take
-            reasons.append(one_line(error))
+            reason = one_line(error)
             continue
         if isinstance(logits, Tensor) and bool(logits.isfinite().all()):
             return images, logits
-        reasons.append("its output is not one tensor of finite numbers")
+        reason = "its output is not one tensor of finite numbers"
     raise NetworkError(
-        f"model {model_name(rehearsal)!r}: cannot be split into blocks: {reasons[-1]}; "
+        f"model {model_name(rehearsal)!r}: cannot be split into blocks: {reason}; "
         f"teach it in one stage (methods kd, ce) or use another model"
     )
 
 
-def _units(network: nn.Module, glue: Sequence[type[nn.Module]]) -> list[Unit]:
-    """Top-level modules in order, plain sequences taken apart; the glue comes before the last top-level module."""
-    children = list(network.named_children())
-    return [
-        *(unit for path, child in children[:-1] for unit in _expand(path, child)),
-        *(Unit("", kind()) for kind in glue),
-        *(unit for path, child in children[-1:] for unit in _expand(path, child)),
-    ]
+def _sizes_to_try(network: nn.Module) -> Iterator[tuple[int, int]]:
+    """Channels and sides of images: those that suit most networks, then what timm says this network was made for."""
+    first = first_convolution(network)[1].in_channels
+    made_for = getattr(network, "default_cfg", {}).get("input_size", (3, PROBE_SIZES[0]))[-1]
+    # Where pixels are laid into channels before the first convolution, it does not say what the images have.
+    for channels in dict.fromkeys((3, 1, first)) if first > 4 else (first,):
+        for side in dict.fromkeys((*PROBE_SIZES, made_for)):
+            yield channels, side
+
+
+def _units(network: nn.Module, route: Route) -> list[Unit]:
+    """The modules of a route, plain sequences taken apart."""
+    return [unit for link in route for unit in _units_of(network, link)]
+
+
+def _units_of(network: nn.Module, link: str | nn.Module | Heads) -> Iterable[Unit]:
+    if isinstance(link, str):
+        return _expand(link, network.get_submodule(link))
+    if isinstance(link, tuple):
+        return [Unit("", Averaged({path: network.get_submodule(path) for path in link}))]
+    return [Unit("", link)]
 
 
 def _expand(path: str, module: nn.Module) -> Iterator[Unit]:
@@ -223,35 +261,70 @@ def _run(units: Sequence[Unit], images: Tensor) -> tuple[list[torch.Size], Tenso
     return shapes, features
 
 
-def _are_equal(logits: Tensor, expected: Tensor) -> bool:
-    """Equal but for the order in which a kernel adds."""
-    if logits.shape != expected.shape:
-        return False
-    return torch.allclose(logits, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-
-
-def _stray_weight(network: nn.Module, glue: Sequence[type[nn.Module]]) -> str | None:
-    strays = network.state_dict().keys() - Chain(_units(network, glue)).weights().keys()
-    return min(strays, default=None)
+def _check_weights(network: nn.Module, units: Sequence[Unit]) -> None:
+    """That every weight belongs to a module, and no module runs twice."""
+    calls = Counter(unit.path for unit in units if unit.path)
+    repeated = [path for path, count in calls.items() if count > 1]
+    if repeated:
+        raise NetworkError(f"{repeated[0]} runs {calls[repeated[0]]} times")
+    strays = network.state_dict().keys() - Chain(units).weights().keys() - {INPUT_SIDE}
+    if strays:
+        raise NetworkError(f"weight {min(strays)} belongs to none of them")
 
 
 def _feature_stages(units: list[Unit], shapes: list[torch.Size]) -> tuple[list[list[Unit]], list[Unit]]:
-    """Runs of modules whose feature maps have the same size, and what follows the last feature map."""
-    num_body = _num_body_units(shapes)
-    sized = zip(units[:num_body], shapes[:num_body], strict=True)
-    runs = [[unit for unit, _ in run] for _, run in groupby(sized, key=lambda pair: pair[1][2])]
-    return _with_stem(_without_weightless(runs)), units[num_body:]
+    """Runs of modules whose feature maps have the same size, and what follows the last feature map.
+
+    All give maps with the channels second: where the network has them last, they are brought there and back.
+    """
+    sides = _body_sides(units, shapes)
+    num_body = len(sides)
+    runs = [[unit for unit, _ in run] for _, run in groupby(zip(units, sides, strict=False), key=lambda pair: pair[1])]
+    stages, head = _with_stem(_without_weightless(runs)), units[num_body:]
+    any_last = any(map(_has_channels_last, shapes))
+    # A map with as many channels as pixels on a side does not say where they are; the network's other maps do.
+    last_channels = {
+        id(unit)
+        for unit, shape in zip(units, shapes, strict=True)
+        if _has_channels_last(shape) or (any_last and len(shape) == 4 and len(set(shape[1:])) == 1)
+    }
+    for place, stage in enumerate(stages):
+        if id(stage[-1]) in last_channels:
+            stage.append(Unit("", ChannelsFirst()))
+            following = stages[place + 1] if place + 1 < len(stages) else head
+            following.insert(0, Unit("", ChannelsLast()))
+    return stages, head
 
 
-def _num_body_units(shapes: Sequence[torch.Size]) -> int:
-    """How many modules give square maps that are more than one pixel and do not grow."""
-    side = None
-    for position, shape in enumerate(shapes):
-        is_map = len(shape) == 4 and shape[2] == shape[3] > 1
-        if not is_map or (side is not None and shape[2] > side):
-            return position
-        side = shape[2]
-    return len(shapes)
+def _has_channels_last(shape: torch.Size) -> bool:
+    return len(shape) == 4 and shape[1] == shape[2] != shape[3]
+
+
+def _side(shape: torch.Size) -> int | None:
+    """Side of square maps; None where features are no such maps."""
+    if len(shape) == 4 and (shape[2] == shape[3] or _has_channels_last(shape)):
+        return shape[2]
+    return None
+
+
+def _body_sides(units: Sequence[Unit], shapes: Sequence[torch.Size]) -> list[int]:
+    """Of the first modules, as long as they give square maps that are more than one pixel and do not grow.
+
+    Padding does not count: a module without weights is given the side of the module before it, at most.
+    """
+    sides: list[int] = []
+    for unit, shape in zip(units, shapes, strict=True):
+        side, least = _side(shape), min(sides, default=None)
+        if side is not None and least is not None and not _has_weights(unit):
+            side = min(side, least)
+        if side is None or side < 2 or (least is not None and side > least):
+            break
+        sides.append(side)
+    return sides
+
+
+def _has_weights(unit: Unit) -> bool:
+    return any(True for _ in unit.module.parameters())
 
 
 def _with_stem(runs: list[list[Unit]]) -> list[list[Unit]]:
@@ -270,8 +343,7 @@ def _without_weightless(runs: list[list[Unit]]) -> list[list[Unit]]:
     """Runs without parameters, such as a final pooling, joined to the run before them."""
     stages: list[list[Unit]] = []
     for run in runs:
-        has_weights = any(True for unit in run for _ in unit.module.parameters())
-        if stages and not has_weights:
+        if stages and not any(map(_has_weights, run)):
             stages[-1] = stages[-1] + run
         else:
             stages.append(run)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
-from edpipe.models.split import stage_ends
+from edpipe.models.split import Tap, stage_ends
 from edpipe.models.zoo import model_name
 
 
@@ -39,17 +39,17 @@ def _pooled_axis(features: Float[Tensor, "s c h w"], axis: int, side: int) -> Fl
 
 
 @contextmanager
-def tapped(modules: Sequence[nn.Module], read: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """A list that every forward pass fills anew with what `read` makes of each module's output, in order."""
-    found = [torch.empty(0) for _ in modules]
+def tapped(taps: Sequence[Tap], read: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """A list that every forward pass fills anew with what `read` makes of the features at each tap, in order."""
+    found = [torch.empty(0) for _ in taps]
 
-    def tap(place: int):  # noqa: ANN202
+    def keep(place: int, tap: Tap):  # noqa: ANN202
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            found[place] = read(output)
+            found[place] = read(tap.read(output))
 
         return hook
 
-    handles = [module.register_forward_hook(tap(place)) for place, module in enumerate(modules)]
+    handles = [tap.module.register_forward_hook(keep(place, tap)) for place, tap in enumerate(taps)]
     try:
         yield found
     finally:
@@ -57,8 +57,8 @@ def tapped(modules: Sequence[nn.Module], read: Callable[[Tensor], Tensor]) -> It
             handle.remove()
 
 
-def ends_of_stages(network: nn.Module, what: str, remedy: str) -> list[nn.Module]:
-    """The last module of each feature stage; `what` needs them, and `remedy` does without.
+def ends_of_stages(network: nn.Module, what: str, remedy: str) -> list[Tap]:
+    """Where the features of each feature stage can be read; `what` needs them, and `remedy` does without.
 
     Raises:
         NetworkError: the network is no chain of its modules.

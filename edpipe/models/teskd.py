@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from edpipe.models.layers import GlobalPool
 from edpipe.models.resize import resize_bilinear
 from edpipe.models.split import Chain, map_shapes, split_into_stages
-from edpipe.models.zoo import GlobalPool, count_outputs, drawing
+from edpipe.models.zoo import count_outputs, drawing
 from edpipe.teskd_outputs import TeskdOutputs
 
 _REMEDY = "use another model or method"

@@ -1,6 +1,6 @@
-"""Networks by name: the CIFAR family of residual networks, and any classifier of timm or torchvision."""
+"""Networks by name: those for small images, and any classifier of timm or torchvision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -8,102 +8,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edpipe.errors import NetworkError
-from edpipe.models.names import WIDE_CIFAR_BLOCKS, check_model_name, cifar_form, split_name
+from edpipe.models.mobilenet import CifarMobileNetV2
+from edpipe.models.names import OwnForm, check_model_name, own_form, split_name
+from edpipe.models.resnet import build_cifar_resnet, build_resnet
+from edpipe.models.shufflenet import CifarShuffleNet, CifarShuffleNetV2
+from edpipe.models.vgg import CifarVgg
+from edpipe.models.wrn import WideResNet
 
 MODEL_ATTRIBUTE = "edpipe_model"
 """Where a network keeps the name it was built from, for error messages."""
-WIDE_CIFAR_WIDTHS = (64, 128, 256, 512)
-"""Channels of the four stages of ImageNet's residual networks; their stem has as many as the first stage."""
-
-
-class GlobalPool(nn.Module):
-    """Mean over height and width; unlike adaptive pooling its gradient is deterministic on a GPU."""
-
-    def forward(self, features: Float[Tensor, "sample channel height width"]) -> Float[Tensor, "sample channel"]:
-        """One number for each channel."""
-        return features.mean(dim=(2, 3))
-
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut, projected where the shape changes (He et al. 2015, figure 2, option B)."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
-        is_same_shape = stride == 1 and in_channels == channels
-        self.downsample = None if is_same_shape else _projection(in_channels, channels, stride)
-
-    def forward(
-        self, features: Float[Tensor, "sample channel height width"]
-    ) -> Float[Tensor, "sample channel_out height_out width_out"]:
-        """Features of the block."""
-        shortcut = features if self.downsample is None else self.downsample(features)
-        hidden = self.relu(self.bn1(self.conv1(features)))
-        return self.relu(self.bn2(self.conv2(hidden)) + shortcut)
-
-
-class CifarResNet(nn.Module):
-    """Residual network for small images (He et al. 2015, section 4.2): its stem keeps the image's size.
-
-    Its children, run one after the other, are the network. The weight names are those of RepDistiller for three stages
-    and of torchvision for four.
-
-    Args:
-        stem: channels of the stem.
-        widths: channels of each stage; every stage but the first halves height and width.
-        num_blocks: of each stage.
-        num_classes: outputs.
-        channels: of the images.
-    """
-
-    def __init__(
-        self, stem: int, widths: Sequence[int], num_blocks: Sequence[int], num_classes: int, channels: int
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU()
-        stages = zip((stem, *widths), widths, num_blocks, strict=False)
-        for number, (before, width, blocks) in enumerate(stages, start=1):
-            self.add_module(f"layer{number}", _stage(before, width, blocks, stride=1 if number == 1 else 2))
-        self.pool = GlobalPool()
-        self.fc = nn.Linear(widths[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images: Float[Tensor, "sample channel height width"]) -> Float[Tensor, "sample class"]:
-        """Logits of a batch."""
-        features: Tensor = images
-        for child in self.children():
-            features = child(features)
-        return features
-
-
-def stage_widths(width_factor: int) -> tuple[int, int, int, int]:
-    """Channels of the stem and of the three stages.
-
-    RepDistiller's resnet8x4 and resnet32x4 keep a stem of 32 channels; so does every x4 network here, for their
-    weights to fit.
-
-    >>> stage_widths(1), stage_widths(2), stage_widths(4)
-    ((16, 16, 32, 64), (32, 32, 64, 128), (32, 64, 128, 256))
-    """
-    stem = 32 if width_factor == 4 else 16 * width_factor
-    return stem, 16 * width_factor, 32 * width_factor, 64 * width_factor
-
-
-def _projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-
-
-def _stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(num_blocks - 1)))
 
 
 def build_network(model: str, num_classes: int, channels: int, seed: int) -> nn.Module:
@@ -120,14 +33,10 @@ def build_network(model: str, num_classes: int, channels: int, seed: int) -> nn.
 
 
 def _build(model: str, num_classes: int, channels: int) -> nn.Module:
-    library, name = split_name(model)
-    if model in WIDE_CIFAR_BLOCKS:
-        return CifarResNet(WIDE_CIFAR_WIDTHS[0], WIDE_CIFAR_WIDTHS, WIDE_CIFAR_BLOCKS[model], num_classes, channels)
-    form = cifar_form(model)
+    form = own_form(model)
     if form is not None:
-        depth, width_factor = form
-        stem, *widths = stage_widths(width_factor)
-        return CifarResNet(stem, widths, 3 * [(depth - 2) // 6], num_classes, channels)
+        return _build_own(form, num_classes, channels)
+    library, name = split_name(model)
     if library == "timm":
         import timm
 
@@ -135,6 +44,20 @@ def _build(model: str, num_classes: int, channels: int) -> nn.Module:
     from torchvision import models
 
     return with_channels(models.get_model(name, weights=None, num_classes=num_classes), channels)
+
+
+def _build_own(form: OwnForm, num_classes: int, channels: int) -> nn.Module:
+    family, number, width_factor = form
+    sizes = num_classes, channels
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "resnet": lambda: build_resnet(number, width_factor, *sizes),
+        "cifar_resnet": lambda: build_cifar_resnet(number, *sizes),
+        "wrn": lambda: WideResNet(number, width_factor, *sizes),
+        "vgg": lambda: CifarVgg(number, *sizes),
+        "mobilenetv": lambda: CifarMobileNetV2(*sizes),
+        "shufflenetv": lambda: CifarShuffleNet(*sizes) if number == 1 else CifarShuffleNetV2(*sizes),
+    }
+    return builders[family]()
 
 
 def with_channels(network: nn.Module, channels: int) -> nn.Module:

@@ -11,7 +11,8 @@ class StudentKnobs(Knobs):
     """The network that is kept in the end."""
 
     model: str = Field(
-        description="resnet8…resnet110, cifar_resnet18, cifar_resnet34, 'timm:<name>' or 'torchvision:<name>'."
+        description="resnet8…resnet110, resnet8x4, wrn_40_2, vgg8…vgg19, mobilenetv2, shufflenetv1, shufflenetv2, "
+        "cifar_resnet18, 34 or 50, 'timm:<name>' or 'torchvision:<name>'; `edpipe zoo` lists them."
     )
     reference: Literal["adapter", "linear", "authors"] = Field(
         "adapter",

@@ -21,7 +21,8 @@ class NetworkKnobs(Knobs):
     """Which network, and where its weights come from."""
 
     model: str = Field(
-        description="resnet8…resnet110, cifar_resnet18, cifar_resnet34, 'timm:<name>' or 'torchvision:<name>'."
+        description="resnet8…resnet110, resnet8x4, wrn_40_2, vgg8…vgg19, mobilenetv2, shufflenetv1, shufflenetv2, "
+        "cifar_resnet18, 34 or 50, 'timm:<name>' or 'torchvision:<name>'; `edpipe zoo` lists them."
     )
     source: Source = Field(
         "train",
@@ -52,6 +53,9 @@ class NetworkKnobs(Knobs):
     )
     class_map: dict[str, str] = Field(
         {}, description="With class_names: the network's names of the classes that the dataset calls otherwise."
+    )
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
+        None, description="Side, in pixels, that its images are resized to after their view; absent: the dataset's."
     )
     experiment: Name | None = Field(None, description="student: one of experiments, on the dataset that it teaches.")
 

@@ -15,6 +15,7 @@ from edpipe.batches import ViewBatches
 from edpipe.errors import MismatchError
 from edpipe.forward import forward
 from edpipe.models.attention import attention_taps
+from edpipe.models.resize import resize_images
 from edpipe.models.taps import hint_taps
 from edpipe.models.zoo import build_network
 from edpipe.params.recipe import RecipeKnobs
@@ -90,7 +91,9 @@ def load_teacher(files: TeacherFiles, dataset: Dataset) -> Teacher:
     weights, record = read_weights(files.weights_path)
     partition_digest = read_partition(files.partition_path, dataset).digest if files.partition_path else ""
     _check_inputs(files, record, {"dataset": dataset.digest, "partition": partition_digest})
-    network = build_network(record["knobs"]["network"]["model"], len(record["class_ids"]), dataset.channels, 0)
+    knobs = record["knobs"]["network"]
+    network = build_network(knobs["model"], len(record["class_ids"]), dataset.channels, 0)
+    resize_images(network, knobs.get("image_size"))
     network.load_state_dict(weights)
     return Teacher(
         files=files,

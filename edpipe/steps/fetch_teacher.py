@@ -41,7 +41,8 @@ def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path, student
             f"classifier is untrained; set fitting.epochs above 0 to fine-tune it, or name its classes in class_names"
         )
     if fetched.trained_at is not None:
-        announce(f"{course.title}: was trained at {fetched.trained_at}, sees {course.dataset.image_size} pixels")
+        side = network.image_size or course.dataset.image_size
+        announce(f"{course.title}: was trained at {fetched.trained_at}, sees {side} pixels")
     own = fetched.normalisation or Normalisation(course.dataset.mean, course.dataset.std)
     facts = {"fresh_classifier": fetched.fresh_classifier, "trained_at": fetched.trained_at}
     fit_and_save("fetch_teacher", fetched.network, course.normalised(own.mean, own.std), network, out_path, **facts)

@@ -20,6 +20,7 @@ from edpipe.batches import ViewBatches
 from edpipe.device import prepare_device
 from edpipe.errors import EdpipeError, ParamsError
 from edpipe.forward import forward
+from edpipe.models.resize import resize_images
 from edpipe.models.zoo import build_network
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
@@ -204,7 +205,8 @@ def build_scratch(seed: int, knobs: TrajectoryKnobs, dataset: Dataset) -> nn.Mod
         NetworkError: unknown model.
     """
     first = scratch_seed(knobs.fitting.seed, seed)
-    return build_network(knobs.network.model, dataset.num_classes, dataset.channels, first)
+    network = build_network(knobs.network.model, dataset.num_classes, dataset.channels, first)
+    return resize_images(network, knobs.network.image_size)
 
 
 def _learn(

@@ -14,6 +14,8 @@ from edpipe.device import prepare_device
 from edpipe.forward import forward
 from edpipe.metrics import Hits, top_k_hits
 from edpipe.models.classifier import freeze_all_but_classifier
+from edpipe.models.resize import resize_images
+from edpipe.models.zoo import count_outputs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited_views
@@ -129,9 +131,12 @@ def fit_and_save(
     """Trains the network in place, if its course has any epochs; measures it, writes its weights and record.
 
     Raises:
+        NetworkError: the network cannot take the images, resized or not.
         TrainingError: the loss is no longer a finite number, or much too large.
         Interrupted: SIGTERM or Ctrl-C came; the same call goes on where it was.
     """
+    resize_images(network, knobs.image_size)
+    count_outputs(network, course.dataset.channels, course.dataset.image_size)
     network.to(course.batches.device).to(memory_format=torch.channels_last)
     with joined(course.batches.device) as group:
         if not course.fitting.epochs:
