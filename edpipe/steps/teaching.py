@@ -22,7 +22,7 @@ from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited
 from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs
 from edpipe.pixels import normalise
-from edpipe.processes import joined
+from edpipe.processes import Group, joined
 from edpipe.progress import announce
 from edpipe.schedule import SampleStream, num_images
 from edpipe.steps.fitting import Fitting
@@ -145,17 +145,22 @@ def fit_and_save(
             return
         sample_ids = course.sample_ids("train")
         total = num_images(StageKnobs.model_validate({"epochs": course.fitting.epochs}), len(sample_ids))
-        budget = Budget(total, course.fitting.learning_rate)
-        is_probe = course.fitting.layers == "classifier"
-        if is_probe:
-            freeze_all_but_classifier(network)
-        training = Training(network, course.recipe, budget, course.fitting.seed, group, evaluates=is_probe)
+        training = _training(network, course, total, group)
         record = _record(step, course, knobs, facts | {"images_seen": total})
         fitting = Fitting(course.title, training, out_path, record, len(sample_ids))
         final_loss = fitting.run(Lessons(course, SampleStream(course.fitting.seed, (sample_ids,), "mixed")))
         if group.is_main:
             _save(network, course, out_path, {**record, "final_loss": final_loss})
             fitting.finish()
+
+
+def _training(network: nn.Module, course: Course, num_images: int, group: Group) -> Training:
+    """The training of all layers, or of the classifier alone while the rest keeps its batch statistics."""
+    is_probe = course.fitting.layers == "classifier"
+    if is_probe:
+        freeze_all_but_classifier(network)
+    budget = Budget(num_images, course.fitting.learning_rate)
+    return Training(network, course.recipe, budget, course.fitting.seed, group, evaluates=is_probe)
 
 
 def measure_teacher(network: nn.Module, course: Course) -> tuple[Hits, str]:
