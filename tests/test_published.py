@@ -50,14 +50,8 @@ def test_the_page_of_data_sets_names_every_reader_and_every_published_file():
     page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
     assert all(f"| `{reader}` |" in page for reader in READERS)
     digests = {**fashion_mnist.MD5, **svhn.MD5, **imagenet.MD5}
-    archives = [
-        food101.ARCHIVE,
-        tiny_imagenet.ARCHIVE,
-        caltech.ARCHIVE_101,
-        caltech.INNER_ARCHIVE_101,
-        caltech.ARCHIVE_256,
-    ]
-    digests |= {file.name: file.md5 for file in archives}
+    of_caltech = [caltech.ARCHIVE_101, caltech.INNER_ARCHIVE_101, caltech.ARCHIVE_256]
+    digests |= {file.name: file.md5 for file in (food101.ARCHIVE, tiny_imagenet.ARCHIVE, *of_caltech)}
     for version in (v for p in (cifar.CIFAR10, cifar.CIFAR100) for v in (p.binary, p.python)):
         digests[version.archive] = version.archive_md5
     rows = [line for line in page.splitlines() if line.startswith("|")]

@@ -361,8 +361,8 @@ def test_missing_imagenet_says_which_files_to_put_where(tmp_path, no_network, va
         ("flat", lambda f: (f / "val/ILSVRC2012_val_00000012.JPEG").unlink(), "holds 11 images, but .* has 12 lines"),
         (
             "flat",
-            lambda f: edit(f / TRUTH, lambda t: t.replace("1", "9")),
-            r"ground_truth.txt: cannot be read \(KeyError\(9\)\); unpack ILSVRC2012_devkit_t12.tar.gz again",
+            lambda f: edit(f / TRUTH, lambda t: t.replace("1", "5")),  # a synset with children
+            r"ground_truth.txt: cannot be read \(KeyError\(5\)\); unpack ILSVRC2012_devkit_t12.tar.gz again",
         ),
         ("flat", lambda f: edit(f / TRUTH, lambda _: "x"), r"ground_truth.txt: cannot be read \(ValueError"),
         ("flat", lambda f: (f / META).write_bytes(b"x"), r"meta.mat: cannot be read \(.+\); unpack ILSVRC2012_devkit"),

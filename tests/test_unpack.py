@@ -221,13 +221,26 @@ def test_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_kept(tmp_path):
-    for name in (".unpack-dead", ".unpack-alive"):
+    for name in (".unpack-dead", ".unpack-alive", ".unpack-begun"):
         (tmp_path / name / "content").mkdir(parents=True)
-    alive = os.open(tmp_path / ".unpack-alive", os.O_RDONLY)
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    unpack(write_archive(tmp_path / "a.tar", [("top/a", b"1")]), tmp_path / "goal", ROOM, "top")
-    os.close(alive)
-    assert names_in(tmp_path) == [".unpack-alive", "a.tar", "goal"]
+    (tmp_path / ".unpack-dead/lock").touch()
+    with (tmp_path / ".unpack-alive/lock").open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        unpack(write_archive(tmp_path / "a.tar", [("top/a", b"1")]), tmp_path / "goal", ROOM, "top")
+    assert names_in(tmp_path) == [".unpack-alive", ".unpack-begun", "a.tar", "goal"]
+
+
+def test_folder_that_is_written_is_seen_as_such_by_others(tmp_path, monkeypatch):
+    archive, write, seen = write_archive(tmp_path / "a.tar", [("top/a", b"1")]), module._write, []
+
+    def looked_at(*args):
+        module._remove_abandoned(tmp_path)
+        seen.append(write(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "_write", looked_at)
+    assert contents(unpack(archive, tmp_path / "goal", ROOM, "top")) == {"a": b"1"}
+    assert seen == [1]
 
 
 def test_of_two_jobs_that_unpack_at_once_the_first_that_is_done_wins(tmp_path, monkeypatch):

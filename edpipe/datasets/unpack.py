@@ -14,7 +14,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ from edpipe.errors import DataError
 from edpipe.progress import LINE_EVERY_S, announce
 
 COPY_BYTES = 1 << 20
-PREFIX = ".unpack-"
+PREFIX, LOCK = ".unpack-", "lock"
 DAMAGES = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 """What a damaged archive or a full disk makes the libraries raise; encrypted zip files are a RuntimeError."""
 
@@ -87,30 +87,25 @@ def unpack(
 
 @contextmanager
 def _unfinished_folder(parent: Path) -> Iterator[Path]:
-    """A locked folder, by which other processes see that somebody is at work in it; removed at the end."""
+    """A folder beside a locked file, by which other processes see that somebody is at work; removed at the end."""
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        content = folder / "content"  # with the usual permissions: the folder around it is closed to others
-        content.mkdir()
-        yield content
+        with (folder / "new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.replace(folder / "new", folder / LOCK)  # locked before anybody can find it
+            content = folder / "content"  # with the usual permissions: the folder around it is closed to others
+            content.mkdir()
+            yield content
     finally:
-        os.close(descriptor)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # its process is alive
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+        # An OSError: its process is alive, or has removed it meanwhile, or it is another user's.
+        with suppress(OSError), (folder / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 def _entries(archive: Path, inner: Callable[[PurePosixPath], PurePosixPath | None]) -> Iterator[_Entry]:
