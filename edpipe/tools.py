@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edpipe.new_command import add_new
 from edpipe.params.load import load_params
 from edpipe.plan_command import add_plan
 from edpipe.verify_command import add_verify
@@ -92,6 +93,7 @@ def _dvc_record() -> None:
 
 
 TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "new": (add_new, "add entries for a folder of your own images to params.yaml"),
     "check": (_add_check, "check params.yaml"),
     "schema": (_add_schema, "print the JSON schema of params.yaml"),
     "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),

@@ -44,10 +44,10 @@ LAYERS = (
         "datasets.*",
     ),
     ("freshness", "evidence", "ledger"),
-    ("checks", "tracked_jobs", "comparison", "compare", "study", "dvcsync", "snakemake_records"),
+    ("checks", "new_entries", "tracked_jobs", "comparison", "compare", "study", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
-    ("soundness", "soft_label_commands", "verify_command", "plan_command"),
+    ("soundness", "soft_label_commands", "verify_command", "plan_command", "new_command"),
     ("tools", "__main__", "entry", "fork_server"),
 )
 """From the bottom: a module imports from its own layer and from those before it."""

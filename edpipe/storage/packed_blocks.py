@@ -1,8 +1,8 @@
 """Blocks of stored images, kept until all of them are packed: what a killed process has finished is not made again.
 
 They lie one after the other in a file of a hidden folder (`edpipe.storage.resume`), next to a journal that has a line
-for each. The next call takes over all blocks from the first on whose bytes are those of the journal and whose raw files are
-unchanged.
+for each. The next call takes over all blocks from the first on whose bytes are those of the journal and whose raw files
+are unchanged.
 """
 
 import os
