@@ -233,12 +233,16 @@ def result(params: Params, experiment: str) -> Job:
 
 def report(params: Params, experiment: str) -> Job:
     """Draws the page of one experiment."""
-    entry(params, "experiments", experiment)
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     return Job(
         step="report",
         arguments={"experiment": experiment},
         knobs={},
-        inputs={"result": (layout.result_path(experiment),)},
+        inputs={
+            "result": (layout.result_path(experiment),),
+            "dataset": (layout.dataset_path(knobs.dataset),),
+            "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
+        },
         outputs=(layout.report_path(experiment),),
     )
 
