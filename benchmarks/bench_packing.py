@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="of all threads and workers: where others compute")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    count, repeats = (130, 2) if options.quick else (1002, 7)
+    count, repeats = (130, 2) if options.quick else (602, 7)
     clock = cpu_s if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         root = write_folder(Path(folder) / "raw", count)

@@ -74,9 +74,14 @@ def report(result_path: Path, out_path: Path, images: SampleImages | None = None
         CorruptFileError: the result, the dataset or the partition is damaged, foreign, or of another version.
         MismatchError: the images are not those that the result was measured on.
     """
+    write_text_atomically(out_path, drawn(result_path, images))
+
+
+def drawn(result_path: Path, images: SampleImages | None = None) -> str:
+    """The page of a result in a file; raises what `report` does."""
     result = read_result(result_path)
     _check_lengths(result_path, result)
-    write_text_atomically(out_path, page(result, _strips(result_path, result, images) if images else ()))
+    return page(result, _strips(result_path, result, images) if images else ())
 
 
 def _strips(result_path: Path, result: Result, images: SampleImages) -> tuple[Strip, ...]:
