@@ -243,9 +243,10 @@ def _result(experiment: str) -> None:
 
 
 def _report(job: Job) -> None:
-    from edpipe.steps.report import report
+    from edpipe.steps.report import SampleImages, report
 
-    report(job.inputs["result"][0], job.outputs[0])
+    paths = job.inputs
+    report(paths["result"][0], job.outputs[0], SampleImages(paths["dataset"][0], paths["partition"][0]))
 
 
 def _study(job: Job) -> None:

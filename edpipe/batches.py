@@ -12,6 +12,7 @@ from edpipe.colour import jitter_parameters, rand_augment_parameters
 from edpipe.mixing import MIX_PARTS, Mix, MixParameters, PartnerPools, mix_parameters
 from edpipe.params.soft_labels import PadCrop, is_finite
 from edpipe.pixels import apply_cutmix, apply_mixup, apply_pad_crop, apply_resized_crop, gather_pad_crop
+from edpipe.shapes import Boxes, Flips
 from edpipe.storage.dataset_file import Dataset
 from edpipe.storage.records import digest_bytes
 from edpipe.threads import num_threads
@@ -152,11 +153,17 @@ class ViewBatches:
         images = [torch.from_numpy(self.dataset.decode(int(i))) for i in sample_ids]
         sizes = np.array([image.shape[1:] for image in images], dtype=np.int64).reshape(-1, 2)
         boxes, flips = resized_crop_boxes(self.spec, sample_ids, views, sizes[:, 0], sizes[:, 1])
-        crops = [
-            apply_resized_crop(image, box, bool(flip), self.spec.image_size)
-            for image, box, flip in zip(images, boxes, flips, strict=True)
-        ]
-        return torch.stack(crops)
+        return self._squares(images, boxes, flips)
+
+    def _squares(
+        self, images: list[UInt8[Tensor, "channel any_height any_width"]], boxes: Boxes, flips: Flips
+    ) -> UInt8[Tensor, "sample channel height width"]:
+        """A box of each image, resized to what networks see."""
+        side = self.spec.image_size
+        squares = torch.empty((len(images), self.dataset.channels, side, side), dtype=torch.uint8)
+        for square, image, box, flip in zip(squares, images, boxes, flips, strict=True):
+            square.copy_(apply_resized_crop(image, box, bool(flip), side))
+        return squares
 
     def _coloured(
         self,
@@ -212,8 +219,8 @@ class ViewBatches:
         if self.dataset.encoding == "raw":
             return torch.from_numpy(self.dataset.images(sample_ids))
         images = [torch.from_numpy(self.dataset.decode(int(i))) for i in sample_ids]
-        squares = [apply_resized_crop(i, _centre_box(*i.shape[1:]), False, self.spec.image_size) for i in images]
-        return torch.stack(squares)
+        boxes = np.array([_centre_box(*image.shape[1:]) for image in images], dtype=np.int64).reshape(-1, 4)
+        return self._squares(images, boxes, np.zeros(len(images), dtype=bool))
 
     @cached_property
     def _resident(self) -> UInt8[Tensor, "any channel height width"] | None:

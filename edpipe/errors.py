@@ -3,6 +3,7 @@
 EdpipeError
 ├── ParamsError        params.yaml is wrong: unknown knob, bad value, dangling name
 ├── DataError          raw images or a dataset file: missing, unreadable, empty class
+│   └── UnreadableImageError  one raw file that holds no image that can be packed
 ├── TeacherError       a teacher cannot be fetched, does not fit, or is too weak
 ├── NetworkError       an unknown model, or one that cannot be split into blocks
 ├── MismatchError      a sound file that was made from something else than what is asked for
@@ -46,6 +47,19 @@ class ParamsError(EdpipeError):
 
 class DataError(EdpipeError):
     """Raw images or a dataset file cannot be used."""
+
+
+class UnreadableImageError(DataError):
+    """One raw file holds no image, a damaged one, or one that cannot be packed.
+
+    Args:
+        where: the file.
+        reason: what is wrong with it, without its path; a record may hold it.
+    """
+
+    def __init__(self, where: object, reason: str) -> None:
+        super().__init__(f"{where}: {reason}; replace or remove this file, or set unreadable: leave_aside")
+        self.reason = reason
 
 
 class TeacherError(EdpipeError):

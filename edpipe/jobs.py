@@ -38,6 +38,8 @@ NETWORK_STEPS = (
     "record_trajectory",
     "evaluate",
 )
+PACKING_THREADS = 8
+"""Raw images may be of any size; a machine with fewer cores gives what it has."""
 SMALL_SIDE = 64
 """Pixels; images up to this size are small."""
 
@@ -231,12 +233,16 @@ def result(params: Params, experiment: str) -> Job:
 
 def report(params: Params, experiment: str) -> Job:
     """Draws the page of one experiment."""
-    entry(params, "experiments", experiment)
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     return Job(
         step="report",
         arguments={"experiment": experiment},
         knobs={},
-        inputs={"result": (layout.result_path(experiment),)},
+        inputs={
+            "result": (layout.result_path(experiment),),
+            "dataset": (layout.dataset_path(knobs.dataset),),
+            "partition": (layout.partition_path(knobs.dataset, knobs.partition),),
+        },
         outputs=(layout.report_path(experiment),),
     )
 
@@ -257,8 +263,11 @@ def study(params: Params, study: str) -> Job:
 def threads_of(params: Params, job: Job) -> int:
     """Threads that a job can use: small images leave a second one idle, large ones keep four busy.
 
-    The last bits of what networks compute depend on it, so that it must not depend on who runs the job.
+    The last bits of what networks compute depend on it, so that it must not depend on who runs the job. What is packed
+    does not depend on it.
     """
+    if job.step == "pack_dataset":
+        return PACKING_THREADS
     if job.step not in NETWORK_STEPS:
         return 1
     experiment = job.arguments.get("experiment")

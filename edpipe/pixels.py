@@ -110,7 +110,9 @@ def apply_resized_crop(
 ) -> UInt8[Tensor, "channel {image_size} {image_size}"]:
     """The box (top, left, height, width) of an image, resized to a square, mirrored if asked.
 
-    Bilinear with antialiasing, computed in float32 and rounded to whole values.
+    Bilinear with antialiasing, by torch's arithmetic for bytes: whole numbers, rounded once in each direction, so that
+    all processors agree; about 1 away from exact arithmetic at most. It is six times as fast as float32 on an image
+    whose channels lie together in memory (docs/benchmarks.md); the pixels do not depend on that.
 
     Raises:
         ValueError: the box is empty or not inside the image.
@@ -118,9 +120,8 @@ def apply_resized_crop(
     top, left, height, width = box.tolist()
     if min(top, left) < 0 or min(height, width) < 1 or top + height > image.shape[1] or left + width > image.shape[2]:
         raise ValueError(f"box {box.tolist()} is not inside an image of {image.shape[1]} by {image.shape[2]} pixels")
-    crop = image[None, :, top : top + height, left : left + width].to(torch.float32)
-    resized = F.interpolate(crop, size=(image_size, image_size), mode="bilinear", antialias=True)
-    pixels = resized[0].round_().clamp_(0, 255).to(torch.uint8)
+    crop = image[None, :, top : top + height, left : left + width]
+    pixels = F.interpolate(crop, size=(image_size, image_size), mode="bilinear", antialias=True)[0]
     return pixels.flip(-1) if flip else pixels
 
 

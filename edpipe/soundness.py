@@ -107,18 +107,18 @@ _CHECKS: dict[str, Callable[[Job, Records], str | None]] = {
 }
 
 
-def is_page_of(result_path: Path, page_path: Path) -> bool:
-    """Whether the page is what would be drawn from the result now.
+def is_page_of(result_path: Path, dataset_path: Path, partition_path: Path, page_path: Path) -> bool:
+    """Whether the page is what would be drawn from the result and these images now.
 
     Raises:
-        CorruptFileError: the result or the page cannot be read.
+        CorruptFileError: one of the files cannot be read.
+        MismatchError: the images are not those of the result.
     """
-    from edpipe.steps.report import page
-    from edpipe.storage.result_file import read_result
+    from edpipe.steps.report import SampleImages, drawn
 
-    drawn = page(read_result(result_path))
+    wanted = drawn(result_path, SampleImages(dataset_path, partition_path))
     try:
-        return page_path.read_text(encoding="utf-8") == drawn
+        return page_path.read_text(encoding="utf-8") == wanted
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFileError(
             f"{page_path}: cannot be read ({error}); make it again with `snakemake --force {page_path}`"

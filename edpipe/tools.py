@@ -11,6 +11,26 @@ from edpipe.verify_command import add_verify
 from edpipe.zoo_command import add_zoo
 
 
+def _add_new(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help="of the dataset; the experiments are NAME_ed, NAME_kd and NAME_ce")
+    command.add_argument("--root", required=True, help="folder of class folders, or of train and test that hold them")
+    command.add_argument("--image-size", type=int, default=64, help="side of what a network sees, pixels; default: 64")
+    command.add_argument("--channels", type=int, default=3, choices=(1, 3), help="1: grey, 3: colour; default: 3")
+    command.add_argument("--teacher", help="model, such as timm:resnet34; default: by image size, resnet56 up to 64")
+    command.add_argument("--student", help="model, such as resnet20; default: by image size, resnet20 up to 64")
+    command.add_argument(
+        "--pretrained", action="store_true", help="begin the teachers with timm's weights, fetched once; else from none"
+    )
+    command.add_argument("--epochs", type=int, help="passes over the images; default: fewer over more images")
+    command.set_defaults(run=_new)
+
+
+def _new(**words: Any) -> None:
+    from edpipe.new_command import new
+
+    new(**words)
+
+
 def _check() -> None:
     """Everything in params.yaml, model names included."""
     from edpipe.checks import check_params
@@ -65,6 +85,22 @@ def _compare(**words: Any) -> None:
     compare(**words)
 
 
+def _add_partition(command: argparse.ArgumentParser) -> None:
+    acts = command.add_subparsers(metavar="ACT", required=True)
+    show = acts.add_parser("show", help="print classes and numbers of images")
+    show.add_argument("dataset", help="name in params.yaml")
+    show.add_argument("partition", help="name in params.yaml")
+    show.add_argument("--json", action="store_true", dest="as_json", help="print all of it as JSON")
+    show.add_argument("--pictures", type=Path, metavar="FILE", help="write sample images there, as .html or .png")
+    show.set_defaults(run=_show_partition)
+
+
+def _show_partition(**words: Any) -> None:
+    from edpipe.partition_command import show_partition
+
+    show_partition(**words)
+
+
 def _add_tracked_jobs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--check", action="store_true", help="only say whether the file fits params.yaml")
     command.set_defaults(run=_tracked_jobs)
@@ -93,9 +129,11 @@ def _dvc_record() -> None:
 
 
 TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "new": (_add_new, "add entries for a folder of your own images to params.yaml"),
     "check": (_add_check, "check params.yaml"),
     "schema": (_add_schema, "print the JSON schema of params.yaml"),
     "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
+    "partition": (_add_partition, "show the classes and images of each subset"),
     "plan": (add_plan, "say what snakemake would make, and why; or what storing soft labels costs"),
     "verify": (add_verify, "say whether what was made fits params.yaml, the code and the teachers"),
     "compare": (_add_compare, "print a table of results, and each against a base, seed by seed"),

@@ -71,7 +71,7 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
     if job.step == "fetch_teacher":
         student = job.inputs.get("student") or job.inputs["dataset"] * 2
         entry["student"], entry["student_record"] = map(str, student)
-    if job.step in ("run_stage", "evaluate"):
+    if job.step in ("run_stage", "evaluate", "report"):
         entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
     if job.step == "run_stage":
         entry |= _stage_entry(params, job)

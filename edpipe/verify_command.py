@@ -123,10 +123,14 @@ def inspect(job: Job, records: Records) -> Evidence:
 
 
 def _page_reasons(job: Job) -> tuple[str, ...]:
-    (result_path,) = job.inputs["result"]
-    if not result_path.exists() or is_page_of(result_path, job.outputs[0]):
+    paths = [job.inputs[role][0] for role in ("result", "dataset", "partition")]
+    if not all(path.exists() for path in paths):
         return ()
-    return (f"from {result_path} another page would be drawn now",)
+    try:
+        is_same = is_page_of(paths[0], paths[1], paths[2], job.outputs[0])
+    except MismatchError as error:  # the page is sound, but no other could be drawn now
+        return (str(error),)
+    return () if is_same else (f"from {paths[0]} another page would be drawn now",)
 
 
 @contextmanager

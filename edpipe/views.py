@@ -16,8 +16,9 @@ from edpipe.params.soft_labels import MOST_VIEWS, Mixing, PadCrop, ResizedCrop, 
 from edpipe.philox import Purpose, choose_below, fractions, random_words
 from edpipe.shapes import Boxes, Flips, Offsets, SampleIds, Views
 
-# Raised whenever the same (spec, sample id, view) comes to mean other pixels; stored logits of another rule do not fit.
-VIEW_RULE = 1
+# One is raised whenever the same (spec, sample id, view) comes to mean other pixels; stored logits of another rule do
+# not fit. resized_crop 2: resized by whole numbers, not by float32.
+VIEW_RULES = {"pad_crop": 1, "resized_crop": 2}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ViewSpec:
                 "exhaustive": self.exhaustive,
                 "seed": None if self.exhaustive else self.seed,
                 "image_size": self.image_size,
-                "view_rule": VIEW_RULE,
+                "view_rule": VIEW_RULES[self.augment.kind],
             }
         )
 

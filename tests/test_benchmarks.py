@@ -40,6 +40,14 @@ def bench_engine(monkeypatch):
 
 
 @pytest.fixture
+def bench_packing(monkeypatch):
+    torch.set_num_threads(1)
+    for name in ("bench_store", "school"):
+        load(name, monkeypatch)
+    return load("bench_packing", monkeypatch)
+
+
+@pytest.fixture
 def squares(bench_engine, tmp_path):
     """Eight squares, and soft labels of one view and of all."""
     dataset = bench_engine.write_squares(tmp_path / "squares.h5", 8, 4)
@@ -113,6 +121,16 @@ def test_photos_made_ahead_are_measured(bench_engine, tmp_path):
     photos = bench_engine.write_photos(tmp_path / "photos.h5", 4, 2)
     names = check(bench_engine.bench_photos(photos, 1, 1, CPU))
     assert names[:2] == ["batches, 1 thread / 0 (speed)", "batches, 2 threads / 0 (speed)"]
+
+
+def test_packing_and_loading_a_few_files_are_measured(bench_packing, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDPIPE_THREADS", "1")
+    monkeypatch.setattr(bench_packing, "WORKERS", 0)
+    root = bench_packing.write_folder(tmp_path / "raw", 8)
+    packing = check(bench_packing.bench_packing(root, tmp_path, 1))
+    assert packing[0] == "packing / one-process Pillow (speed)"
+    assert check(bench_packing.bench_loading(root, tmp_path, 1))[0] == "packed / ImageFolder (speed)"
+    assert "2 classes, 6 train, 0 val, 2 test" in capsys.readouterr().err
 
 
 def test_a_live_teacher_says_what_a_cache_of_it_would(bench_engine, squares):

@@ -37,6 +37,7 @@ LAYERS = (
         "plain_images",
         "soft_label_batches",
         "pictures",
+        "contact_sheet",
         "report_words",
         "job",
         "teacher_jobs",
@@ -44,10 +45,18 @@ LAYERS = (
         "datasets.*",
     ),
     ("freshness", "evidence", "ledger"),
-    ("checks", "tracked_jobs", "comparison", "compare", "study", "dvcsync", "snakemake_records"),
+    ("checks", "new_entries", "tracked_jobs", "comparison", "compare", "study", "dvcsync", "snakemake_records"),
     ("workflow_hooks",),
     ("steps.*",),
-    ("soundness", "soft_label_commands", "verify_command", "plan_command", "zoo_command"),
+    (
+        "soundness",
+        "soft_label_commands",
+        "verify_command",
+        "plan_command",
+        "zoo_command",
+        "new_command",
+        "partition_command",
+    ),
     ("tools", "__main__", "entry", "fork_server"),
 )
 """From the bottom: a module imports from its own layer and from those before it."""

@@ -13,7 +13,7 @@ from edpipe.params.dataset import DatasetKnobs
 from edpipe.steps import pack_dataset as step
 from edpipe.steps.pack_dataset import pack_dataset
 from edpipe.storage.dataset_file import SPLITS, open_dataset
-from edpipe.storage.dataset_writer import StoredImage
+from edpipe.storage.packed_blocks import PackedBlocks
 from edpipe.storage.records import record_path
 
 
@@ -106,7 +106,7 @@ def test_failed_pack_leaves_the_old_file_and_no_partial_one(tmp_path):
 
 def test_first_unreadable_image_in_reading_order_is_named_whatever_the_threads(tmp_path, monkeypatch):
     monkeypatch.setenv("EDPIPE_THREADS", "4")
-    monkeypatch.setattr(step, "BATCH", 2)
+    monkeypatch.setattr(step, "BLOCK", 2)
     root = make_image_folder(tmp_path / "raw")
     for name in ("owl/0001.png", "dog/0002.png", "cat/0009.png"):
         (root / name).write_bytes(b"no image")
@@ -125,15 +125,19 @@ def test_image_of_a_mode_without_range_is_named(tmp_path):
 
 def test_only_a_few_images_are_held_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("EDPIPE_THREADS", "2")
-    monkeypatch.setattr(step, "BATCH", 1)
-    raw = step.assign_splits(step.read_raw(make_image_folder(tmp_path, per_class=30), knobs()), knobs())
-    loaded, stored = [], StoredImage(np.zeros((3, 8, 8), np.uint8))
-    monkeypatch.setattr(step, "_stored_image", lambda sample, _knobs: loaded.append(sample) or stored)
-    images = step._stored_images(raw, knobs())
-    for taken in range(1, 41):
-        next(images)
-        assert len(loaded) <= taken + step.BATCHES_AHEAD * 2 + 1
-    images.close()
+    monkeypatch.setattr(step, "BLOCK", 1)
+    made, most_ahead = [], []
+    make_block, append = step.make_block, PackedBlocks.append
+
+    def appending(blocks, *block):
+        most_ahead.append(len(made) - len(blocks.done))
+        append(blocks, *block)
+
+    monkeypatch.setattr(step, "make_block", lambda *block: made.append(1) or make_block(*block))
+    monkeypatch.setattr(PackedBlocks, "append", appending)
+    pack(make_image_folder(tmp_path / "raw", per_class=30), tmp_path / "tiny.h5")
+    assert len(made) == 90
+    assert max(most_ahead) <= 2 + 2
 
 
 def test_place_that_cannot_be_written_is_named(tmp_path):

@@ -220,7 +220,7 @@ def test_a_cached_object_behind_a_symbolic_link_is_not_taken_back_for_a_partial_
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr("edpipe.storage.soft_label_writer._remove_folder", stop)
+        patch.setattr("edpipe.storage.soft_label_writer.remove_folder", stop)
         with pytest.raises(StopError):
             write(path, header)
     expected, cached = path.read_bytes(), path.with_name("cached")
@@ -525,7 +525,7 @@ def test_a_failure_while_the_record_is_made_costs_no_block(path):
     assert open_soft_labels(path)
 
 
-@pytest.mark.parametrize("name", ["write_record", "shutil.rmtree"])
+@pytest.mark.parametrize("name", ["write_record", "remove_folder"])
 def test_an_end_after_the_file_got_its_name_costs_no_block(tmp_path, monkeypatch, name):
     header = make_header()
     expected = write(path_of(tmp_path / "a"), header).read_bytes()
@@ -555,7 +555,7 @@ def test_an_object_of_a_cache_is_not_taken_back_to_be_written_to(path, monkeypat
     def stop(*_):
         raise StopError
 
-    monkeypatch.setattr("edpipe.storage.soft_label_writer.shutil.rmtree", stop)
+    monkeypatch.setattr("edpipe.storage.resume.shutil.rmtree", stop)
     with pytest.raises(StopError):
         dump(path, header)
     monkeypatch.undo()

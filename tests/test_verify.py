@@ -14,7 +14,7 @@ from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.evidence import Records
 from edpipe.freshness import Outcome, Verdict
 from edpipe.steps.partition_dataset import partition_dataset
-from edpipe.steps.report import report
+from edpipe.steps.report import SampleImages, report
 from edpipe.steps.result import result
 from edpipe.storage.records import make_record, read_record, record_path, write_record
 from edpipe.storage.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
@@ -67,7 +67,8 @@ def make(job, params):
     elif job.step == "result":
         result("digits_ce", "ce", job.inputs["evaluations"], [], *job.outputs)
     else:
-        report(job.inputs["result"][0], job.outputs[0])
+        paths = job.inputs
+        report(paths["result"][0], job.outputs[0], SampleImages(paths["dataset"][0], paths["partition"][0]))
 
 
 @pytest.fixture
@@ -173,6 +174,12 @@ def test_a_page_that_would_be_drawn_otherwise_is_stale(real, capsys):
     lines, error = verify(capsys)
     assert f"stale    {PAGE}: from {RESULT} another page would be drawn now" in lines
     assert error.startswith("1 of 10 artifacts do not fit")
+
+
+def test_a_page_whose_dataset_is_gone_is_let_be(real, capsys):
+    layout.dataset_path("digits").unlink()
+    lines, _ = verify(capsys)
+    assert not any(line.startswith(("stale", "damaged")) and str(PAGE) in line for line in lines)
 
 
 def test_a_page_whose_result_is_gone_is_let_be(real, capsys):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from small_world import CPU, EXACT, NINE, SHIFTS, every_row, make_world
 
+from edpipe import views
 from edpipe.batches import ViewBatches
 from edpipe.errors import (
     AlteredRowsError,
@@ -372,7 +373,7 @@ def test_a_teacher_of_another_dataset_is_refused(world, teacher, tmp_path):
 
 def test_views_that_this_edpipe_makes_otherwise_are_refused(world, teacher, monkeypatch):
     paths = world.dump(teacher)
-    monkeypatch.setattr("edpipe.views.VIEW_RULE", 99)
+    monkeypatch.setitem(views.VIEW_RULES, "pad_crop", 99)
     text = refused(OtherViewsError, lambda: verify(world, teacher, paths, ViewUse(per_file=9)))
     assert text.startswith(f"{paths[0]}: this edpipe makes no views of the spec '")
     assert '"view_rule":1}' in text

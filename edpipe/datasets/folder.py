@@ -1,5 +1,6 @@
 """Reader of any folder of class folders, with or without train, val and test above them."""
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ LAYOUT = "<class>/<image>, or train/<class>/<image> and test/<class>/<image>"
 
 
 def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
-    """All images by sorted split, class and file name; hidden files and files that are no images are left aside.
+    """All images by sorted split, class and file name; hidden files and files that are no images are named apart.
 
     Root holds class folders, or train and test (and perhaps val) that hold them.
 
@@ -25,12 +26,21 @@ def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
     if not class_names:
         raise DataError(f"{root}: holds no class folders; arrange the images as {LAYOUT}")
     samples = [
-        RawSample(label, split, file.relative_to(root).as_posix(), partial(open_image, file))
+        RawSample(label, split, file.relative_to(root).as_posix(), partial(open_image, file), file)
         for split, folder in by_split.items()
         for label, class_name in enumerate(class_names)
         for file in _images(folder / class_name)
     ]
-    return RawDataset(tuple(class_names), samples)
+    return RawDataset(tuple(class_names), samples, _not_images(root, by_split.values(), samples))
+
+
+def _not_images(root: Path, folders: Iterable[Path], samples: Sequence[RawSample]) -> tuple[str, ...]:
+    """Names of everything that is neither a class folder nor one of the samples; of a hidden folder, its own."""
+    places = {root, *folders}
+    places |= {inner for folder in folders for inner in _folders(folder)}
+    known = places | {sample.path for sample in samples}
+    others = [path.relative_to(root) for place in places for path in place.iterdir() if path not in known]
+    return tuple(sorted(path.as_posix().encode(errors="backslashreplace").decode() for path in others))
 
 
 def _split_folders(root: Path) -> dict[str | None, Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,18 +22,29 @@ class RawSample:
         label: Position of its class in the data set's class names.
         split: "train", "val" or "test"; None where the data set has no official split.
         source: Where it comes from, relative to the root and unique in the data set; it decides what is drawn.
-        load: Gives the image; raises DataError naming the file if that cannot be read.
+        load: Gives the image; raises UnreadableImageError naming the file if it holds no sound image, DataError if it
+            cannot be read at all.
+        path: The file that holds this image and no other, if there is one; packing that was interrupted goes on only
+            if its size and time are unchanged.
     """
 
     label: int
     split: str | None
     source: str
     load: Callable[[], RawImage]
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """All samples of a raw data set in the reader's own order, which is the same on every machine."""
+    """All samples of a raw data set in the reader's own order, which is the same on every machine.
+
+    Attributes:
+        class_names: In order of class number.
+        samples: Those that are to be packed.
+        not_images: What lies among the images and is none, relative to the root, sorted.
+    """
 
     class_names: tuple[str, ...]
     samples: Sequence[RawSample]
+    not_images: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from edpipe.datasets.raw import RawDataset, RawSample
@@ -28,9 +28,9 @@ def assign_splits(raw: RawDataset, knobs: DatasetKnobs) -> RawDataset:
         splits = {source: split or "train" for source, split in splits.items()}
     if "val" not in splits.values():
         _move(raw.samples, splits, "train", "val", knobs.val_fraction, knobs.seed)
-    _check_counts(raw, splits)
-    kept = _first_of_each([replace(sample, split=splits[sample.source]) for sample in raw.samples], knobs.max_per_class)
-    return RawDataset(raw.class_names, kept)
+    whole = replace(raw, samples=[replace(sample, split=splits[sample.source]) for sample in raw.samples])
+    check_counts(whole)
+    return replace(whole, samples=_first_of_each(whole.samples, knobs.max_per_class))
 
 
 def _move(
@@ -57,10 +57,15 @@ def _rank(seed: int, goal: str, source: str) -> bytes:
     return hashlib.sha256(f"{seed} {goal} {source}".encode()).digest()
 
 
-def _check_counts(raw: RawDataset, splits: dict[str, str | None]) -> None:
+def check_counts(raw: RawDataset) -> None:
+    """Nothing, if every class has an image to learn from and one to be measured on.
+
+    Raises:
+        DataError: naming the first class that lacks one.
+    """
     counts = {split: [0] * len(raw.class_names) for split in ("train", "val", "test")}
     for sample in raw.samples:
-        counts[splits[sample.source] or "train"][sample.label] += 1
+        counts[sample.split or "train"][sample.label] += 1
     for label, class_name in enumerate(raw.class_names):
         of_class = {split: numbers[label] for split, numbers in counts.items()}
         if min(of_class[split] for split in REQUIRED_SPLITS) == 0:
@@ -71,7 +76,7 @@ def _check_counts(raw: RawDataset, splits: dict[str, str | None]) -> None:
             )
 
 
-def _first_of_each(samples: list[RawSample], limit: int | None) -> list[RawSample]:
+def _first_of_each(samples: Sequence[RawSample], limit: int | None) -> Sequence[RawSample]:
     if limit is None:
         return samples
     seen: dict[tuple[int, str | None], int] = defaultdict(int)

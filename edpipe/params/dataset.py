@@ -79,6 +79,11 @@ class DatasetKnobs(Knobs):
     max_per_class: Annotated[int, Field(ge=2)] | None = Field(
         None, description="At most so many images a class and split, the first in reading order; absent: all."
     )
+    unreadable: Literal["error", "leave_aside"] = Field(
+        "error",
+        description="What becomes of a file that holds no image which can be packed: packing ends and names it, or it "
+        "is left aside, counted, and listed in the record.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the splits that are drawn here.")
 
     @field_validator("channels", mode="before")

@@ -70,6 +70,15 @@ def load_raw(path: Path = PARAMS_PATH) -> dict[str, Any]:
         raise ParamsError(f"{path}: not found; run edpipe in the folder that holds params.yaml") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read: {error}") from error
+    return parse_text(text, path)
+
+
+def parse_text(text: str, path: Path = PARAMS_PATH) -> dict[str, Any]:
+    """The text of params.yaml as plain values.
+
+    Raises:
+        ParamsError: not YAML, not a mapping, or a key given twice; it names `path`.
+    """
     try:
         raw = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -7,10 +7,13 @@ from pathlib import Path
 import jinja2
 
 from edpipe import pictures
-from edpipe.errors import CorruptFileError
+from edpipe.contact_sheet import Strip, strips
+from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.metrics import Spread, mean_and_spread
 from edpipe.report_words import classes_arrive, loss_text, method_text
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.dataset_file import open_dataset
+from edpipe.storage.partition_file import read_partition
 from edpipe.storage.result_file import Result, StageOutcome, TeacherOutcome, read_result, say_seconds
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -56,19 +59,43 @@ class TeacherRow:
     agreement: Spread | None
 
 
-def report(result_path: Path, out_path: Path) -> None:
-    """Writes the page.
+@dataclass(frozen=True)
+class SampleImages:
+    """Where images to be shown are."""
+
+    dataset_path: Path
+    partition_path: Path
+
+
+def report(result_path: Path, out_path: Path, images: SampleImages | None = None) -> None:
+    """Writes the page; with some images of each subset if they are given.
 
     Raises:
-        CorruptFileError: the result is damaged, foreign, or of another version.
+        CorruptFileError: the result, the dataset or the partition is damaged, foreign, or of another version.
+        MismatchError: the images are not those that the result was measured on.
     """
+    write_text_atomically(out_path, drawn(result_path, images))
+
+
+def drawn(result_path: Path, images: SampleImages | None = None) -> str:
+    """The page of a result in a file; raises what `report` does."""
     result = read_result(result_path)
     _check_lengths(result_path, result)
-    write_text_atomically(out_path, page(result))
+    return page(result, _strips(result_path, result, images) if images else ())
 
 
-def page(result: Result) -> str:
-    """The page as text; equal results give equal pages."""
+def _strips(result_path: Path, result: Result, images: SampleImages) -> tuple[Strip, ...]:
+    dataset = open_dataset(images.dataset_path)
+    if dataset.digest != result.inputs.dataset:
+        raise MismatchError(
+            f"{result_path}: was measured on dataset {result.inputs.dataset}, but {images.dataset_path} holds "
+            f"{dataset.digest}; make the result again with `snakemake --force {result_path}`"
+        )
+    return strips(dataset, read_partition(images.partition_path, dataset))
+
+
+def page(result: Result, found: Sequence[Strip] = ()) -> str:
+    """The page as text, with these images of each subset; equal arguments give equal pages."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -90,6 +117,7 @@ def page(result: Result) -> str:
         method_text=method_text(result.method, result.setup.stages),
         classes_arrive=classes_arrive(result.setup.stages),
         losses=[loss_text(plan) for plan in result.setup.stages],
+        strips=found,
         rows=rows,
         scale=scale,
         panels=panels(result, rows, scale),

@@ -151,9 +151,9 @@ def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "channel height width"]:
 
 
 def channels_first(image: Image.Image) -> UInt8[np.ndarray, "channel height width"]:
-    """Pixels of a grey or RGB image, in an array of the caller's own."""
+    """Pixels of a grey or RGB image, in an array of the caller's own; in memory a pixel's channels lie together."""
     pixels = np.array(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def sample_key(pixels: UInt8[np.ndarray, "channel height width"]) -> int:

@@ -28,6 +28,26 @@ def write_partition(path: Path, partition: Partition, dataset: Dataset, record: 
     write_record(path, contents | {"file_digest": digest_json(contents)})
 
 
+def read_contents(path: Path) -> dict[str, Any]:
+    """Everything in a partition file, checked against its digest.
+
+    Raises:
+        CorruptFileError: missing, no partition file, of another version, or altered.
+    """
+    contents = read_record(path)
+    mend = _mend(path)
+    file_digest = contents.pop("file_digest", None)
+    if contents.get("format") != FORMAT or contents.get("format_version") != FORMAT_VERSION:
+        raise CorruptFileError(f"{path}: not a partition file of version {FORMAT_VERSION}; {mend}")
+    if file_digest != digest_json(contents):
+        raise CorruptFileError(f"{path}: altered since written; change params.yaml instead, then {mend}")
+    return contents
+
+
+def _mend(path: Path) -> str:
+    return f"make it again with `snakemake --force {path}`"
+
+
 def read_partition(path: Path, dataset: Dataset) -> Partition:
     """The partition of this dataset.
 
@@ -35,13 +55,7 @@ def read_partition(path: Path, dataset: Dataset) -> Partition:
         CorruptFileError: missing, no partition file, of another version, or altered.
         MismatchError: made from another dataset.
     """
-    contents = read_record(path)
-    mend = f"make it again with `snakemake --force {path}`"
-    file_digest = contents.pop("file_digest", None)
-    if contents.get("format") != FORMAT or contents.get("format_version") != FORMAT_VERSION:
-        raise CorruptFileError(f"{path}: not a partition file of version {FORMAT_VERSION}; {mend}")
-    if file_digest != digest_json(contents):
-        raise CorruptFileError(f"{path}: altered since written; change params.yaml instead, then {mend}")
+    contents, mend = read_contents(path), _mend(path)
     try:
         subsets = contents["subsets"]
         ids = {str(s["name"]): tuple(int(c) for c in s["class_ids"]) for s in subsets}

@@ -5,10 +5,7 @@ that it is made from, next to a journal of its finished blocks. Blocks are writt
 kill is told which are left. Only the whole, sealed file gets its name.
 """
 
-import fcntl
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -20,15 +17,15 @@ import numpy as np
 from jaxtyping import Float16, Float32, Float64
 
 from edpipe.certify import kl_bound
-from edpipe.errors import BusyError, OverwriteError, TeacherError
+from edpipe.errors import BusyError, TeacherError
 from edpipe.precisions import CERTIFIED_TEMPERATURE, Column, Parts, row_kl
 from edpipe.storage.hdf5 import Image
 from edpipe.storage.journal import Journal
 from edpipe.storage.records import digest_bytes, record_path, write_record
+from edpipe.storage.resume import disk_errors, lock, remove_folder, remove_others, resume_folder, write_all
 from edpipe.storage.soft_label_file import read_header
 from edpipe.storage.soft_label_format import BLOCK_ROWS, HINT, Header, Seal, block_digest, count_agreement, lay_out
 
-RESUME_FOLDER = ".resume"
 PARTIAL = "partial.h5"
 SYNC_EVERY_S = 1.0
 """So much work at most is lost to a power cut; a kill only what is being made."""
@@ -84,9 +81,9 @@ class SoftLabelWriter:
         for name in self._header.beside:
             parts[name] = self._as_float16(block, name, (beside or {})[name])
         entry["digest"] = int(block_digest(parts))
-        with _disk_errors(self._target):
+        with disk_errors(self._target):
             for name, values in parts.items():
-                _write_all(self._descriptor, np.ascontiguousarray(values), self._place(name, block))
+                write_all(self._descriptor, np.ascontiguousarray(values).data.cast("B"), self._place(name, block))
             self._journal.append(entry)  # after its rows: the journal never speaks of what is not there
             self._sync_at_times()
         self._done[block.view, block.index] = entry
@@ -222,13 +219,6 @@ def _as_rows(data: bytes, rows: int, column: Column) -> np.ndarray:
     return np.frombuffer(data, dtype=column.dtype).reshape(rows, *column.shape)
 
 
-def _write_all(descriptor: int, values: np.ndarray, offset: int) -> None:
-    data = values.data.cast("B")
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
-
-
 @contextmanager
 def create_soft_labels(
     target: Path, header: Header, code: str, describe: Callable[[Path], dict[str, Any]] | None = None
@@ -248,17 +238,17 @@ def create_soft_labels(
         StaleJournalError: what is left of an interrupted dump belongs to another one.
         OverwriteError: the file cannot be written.
     """
-    folder = _resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
+    folder = resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
     with ExitStack() as stack:
-        with _disk_errors(target):
+        with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_others(folder)
+            remove_others(folder)
             descriptor, journal = stack.enter_context(_locked(folder, target))
             image = lay_out(header, None)
             _reserve_space(descriptor, image.size)
             writer = SoftLabelWriter(target, header, image, descriptor, journal)
         yield writer
-        with _disk_errors(target):
+        with disk_errors(target):
             _seal(target, header, writer, descriptor)
             _publish(target, folder, describe)
 
@@ -272,35 +262,17 @@ def adopt_soft_labels(target: Path, header: Header, code: str, describe: Callabl
     """
     _check_budget(target, read_header(target).seal.statistics["kl_bound"], header.storage.max_kl)
     write_record(record_path(target), describe(target))
-    folder = _resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
+    folder = resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
     if folder.is_dir():
-        with suppress(BusyError), _disk_errors(target), _lock(folder / "lock"):
-            _remove_folder(folder)
-
-
-def _remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder)
-    with suppress(OSError):  # not empty: another dump is at work
-        folder.parent.rmdir()
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """What the disk refuses, told in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise OverwriteError(
-            f"{target}: cannot be written: {error.strerror or error}; finished blocks stay in "
-            f"{target.parent.parent / RESUME_FOLDER}"
-        ) from error
+        with suppress(BusyError), disk_errors(target), lock(folder / "lock", "these soft labels"):
+            remove_folder(folder)
 
 
 def _seal(target: Path, header: Header, writer: SoftLabelWriter, descriptor: int) -> None:
     """Adds all that is not rows."""
     image = lay_out(header, writer.seal(target))
     for offset, data in image.writes:
-        _write_all(descriptor, np.frombuffer(data, np.uint8), offset)
+        write_all(descriptor, memoryview(data), offset)
     os.ftruncate(descriptor, image.size)
     writer.sync()
 
@@ -313,27 +285,14 @@ def _publish(target: Path, folder: Path, describe: Callable[[Path], dict[str, An
     _sync_folder(target.parent)
     if record is not None:
         write_record(record_path(target), record)
-    _remove_folder(folder)
-
-
-def _resume_folder(target: Path, key: str) -> Path:
-    return target.parent.parent / RESUME_FOLDER / f"{target.parent.name}-{target.stem}-{key}"
-
-
-def _remove_others(folder: Path) -> None:
-    """Removes what is left of dumps of the same file made from something else; those at work are left alone."""
-    name = folder.name.rpartition("-")[0]
-    for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
-        if re.fullmatch(re.escape(name) + r"-[0-9a-f]+", other.name) and other != folder:
-            with suppress(BusyError, OSError), _lock(other / "lock"):
-                shutil.rmtree(other)
+    remove_folder(folder)
 
 
 @contextmanager
 def _locked(folder: Path, target: Path) -> Iterator[tuple[int, Journal]]:
     """The descriptor of the partial file, and the journal; for one process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder / "lock"):
+    with lock(folder / "lock", "these soft labels"):
         partial = folder / PARTIAL
         if not partial.exists() and (folder / "journal").exists():
             _take_back(target, partial)
@@ -359,19 +318,6 @@ def _reserve_space(descriptor: int, size: int) -> None:
     reserve = getattr(os, "posix_fallocate", None)  # macOS has none
     if reserve:
         reserve(descriptor, 0, size)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{path.parent}: another process is writing these soft labels; wait for it") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ rule pack_dataset:
         record="artifacts/datasets/{dataset}.json",
     log:
         "logs/pack_dataset/{dataset}.log",
-    threads: 1
+    threads: threads_of(jobs.pack_dataset)
     resources:
         mem_mb=4000,
         runtime=240,

@@ -1,0 +1,81 @@
+"""What becomes of a block of raw samples: stored bytes, content keys, and an account of every odd image."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edpipe.datasets.images import applied_rules, to_jpeg, to_square
+from edpipe.datasets.raw import RawSample
+from edpipe.errors import UnreadableImageError
+from edpipe.params.dataset import DatasetKnobs
+from edpipe.storage.dataset_file import decode_jpeg, sample_key
+from edpipe.storage.dataset_writer import StoredImage, pixel_counts
+from edpipe.storage.packed_blocks import BlockFacts
+from edpipe.storage.records import digest_json
+
+
+def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes, BlockFacts]:
+    """The samples as they are stored, one after the other, and what is known of them.
+
+    Raises:
+        UnreadableImageError: an image cannot be packed, and the knobs do not say to leave it aside.
+        DataError: a raw file is missing.
+    """
+    stamp = stamp_of(samples)  # before the files are read: a file that changes meanwhile does not fit it
+    stored: list[StoredImage] = []
+    counts = np.zeros((knobs.channels, 256), np.int64)
+    rules: Counter[str] = Counter()
+    left_aside = {}
+    for sample in samples:
+        try:
+            image, applied = _stored_image(sample, knobs)
+        except UnreadableImageError as error:
+            if knobs.unreadable == "error":
+                raise
+            left_aside[sample.source] = error.reason
+            continue
+        stored.append(image)
+        rules.update(applied)
+        if sample.split == "train":
+            counts += pixel_counts(image.pixels)
+    data = [image.stored for image in stored]
+    keys = [sample_key(image.pixels) for image in stored]
+    facts = BlockFacts(stamp, [len(each) for each in data], keys, counts.tolist(), dict(rules), left_aside)
+    return b"".join(data), facts
+
+
+def _stored_image(sample: RawSample, knobs: DatasetKnobs) -> tuple[StoredImage, tuple[str, ...]]:
+    image = sample.load()
+    side = knobs.stored_side or knobs.image_size
+    applied = applied_rules(image, side, knobs.channels)
+    try:
+        if knobs.encoding == "raw":
+            return StoredImage(to_square(image, knobs.image_size, knobs.channels)), applied
+        data = to_jpeg(image, side, knobs.channels, knobs.jpeg_quality)
+    except ValueError as error:
+        raise UnreadableImageError(sample.source, f"cannot be packed: {error}") from error
+    return StoredImage(decode_jpeg(data), data), applied
+
+
+def stamp_of(samples: Sequence[RawSample]) -> str:
+    """Digest of what a block is made from: names, labels, splits, and size and time of files; not of their content."""
+    return digest_json([[s.source, s.label, s.split, *(_state(s.path) if s.path else ())] for s in samples])
+
+
+def stamp_of_folder(root: Path) -> str:
+    """The same of all files below a folder, for samples that have no file of their own."""
+    files = sorted(Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+    names = [path.relative_to(root).as_posix().encode(errors="backslashreplace").decode() for path in files]
+    return digest_json([[name, *_state(path)] for name, path in zip(names, files, strict=True)])
+
+
+def _state(path: Path) -> Iterator[int]:
+    """Size in bytes and time of the last change in nanoseconds; nothing for a file that is gone."""
+    try:
+        status = path.stat()
+    except OSError:  # reading it will tell
+        return
+    yield from (status.st_size, status.st_mtime_ns)
