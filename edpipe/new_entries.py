@@ -110,12 +110,15 @@ def levels_for(num_classes: int) -> tuple[str, ...]:
 
 
 def budgets(num_images: int, levels: tuple[str, ...]) -> dict[str, int]:
-    """Images of each level, at least one each, which add up to all.
+    """Images of each level, which add up to all; an early one has a small batch at least, where there are so many.
 
     >>> budgets(10_000, ("primary", "middle", "university"))
     {'primary': 200, 'middle': 300, 'university': 9500}
+    >>> budgets(48, ("primary", "university"))
+    {'primary': 8, 'university': 40}
     """
-    early = {level: max(1, round(EARLY_SHARES[level] * num_images)) for level in levels[:-1]}
+    fewest = max(1, min(SMALLEST_BATCH, num_images // (2 * len(levels))))
+    early = {level: max(fewest, round(EARLY_SHARES[level] * num_images)) for level in levels[:-1]}
     return early | {levels[-1]: num_images - sum(early.values())}
 
 
