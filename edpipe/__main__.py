@@ -162,7 +162,7 @@ def _make_teacher(job: Job) -> None:
         from edpipe.steps.fetch_teacher import fetch_teacher
 
         student = _only(job.inputs.get("student", ()))
-        fetch_teacher(course, network, job.outputs[0], student)  # type: ignore[arg-type]
+        fetch_teacher(course, network, job.outputs[0], layout.WEIGHTS, student)  # type: ignore[arg-type]
 
 
 def _dump_soft_labels(job: Job) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 RAW = Path("data/raw")
+WEIGHTS = Path("data/weights")
+"""Fetched from addresses, as they came: a file called by its sha256 for all teachers that are made of it."""
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")

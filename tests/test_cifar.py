@@ -205,7 +205,7 @@ def test_no_network_is_one_line_that_says_what_to_put_where(tmp_path, monkeypatc
     def unreachable(*_args, **_kwargs):
         raise URLError("no route\nto host")
 
-    monkeypatch.setattr("edpipe.datasets.download.urlopen", unreachable)
+    monkeypatch.setattr("edpipe.download.urlopen", unreachable)
     line = refusal(number, tmp_path, r"could not be fetched \(<urlopen error no route to host>\)", download=True)
     assert re.search(
         rf"; put cifar-{number}-binary.tar.gz \(from https://\S+\) or the folder \S+ into {tmp_path}$", line

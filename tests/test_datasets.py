@@ -129,7 +129,7 @@ def test_missing_fashion_mnist_names_the_four_files_and_the_folder(tmp_path):
 
 
 def test_fashion_mnist_that_cannot_be_fetched_names_the_four_files_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("edpipe.datasets.download.urlopen", fetched_nothing)
+    monkeypatch.setattr("edpipe.download.urlopen", fetched_nothing)
     with pytest.raises(DataError, match=r"could not be fetched .*no route") as error:
         read_raw(tmp_path, knobs("fashion_mnist", download=True))
     assert all(f"{name}.gz" in one_line(error) for name in FASHION_MNIST_FILES)
@@ -242,7 +242,7 @@ def test_missing_food101_says_what_to_put_where(tmp_path):
 
 
 def test_food101_that_cannot_be_fetched_says_what_to_put_where_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("edpipe.datasets.download.urlopen", fetched_nothing)
+    monkeypatch.setattr("edpipe.download.urlopen", fetched_nothing)
     with pytest.raises(
         DataError, match=r"could not be fetched \(<urlopen error no route to host>\); put food-101"
     ) as error:

@@ -10,8 +10,9 @@ import pytest
 from cifar_examples import PER_PART, small_publication
 from layouts import make_cifar
 
-from edpipe.datasets import cifar, download
-from edpipe.datasets.download import fetch
+from edpipe import download
+from edpipe.datasets import cifar
+from edpipe.download import Digest, fetch
 from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
@@ -35,7 +36,7 @@ def names_in(folder):
 def test_file_is_fetched_whole_into_a_new_folder(tmp_path, server, capsys, says_length):
     server.says_length = says_length
     goal = tmp_path / "new" / NAME
-    fetch(server.address, goal, MD5)
+    fetch(server.address, goal, Digest("MD5", MD5))
     assert goal.read_bytes() == BODY
     assert names_in(goal.parent) == [NAME]
     assert capsys.readouterr().err == f"fetch {server.address}: 0/{'1' if says_length else '?'} MB\n"
@@ -47,11 +48,11 @@ def test_broken_download_goes_on_where_it_was(tmp_path, server):
         server.cut = cut
         text = rf"^{came} of 1,000,000 bytes of {server.address} came; call again to go on from there$"
         with pytest.raises(OSError, match=text):
-            fetch(server.address, goal, MD5)
+            fetch(server.address, goal, Digest("MD5", MD5))
         assert names_in(tmp_path) == [PART]
         assert (tmp_path / PART).read_bytes() == BODY[:cut]
     server.cut = None
-    fetch(server.address, goal, MD5)
+    fetch(server.address, goal, Digest("MD5", MD5))
     assert goal.read_bytes() == BODY
     assert server.ranges == [None, "bytes=300000-", "bytes=700000-"]
     assert names_in(tmp_path) == [NAME]
@@ -60,14 +61,14 @@ def test_broken_download_goes_on_where_it_was(tmp_path, server):
 def test_server_that_knows_no_ranges_sends_all_of_it_again(tmp_path, server):
     server.knows_ranges = False
     (tmp_path / PART).write_bytes(b"x" * 1234)
-    fetch(server.address, tmp_path / NAME, MD5)
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
     assert (tmp_path / NAME).read_bytes() == BODY
     assert server.ranges == ["bytes=1234-"]
 
 
 def test_part_that_is_whole_needs_no_more(tmp_path, server):
     (tmp_path / PART).write_bytes(BODY)
-    fetch(server.address, tmp_path / NAME, MD5)
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
     assert names_in(tmp_path) == [NAME]
 
 
@@ -75,15 +76,15 @@ def test_part_that_is_whole_needs_no_more(tmp_path, server):
 def test_file_with_another_digest_is_refused_and_not_gone_on_from(tmp_path, server, before):
     (tmp_path / PART).write_bytes(before)
     digest = MD5 if before else "0" * 32
-    with pytest.raises(RuntimeError, match=rf"^{server.address} has MD5 [0-9a-f]{{32}}, but {digest} is published$"):
-        fetch(server.address, tmp_path / NAME, digest)
+    with pytest.raises(RuntimeError, match=rf"^{server.address} has MD5 [0-9a-f]{{32}}, but {digest} is wanted$"):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", digest))
     assert names_in(tmp_path) == []
 
 
 def test_address_that_answers_404_leaves_nothing(tmp_path, server):
     server.body = None
     with pytest.raises(URLError, match="HTTP Error 404"):
-        fetch(server.address, tmp_path / NAME, MD5)
+        fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
     assert names_in(tmp_path) == []
 
 
@@ -91,7 +92,7 @@ def test_server_error_keeps_what_has_come(tmp_path, server):
     server.body = None
     (tmp_path / PART).write_bytes(BODY[:10])
     with pytest.raises(URLError, match="HTTP Error 404"):
-        fetch(server.address, tmp_path / NAME, MD5)
+        fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
     assert (tmp_path / PART).read_bytes() == BODY[:10]
 
 
@@ -99,14 +100,14 @@ def test_only_one_process_fetches(tmp_path, server):
     with (tmp_path / PART).open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # refuses an exclusive lock only
         with pytest.raises(RuntimeError, match=f"^another process is writing {tmp_path / PART}; wait for it$"):
-            fetch(server.address, tmp_path / NAME, MD5)
+            fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
         assert names_in(tmp_path) == [PART]
     assert server.ranges == []
 
 
 def test_file_that_another_process_has_fetched_meanwhile_is_kept(tmp_path, server):
     (tmp_path / NAME).write_bytes(b"theirs")
-    fetch(server.address, tmp_path / NAME, MD5)
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
     assert names_in(tmp_path) == [NAME]
     assert (tmp_path / NAME).read_bytes() == b"theirs"
     assert server.ranges == []
@@ -116,7 +117,7 @@ def test_a_line_is_said_now_and_then(tmp_path, server, capsys, monkeypatch):
     monkeypatch.setattr(download, "LINE_EVERY_S", 0)
     monkeypatch.setattr(download, "CHUNK_BYTES", 400_000)
     monkeypatch.setattr(download, "MB", 1000)
-    fetch(server.address, tmp_path / NAME, MD5)
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"fetch {server.address}: {done}/1,000 MB" for done in ("0", "400", "800")]
 

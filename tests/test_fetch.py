@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from edpipe.errors import NetworkError, TeacherError
+from edpipe.layout import WEIGHTS
 from edpipe.models.fetch import Normalisation, Wanted, fetch_weights
 from edpipe.models.zoo import build_network
 from edpipe.params.teacher import NetworkKnobs
@@ -39,7 +40,7 @@ def file_knobs(path, model="resnet8", source="file", location=None):
 
 def fetch(knobs, num_classes=4, channels=1, seed=0):
     names = tuple(f"class {number}" for number in range(num_classes))
-    return fetch_weights(knobs, Wanted("teacher t/all", names, names, channels, seed))
+    return fetch_weights(knobs, Wanted("teacher t/all", names, names, channels, seed, WEIGHTS))
 
 
 def assert_holds(network, weights, besides=()):
@@ -230,6 +231,34 @@ def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Fetched weights are kept below the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_an_address_is_fetched_once_for_all_teachers(tmp_path, weights, server_address):
+    path = tmp_path / "teacher.pth"
+    torch.save(weights, path)
+    knobs = file_knobs(path, source="url", location=f"{server_address}/teacher.pth")
+    fetch(knobs)
+    kept = WEIGHTS / knobs.sha256
+    assert kept.read_bytes() == path.read_bytes()
+    path.unlink()
+    assert_holds(fetch(knobs, num_classes=3).network, weights, besides=("fc.weight", "fc.bias"))
+    kept.write_bytes(kept.read_bytes()[:-1])
+    refused(knobs, rf"^{kept}: has sha256 [0-9a-f]{{64}}, but {knobs.sha256} is declared; fetch it again")
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_an_address_with_other_bytes_is_refused_and_nothing_is_kept(tmp_path, weights, server_address):
+    torch.save(weights, tmp_path / "teacher.pth")
+    knobs = NetworkKnobs(model="resnet8", source="url", location=f"{server_address}/teacher.pth", sha256="0" * 64)
+    refused(knobs, rf"teacher.pth has SHA256 [0-9a-f]{{64}}, but {'0' * 64} is wanted; correct location, or sha256")
+    assert not any((tmp_path / "data/weights").iterdir())
+
+
 @pytest.mark.usefixtures("no_proxy")
 def test_an_http_address_is_fetched(tmp_path, weights, server_address):
     path = tmp_path / "teacher.safetensors"
@@ -248,7 +277,7 @@ def test_no_network_is_an_error_with_a_remedy(monkeypatch):
     def unreachable(*_, **__):
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("edpipe.download.urlopen", unreachable)
     knobs = NetworkKnobs(model="resnet8", source="url", location="https://example.org/t.pth", sha256="0" * 64)
     refused(knobs, r"t.pth: .* cannot be fetched \(URLError: .*not known.*check the address and the network")
 

@@ -1,5 +1,7 @@
 """Weights of other programs: other names, other classes, another normalisation."""
 
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
@@ -33,7 +35,7 @@ def saved(tmp_path, weights, **knobs):
 
 
 def fetch(knobs, class_names=ANIMALS, known=None, channels=1):
-    return fetch_weights(knobs, Wanted("teacher t/all", class_names, known or class_names, channels, 0))
+    return fetch_weights(knobs, Wanted("teacher t/all", class_names, known or class_names, channels, 0, Path()))
 
 
 def refused(message, knobs, **options):

@@ -19,6 +19,7 @@ LAYERS = (
         "threads",
         "layout",
         "progress",
+        "download",
         "sources",
         "interruption",
         "launch",

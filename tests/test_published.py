@@ -74,7 +74,7 @@ def test_no_network_is_one_line_that_says_which_file_to_put_where(tmp_path, monk
     def unreachable(*_args, **_kwargs):
         raise URLError("no route\nto host")
 
-    monkeypatch.setattr("edpipe.datasets.download.urlopen", unreachable)
+    monkeypatch.setattr("edpipe.download.urlopen", unreachable)
     text = r"raw: \S+( ImageNet)? is not here and could not be fetched \(<urlopen error no route to host>\); put "
     line = refusal(reader, tmp_path / "raw", text, download=True)
     assert line.endswith(f"into {tmp_path / 'raw'}")
@@ -127,7 +127,7 @@ def test_half_a_download_is_gone_on_with(tmp_path, mirror, server, reader):
 def test_mirror_must_have_the_published_md5(tmp_path, mirror, server, reader):
     paths, address, _ = mirror(reader)
     server.files = dict.fromkeys(paths, b"something else")
-    text = r"could not be fetched \(\S+ has MD5 [0-9a-f]{32}, but [0-9a-f]{32} is published\); put "
+    text = r"could not be fetched \(\S+ has MD5 [0-9a-f]{32}, but [0-9a-f]{32} is wanted\); put "
     refusal(reader, tmp_path / "raw", text, download=True, mirror=address)
     assert list((tmp_path / "raw").iterdir()) == []
 

@@ -28,7 +28,8 @@ STEPS = (
 )
 DISPATCH = (
     "__main__", "__init__", "tools", "job", "teacher_jobs", "jobs", "layout", "checks", "tracked_jobs",
-    "workflow_hooks", "plan_command", "verify_command", "freshness", "evidence", "soundness", "ledger", "cost",
+    "workflow_hooks", "plan_command", "verify_command", "zoo_command", "new_command",
+    "new_entries", "partition_command", "freshness", "evidence", "soundness", "ledger", "cost",
     "interruption", "threads", "launch",
 )  # fmt: skip
 """What turns a command into a job, and other commands; an edit of it changes the job's knobs or nothing."""

@@ -416,7 +416,7 @@ def refused(error, tmp_path, weights, edit=None, network=None, **fitting):
         "teacher assistant/all", job.inputs["dataset"][0], None, "all", job.knobs["augment"], knobs, recipe
     )
     with pytest.raises(error) as caught:
-        fetch_teacher(course, network or job.knobs["network"], tmp_path / "out.safetensors", path)
+        fetch_teacher(course, network or job.knobs["network"], tmp_path / "out.safetensors", tmp_path, path)
     assert not (tmp_path / "out.safetensors").exists()
     text = str(caught.value)
     assert "\n" not in text
@@ -471,4 +471,4 @@ def test_weights_of_another_network_are_refused():
 def test_a_student_is_not_fetched_as_others_are():
     knobs = NetworkKnobs.model_validate({"model": "resnet8", "source": "student", "experiment": "teskd"})
     with pytest.raises(ValueError, match="source student: nothing to fetch; use take_over"):
-        fetch_weights(knobs, Wanted("teacher t/all", "abcd", "abcd", 1, 0))
+        fetch_weights(knobs, Wanted("teacher t/all", "abcd", "abcd", 1, 0, Path()))

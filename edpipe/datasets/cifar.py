@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
-from edpipe.datasets.download import md5_of
 from edpipe.datasets.pickled_arrays import load_pickled_arrays
 from edpipe.datasets.published import PublishedFile, fetch_published
 from edpipe.datasets.raw import RawDataset, RawSample
+from edpipe.download import md5_of
 from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from edpipe.datasets.download import MB, fetch, md5_of
+from edpipe.download import MB, Digest, fetch, md5_of
 from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.progress import announce
@@ -44,7 +44,7 @@ def fetch_published(
         raise DataError(f"{root}: {title} is not here and download is false; {remedy}, or set download: true")
     for file in missing:
         try:
-            fetch(_address(file, knobs.mirror), root / file.name, file.md5)
+            fetch(_address(file, knobs.mirror), root / file.name, Digest("MD5", file.md5))
         except (OSError, RuntimeError, HTTPException) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{root}: {title} is not here and could not be fetched ({reason}); {remedy}") from error

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from edpipe.models.class_names import count_outputs_listed, output_rows
 from edpipe.models.classifier import classifier_weights, with_rows_of_classifier
 from edpipe.models.names import check_model_name, split_name
 from edpipe.models.renaming import renamed, with_counters
-from edpipe.models.saved_weights import SavedWeights, read_file, read_saved_weights, read_url
+from edpipe.models.saved_weights import SavedWeights, fetch_url, read_file, read_saved_weights
 from edpipe.models.zoo import MODEL_ATTRIBUTE, build_network, drawing, first_convolution, one_line
 from edpipe.params.teacher import NetworkKnobs
 
@@ -35,6 +36,7 @@ class Wanted:
         known: all classes of the dataset.
         channels: of the images.
         seed: of weights that have to be drawn.
+        folder: where weights from addresses are kept.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Wanted:
     known: Sequence[str]
     channels: int
     seed: int
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ def fetch_weights(knobs: NetworkKnobs, wanted: Wanted) -> Fetched:
     check_model_name(knobs.model)
     fetch = {"timm": _fetch_timm, "torchvision": _fetch_torchvision}.get(knobs.source, _fetch_bytes)
     if knobs.class_names is None:
-        return fetch(knobs, len(wanted.class_names), wanted.channels, wanted.seed)
+        return fetch(knobs, len(wanted.class_names), wanted)
     rows = output_rows(wanted.class_names, knobs.class_names, knobs.class_map, wanted.known, wanted.title)
     num_outputs = count_outputs_listed(knobs.class_names)
-    return _with_outputs(fetch(knobs, num_outputs, wanted.channels, wanted.seed), rows, knobs, num_outputs, wanted)
+    return _with_outputs(fetch(knobs, num_outputs, wanted), rows, knobs, num_outputs, wanted)
 
 
 def _with_outputs(fetched: Fetched, rows: Sequence[int], knobs: NetworkKnobs, listed: int, wanted: Wanted) -> Fetched:
@@ -108,7 +111,7 @@ def take_over(
     return network, _load(network, weights, origin)
 
 
-def _fetch_timm(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> Fetched:
+def _fetch_timm(knobs: NetworkKnobs, num_classes: int, wanted: Wanted) -> Fetched:
     import timm
 
     name = split_name(knobs.model)[1]
@@ -117,19 +120,19 @@ def _fetch_timm(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int)
             f"model {knobs.model!r}: timm has no pretrained weights for it; use another model or train it"
         )
     try:
-        with drawing(seed):
-            network = timm.create_model(name, pretrained=True, num_classes=num_classes, in_chans=channels)
+        with drawing(wanted.seed):
+            network = timm.create_model(name, pretrained=True, num_classes=num_classes, in_chans=wanted.channels)
     except Exception as error:  # timm and its hub client raise many kinds when there is no network
         raise _not_fetched(knobs, error) from error
     setattr(network, MODEL_ATTRIBUTE, knobs.model)
     config: Any = network.pretrained_cfg
-    normalisation = _normalisation(config["mean"], config["std"], channels)
+    normalisation = _normalisation(config["mean"], config["std"], wanted.channels)
     side, crop = config["input_size"][-1], config["crop_pct"]
     trained_at = f"{side} pixels (the centre {crop:.3g} of the short side, {config['interpolation']})"
     return Fetched(network, config["num_classes"] != num_classes, normalisation, trained_at)
 
 
-def _fetch_torchvision(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> Fetched:
+def _fetch_torchvision(knobs: NetworkKnobs, num_classes: int, wanted: Wanted) -> Fetched:
     from torchvision import models
 
     name = split_name(knobs.model)[1]
@@ -141,31 +144,32 @@ def _fetch_torchvision(knobs: NetworkKnobs, num_classes: int, channels: int, see
             f"model {knobs.model!r}: has no weights {knobs.location!r}; location must be one of {allowed}"
         )
     try:
-        with drawing(seed):
+        with drawing(wanted.seed):
             pretrained = models.get_model(name, weights=chosen, progress=False)
     except Exception as error:  # urllib, http and torch each raise their own when there is no network
         raise _not_fetched(knobs, error) from error
-    network = build_network(knobs.model, num_classes, channels, seed)
-    weights = _with_stem_channels(pretrained, channels)
+    network = build_network(knobs.model, num_classes, wanted.channels, wanted.seed)
+    weights = _with_stem_channels(pretrained, wanted.channels)
     is_fresh = _load(network, weights, f"model {knobs.model!r}, weights {chosen.name}")
     transforms = chosen.transforms()
     (side,), (short,) = transforms.crop_size, transforms.resize_size
     trained_at = f"{side} pixels (the centre {side / short:.3g} of the short side, {transforms.interpolation.value})"
-    return Fetched(network, is_fresh, _normalisation(transforms.mean, transforms.std, channels), trained_at)
+    return Fetched(network, is_fresh, _normalisation(transforms.mean, transforms.std, wanted.channels), trained_at)
 
 
-def _fetch_bytes(knobs: NetworkKnobs, num_classes: int, channels: int, seed: int) -> Fetched:
+def _fetch_bytes(knobs: NetworkKnobs, num_classes: int, wanted: Wanted) -> Fetched:
     location = str(knobs.location)
-    data = read_file(location) if knobs.source == "file" else read_url(location)
+    path = location if knobs.source == "file" else str(fetch_url(location, str(knobs.sha256), wanted.folder))
+    data = read_file(path)
     found = hashlib.sha256(data).hexdigest()
     if found != knobs.sha256:
         raise TeacherError(
-            f"{location}: has sha256 {found}, but {knobs.sha256} is declared; fetch it again, "
+            f"{path}: has sha256 {found}, but {knobs.sha256} is declared; fetch it again, "
             f"or correct sha256 if you trust this file"
         )
-    network = build_network(knobs.model, num_classes, channels, seed)
+    network = build_network(knobs.model, num_classes, wanted.channels, wanted.seed)
     weights = _with_own_names(network, read_saved_weights(data, location), knobs)
-    return Fetched(network, _load(network, weights, location), _declared_normalisation(knobs, channels))
+    return Fetched(network, _load(network, weights, location), _declared_normalisation(knobs, wanted.channels))
 
 
 def _with_own_names(network: nn.Module, saved: SavedWeights, knobs: NetworkKnobs) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import io
 import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edpipe.download import Digest, fetch
 from edpipe.errors import TeacherError
 from edpipe.models.zoo import one_line
 
-TIMEOUT_S = 60
 SCHEMES = ("https", "http", "file")
 WRAPPERS = ("state_dict", "model")
 """Keys under which training programs keep the weights inside a checkpoint."""
@@ -56,25 +55,29 @@ def read_file(location: str) -> bytes:
         ) from error
 
 
-def read_url(location: str) -> bytes:
-    """The bytes at an https, http or file address.
+def fetch_url(address: str, sha256: str, folder: Path) -> Path:
+    """The file of an https, http or file address, fetched once into the folder; a broken download goes on.
 
     Raises:
-        TeacherError: the scheme is another one, or they cannot be fetched.
+        TeacherError: the scheme is another one, or the file cannot be fetched or has another sha256.
     """
-    scheme = urllib.parse.urlsplit(location).scheme
+    scheme = urllib.parse.urlsplit(address).scheme
     if scheme not in SCHEMES:
-        raise TeacherError(f"{location}: scheme {scheme!r} is not allowed; use one of {', '.join(SCHEMES)}")
+        raise TeacherError(f"{address}: scheme {scheme!r} is not allowed; use one of {', '.join(SCHEMES)}")
+    path = folder / sha256
     try:
-        with urllib.request.urlopen(location, timeout=TIMEOUT_S) as response:
-            return response.read()
+        # Specialists of one origin are made side by side: the first fetches for all.
+        fetch(address, path, Digest("SHA256", sha256), waits=True)
+    except RuntimeError as error:
+        raise TeacherError(f"{error}; correct location, or sha256 if you trust this file") from error
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is also the server's answer and holds the connection
         raise TeacherError(
-            f"{location}: the teacher's weights cannot be fetched ({one_line(error)}); "
+            f"{address}: the teacher's weights cannot be fetched ({one_line(error)}); "
             f"check the address and the network, or put the file here and use source: file"
         ) from error
+    return path
 
 
 def _decode(data: bytes, location: str) -> object:

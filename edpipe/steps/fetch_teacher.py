@@ -16,13 +16,16 @@ from edpipe.storage.records import record_path
 from edpipe.storage.weights import read_weights
 
 
-def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path, student_path: Path | None = None) -> None:
+def fetch_teacher(
+    course: Course, network: NetworkKnobs, out_path: Path, folder: Path, student_path: Path | None = None
+) -> None:
     """Writes the teacher's weights and their record, with its top1 on its own classes.
 
     Args:
         course: what it learns, if it is fine-tuned.
         network: which, and from where.
         out_path: of its weights.
+        folder: where weights from addresses are kept, for all teachers that are made of them.
         student_path: source student alone: the weights that a last stage has left.
 
     Raises:
@@ -34,7 +37,7 @@ def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path, student
         network_taken, is_fresh, course = _student(course, network, student_path)
         fetched = Fetched(network_taken, is_fresh, None)
     else:
-        fetched = fetch_weights(network, _wanted(course))
+        fetched = fetch_weights(network, _wanted(course, folder))
     if fetched.fresh_classifier and course.fitting.epochs == 0:
         raise TeacherError(
             f"{course.title}: the fetched '{network.model}' does not have {len(course.class_ids)} classes, so its "
@@ -48,10 +51,10 @@ def fetch_teacher(course: Course, network: NetworkKnobs, out_path: Path, student
     fit_and_save("fetch_teacher", fetched.network, course.normalised(own.mean, own.std), network, out_path, **facts)
 
 
-def _wanted(course: Course) -> Wanted:
+def _wanted(course: Course, folder: Path) -> Wanted:
     known = course.dataset.class_names
     names = [known[class_id] for class_id in course.class_ids]
-    return Wanted(course.title, names, known, course.dataset.channels, course.fitting.seed)
+    return Wanted(course.title, names, known, course.dataset.channels, course.fitting.seed, folder)
 
 
 def _student(course: Course, network: NetworkKnobs, path: Path) -> tuple[nn.Module, bool, Course]:
