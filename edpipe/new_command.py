@@ -77,10 +77,10 @@ def look_at(root: Path) -> FolderFacts:
     Raises:
         DataError: see `edpipe.datasets.folder.read`; or there is one class only, or a class with too few images.
     """
-    knobs = DatasetKnobs(reader="folder", image_size=64)
+    knobs = DatasetKnobs.model_validate({"reader": "folder", "image_size": 64})
     raw = read(root, knobs)
     if len(raw.class_names) < 2:
-        raise DataError(f"{root}: holds one class, {raw.class_names[0]}; there must be two or more to tell apart")
+        raise DataError(f"{root}: holds one class, {''.join(raw.class_names)}; there must be two or more to tell apart")
     has_test = any(sample.split == "test" for sample in raw.samples)
     has_val = any(sample.split == "val" for sample in raw.samples)
     smallest = min(Counter(sample.label for sample in raw.samples).values())

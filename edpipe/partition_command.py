@@ -48,7 +48,7 @@ def show_partition(dataset: str, partition: str, as_json: bool, pictures: Path |
 
 def lines_of(title: str, subsets: list[dict[str, Any]]) -> list[str]:
     """A table for people: a line for each subset, and their sum."""
-    rows = [("subset", "classes", *SPLITS, "")]
+    rows: list[tuple[str, ...]] = [("subset", "classes", *SPLITS, "")]
     for subset in subsets:
         names = subset["class_names"]
         more = f" … {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""

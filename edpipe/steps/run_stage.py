@@ -1,6 +1,6 @@
 """Trains the student of one experiment and seed through one stage of its curriculum."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from edpipe.models.aided import (
 )
 from edpipe.models.extra_norm import ExtraNorm
 from edpipe.models.macs import count_macs, count_training_macs
+from edpipe.models.split import Tap
 from edpipe.models.student import Student, grow, student_weights
 from edpipe.models.teskd import TeskdNetwork
 from edpipe.models.zoo import build_network
@@ -293,7 +294,7 @@ def _student_of(
     )
 
 
-def _kept(network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom) -> list[tuple[nn.Module, nn.Module]]:
+def _kept(network: nn.Module, knobs: StageKnobsOfJob, classroom: Classroom) -> Sequence[tuple[Tap, nn.Module]]:
     if not knobs.plan.kept:
         return []
     outputs = [len(columns) for columns in classroom.kept_columns]
