@@ -1,7 +1,11 @@
 """`edpipe new`: from a folder of images to checked entries in params.yaml."""
 
+import fcntl
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -10,8 +14,8 @@ from edpipe.checks import check_params
 from edpipe.datasets.folder import read
 from edpipe.datasets.raw import RawDataset
 from edpipe.datasets.splits import assign_splits
-from edpipe.errors import DataError, ParamsError
-from edpipe.new_entries import Choices, FolderFacts, entries_of
+from edpipe.errors import DataError, NetworkError, ParamsError
+from edpipe.new_entries import Choices, FolderFacts, entries_of, levels_for
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.edit import insert_entries
 from edpipe.params.load import PARAMS_PATH, load_raw, parse_params, parse_text
@@ -38,23 +42,58 @@ def new(
     Raises:
         ParamsError: the name is taken, or the result would not be sound.
         DataError: the folder does not hold images of at least two classes, or too few of one.
+        NetworkError: the student cannot be grown, or a network cannot take such images.
     """
     choices = Choices(image_size, channels, teacher, student, pretrained, epochs)
     _check_words(name, choices)
-    before = load_raw()
-    parse_params(before)
-    _check_free(before, name)
-    facts = look_at(Path(root))
+    parse_params(load_raw())
+    facts = look_at(_folder(root))
     entries = entries_of(name, facts, choices)
-    with PARAMS_PATH.open(encoding="utf-8", newline="") as stream:
-        old = stream.read()
-    text = insert_entries(old, entries)
-    after = parse_text(text)
-    params = parse_params(after)
-    experiments = tuple(f"{name}_{kind}" for kind in ("ed", "kd", "ce"))
-    check_params(params, experiments)
-    write_text_atomically(PARAMS_PATH, text)
+    with _alone():
+        _check_free(load_raw(), name)
+        with PARAMS_PATH.open(encoding="utf-8", newline="") as stream:
+            old = stream.read()
+        text = insert_entries(old, entries)
+        params = parse_params(parse_text(text))
+        experiments = tuple(f"{name}_{kind}" for kind in ("ed", "kd", "ce"))
+        check_params(params, experiments)
+        _check_networks(choices, facts.num_classes)
+        write_text_atomically(PARAMS_PATH.resolve(), text)  # a link to another file stays one
     _say(name, facts, sum(stage.images or 0 for stage in params.experiments[experiments[0]].stages.values()))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Waits until no other call of `new` is changing the params.yaml of this folder."""
+    descriptor = os.open(".", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _folder(root: str) -> Path:
+    path = Path(root).expanduser()
+    if not root or path.resolve() == Path.cwd():
+        raise DataError(f"--root {root!r}: is the project's own folder; name the folder that holds the images")
+    return path
+
+
+def _check_networks(choices: Choices, num_classes: int) -> None:
+    """Tries both networks: what cannot be grown or cannot take such images would end the run after hours."""
+    from edpipe.models.description import describe
+
+    sizes = num_classes, choices.channels, choices.image_size
+    student, num_levels = describe(choices.student_model, *sizes), len(levels_for(num_classes))
+    problem = student.problem
+    if problem is None and len(student.stages) < num_levels:
+        problem = f"has {len(student.stages)} feature stages, a school of {num_levels} levels needs as many"
+    if problem is not None:
+        raise NetworkError(f"--student {choices.student_model}: {problem}; choose another, `edpipe zoo` lists them")
+    teacher = describe(choices.teacher_model, *sizes)
+    if teacher.macs is None:
+        raise NetworkError(f"--teacher {choices.teacher_model}: {teacher.problem}; choose another, or --image-size")
 
 
 def _check_words(name: str, choices: Choices) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # torch takes seconds, which a wrong word must not cost
     from edpipe.models.description import Description
 
 OWN = "own"
+MOST = 100_000
+"""Pixels of a side, channels, or classes."""
 COLUMNS = ("model", "parameters", "MACs", "feature stages: channels × side²")
 WILDCARDS = frozenset("*?[")
 
@@ -135,11 +137,11 @@ def _say_stages(stages: Sequence[tuple[int, int, int]]) -> str:
 
 
 def _count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """A whole number from 1 to 100,000, for argparse; a network for more would not fit into memory."""
     number = int(text)
-    if number < 1:
+    if not 1 <= number <= MOST:
         raise ValueError
     return number
 
 
-_count.__name__ = "whole number of at least 1"  # what argparse calls it in its error
+_count.__name__ = f"whole number from 1 to {MOST:,}"  # what argparse calls it in its error

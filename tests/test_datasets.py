@@ -23,7 +23,7 @@ from layouts import (
 from PIL import Image
 from published_layouts import md5
 
-from edpipe.datasets import fashion_mnist, food101
+from edpipe.datasets import fashion_mnist, folder, food101
 from edpipe.datasets.images import open_image, to_jpeg, to_square
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.datasets.readers import read_raw
@@ -528,3 +528,26 @@ def test_class_without_train_or_test_image_is_named_with_its_counts(samples, tex
     with pytest.raises(DataError, match=text) as error:
         assign_splits(raw_dataset(samples), knobs())
     assert one_line(error)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "validation", "test"), ("test", "train", "unlabeled")])
+def test_folders_that_look_like_splits_are_not_taken_for_classes(tmp_path, names):
+    for name in names:
+        make_image_folder(tmp_path / name, ("a", "b"), per_class=1)
+    with pytest.raises(DataError, match=r"look like splits; these are called train, val and test") as error:
+        folder.read(tmp_path, knobs())
+    assert all(name in one_line(error) for name in names)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make_image_folder(tmp_path, ("bus", "car", "train"), per_class=2)
+    assert folder.read(tmp_path, knobs()).class_names == ("bus", "car", "train")
+
+
+def test_pipes_and_links_to_nothing_are_no_images(tmp_path):
+    make_image_folder(tmp_path, ("a", "b"), per_class=2)
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "b/link.png").symlink_to("/nowhere/x.png")
+    found = folder.read(tmp_path, knobs())
+    assert found.not_images == ("a/pipe.png", "b/link.png")
+    assert len(found.samples) == 4

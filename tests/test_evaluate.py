@@ -220,7 +220,7 @@ def test_a_missing_file_is_told_with_its_remedy(world, tmp_path):
     path.unlink()
     said = refused(files, tmp_path, CorruptFileError)
     assert said.startswith(f"{path}: not a readable record (")
-    assert said.endswith(f"make it again with `snakemake {path}`")
+    assert said.endswith(f"make it again with `snakemake --force {path}`")
 
 
 def test_a_teacher_from_whom_no_stage_learnt_is_refused(world, tmp_path):

@@ -287,6 +287,12 @@ def test_other_schemes_are_refused():
     refused(knobs, r"ftp://example.org/t.pth: scheme 'ftp' is not allowed; use one of https, http, file")
 
 
+@pytest.mark.parametrize("location", ["http://[bad/x", "http://127.0.0.1:9/é"])
+def test_addresses_that_are_none_are_one_line(location):
+    knobs = NetworkKnobs(model="resnet8", source="url", location=location, sha256="0" * 64)
+    refused(knobs, r"the teacher's weights cannot be fetched \(.*check the address")
+
+
 def test_timm_weights_are_fetched_with_their_normalisation(monkeypatch):
     import timm
 

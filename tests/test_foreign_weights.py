@@ -235,6 +235,7 @@ FILE = {"model": "resnet8", "source": "file", "location": "x", "sha256": "0" * 6
         ({"model": "timm:resnet18", "source": "timm", "mean": [0.5], "std": [0.5]}, "source: timm takes no mean"),
         (FILE | {"mean": [0.5]}, "mean and std go together"),
         (FILE | {"mean": [0.5], "std": [0.0]}, "greater than 0"),
+        (FILE | {"mean": [127.0], "std": [128.0]}, "less than or equal to 1"),
         ({"model": "resnet8", "class_names": "imagenet"}, "source: train takes no class_names"),
         (FILE | {"class_map": {"a": "b"}}, "class_map needs class_names"),
         (FILE | {"class_names": ["a", "b", "a"]}, "class_names has 'a' twice"),

@@ -1,7 +1,10 @@
 """`edpipe new`: from a folder of images to a result in three lines, and nothing else in params.yaml is touched."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -280,3 +283,49 @@ def test_three_lines_lead_from_two_classes_of_twelve_images_to_a_result(tmp_path
     found = [json.loads((project.root / path).read_text()) for path in results]
     assert {result["budget"]["images_seen"] for result in found} == {48}
     assert [stage["name"] for stage in found[0]["setup"]["stages"]] == ["primary", "university"]
+
+
+def test_a_student_that_no_school_can_teach_is_refused(folder, capsys):
+    before = params_text(folder)
+    refused_line = refused(capsys, "new", "photos", "--root", "mine", "--student", "timm:vit_tiny_patch16_224")
+    assert refused_line.startswith("edpipe: --student timm:vit_tiny_patch16_224: ")
+    assert "cannot take images of 3×64×64" in refused_line
+    size = ("--image-size", "4")
+    assert "choose another" in refused(capsys, "new", "photos", "--root", "mine", "--student", "vgg8", *size)
+    words = ("--student", "resnet8", "--teacher", "timm:vit_tiny_patch16_224")
+    assert refused(capsys, "new", "photos", "--root", "mine", *words).startswith(
+        "edpipe: --teacher timm:vit_tiny_patch16_224: "
+    )
+    assert params_text(folder) == before
+
+
+@pytest.mark.parametrize("root", ["", ".", "../{name}"])
+def test_the_project_itself_is_no_root(folder, capsys, root):
+    root = root.format(name=folder.name)
+    assert refused(capsys, "new", "photos", "--root", root) == (
+        f"edpipe: --root '{root}': is the project's own folder; name the folder that holds the images"
+    )
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert main(["new", "photos", "--root", "~/mine"]) == 0
+
+
+def test_a_linked_params_file_stays_a_link(folder):
+    (folder / "params.yaml").rename(folder / "real.yaml")
+    (folder / "params.yaml").symlink_to("real.yaml")
+    assert new() == 0
+    assert (folder / "params.yaml").is_symlink()
+    assert "photos_ed" in (folder / "real.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_calls_at_once_add_all_their_entries(folder):
+    words = [sys.executable, "-m", "edpipe", "new", "--root", "mine", "--student", "resnet8", "--teacher", "resnet8"]
+    started = [
+        subprocess.Popen([*words, f"photos{number}"], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        for number in range(3)
+    ]
+    assert [each.wait(120) for each in started] == [0, 0, 0]
+    assert {f"photos{number}_ed" for number in range(3)} <= load_params().experiments.keys()

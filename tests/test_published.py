@@ -75,7 +75,7 @@ def test_no_network_is_one_line_that_says_which_file_to_put_where(tmp_path, monk
         raise URLError("no route\nto host")
 
     monkeypatch.setattr("edpipe.download.urlopen", unreachable)
-    text = r"raw: \S+( ImageNet)? is not here and could not be fetched \(<urlopen error no route to host>\); put "
+    text = r"raw: \S+( ImageNet)? is not here and \S+ could not be fetched \(<urlopen error no route to host>\); put "
     line = refusal(reader, tmp_path / "raw", text, download=True)
     assert line.endswith(f"into {tmp_path / 'raw'}")
     assert list((tmp_path / "raw").iterdir()) == []

@@ -473,7 +473,7 @@ CASES = [
     Case(
         "missing index", index_of(None), CorruptFileError,
         "{path}: not a readable record ([Errno 2] No such file or directory: '{path}'); "
-        "make it again with `snakemake {path}`",
+        "make it again with `snakemake --force {path}`",
     ),
     Case(
         "index without inputs", index_of({}), CorruptFileError,
@@ -597,7 +597,7 @@ VARIANTS = [
     Case("index whose inputs are a list", index_of({"inputs": []}), UnverifiedError,
          "{path}: speaks of soft labels None, at hand are ['…']; verify them with `snakemake --force {path}`"),
     Case("index that is no JSON", index_of("{"), CorruptFileError,
-         "{path}: not a readable record (…); make it again with `snakemake {path}`"),
+         "{path}: not a readable record (…); make it again with `snakemake --force {path}`"),
 ]  # fmt: skip
 
 REMEDY = re.compile(r"(dump|get|remove|make|verify|raise|wait|finished blocks stay)\b[^;]*")

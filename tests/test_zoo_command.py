@@ -68,7 +68,7 @@ def test_what_cannot_be_listed_is_one_line_and_exit_code_2(words, message, capsy
 def test_sizes_are_whole_numbers_of_at_least_one(word, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["zoo", "--classes", word])
-    assert f"argument --classes: invalid whole number of at least 1 value: '{word}'" in capsys.readouterr().err
+    assert f"argument --classes: invalid whole number from 1 to 100,000 value: '{word}'" in capsys.readouterr().err
 
 
 def test_the_table_tells_reasons_below(described, capsys):

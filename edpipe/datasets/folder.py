@@ -1,5 +1,6 @@
 """Reader of any folder of class folders, with or without train, val and test above them."""
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,8 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
 SPLITS = ("train", "val", "test")
+SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+"""What splits are called in folders of other programs, in lower case."""
 LAYOUT = "<class>/<image>, or train/<class>/<image> and test/<class>/<image>"
 
 
@@ -48,6 +51,7 @@ def _split_folders(root: Path) -> dict[str | None, Path]:
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; make it and put the images there as {LAYOUT}")
     names = {path.name for path in _folders(root)}
+    _check_meant_as_classes(root, names)
     if not names or not names <= set(SPLITS):
         return {None: root}
     for split in ("train", "test"):
@@ -57,6 +61,16 @@ def _split_folders(root: Path) -> dict[str | None, Path]:
                 " (val may be left out, it is then cut from train)"
             )
     return {split: root / split for split in SPLITS if split in names}
+
+
+def _check_meant_as_classes(root: Path, names: set[str]) -> None:
+    """Refuses folders that are called like splits, such as Train and validation, but would be taken for classes."""
+    alike = {name for name in names if name.casefold() in SPLIT_WORDS}
+    if len(alike) >= 2 and not names <= set(SPLITS):
+        raise DataError(
+            f"{root}: holds {', '.join(sorted(names))}, of which {' and '.join(sorted(alike))} look like splits; "
+            "these are called train, val and test, with nothing beside them; rename them or move the others away"
+        )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -69,9 +83,14 @@ def _images(folder: Path) -> list[Path]:
     inner = _folders(folder)
     if inner:
         raise DataError(f"{inner[0]}: a folder inside a class folder; move its images up to {folder}")
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    with os.scandir(folder) as entries:  # which knows files from pipes and dangling links without a look at each
+        files = sorted(
+            path
+            for entry in entries
+            if (path := folder / entry.name).suffix.lower() in IMAGE_SUFFIXES
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        )
     if not files:
         raise DataError(
             f"{folder}: class {folder.name} has no image ({', '.join(sorted(IMAGE_SUFFIXES))}); add some or remove it"

@@ -43,11 +43,14 @@ def fetch_published(
     if missing and not knobs.download:
         raise DataError(f"{root}: {title} is not here and download is false; {remedy}, or set download: true")
     for file in missing:
+        address = _address(file, knobs.mirror)
         try:
-            fetch(_address(file, knobs.mirror), root / file.name, Digest("MD5", file.md5))
-        except (OSError, RuntimeError, HTTPException) as error:
+            fetch(address, root / file.name, Digest("MD5", file.md5))
+        except (OSError, RuntimeError, HTTPException, ValueError) as error:  # ValueError: no address at all
             reason = " ".join(str(error).split())
-            raise DataError(f"{root}: {title} is not here and could not be fetched ({reason}); {remedy}") from error
+            raise DataError(
+                f"{root}: {title} is not here and {address} could not be fetched ({reason}); {remedy}"
+            ) from error
     return [root / file.name for file in files]
 
 

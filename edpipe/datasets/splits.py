@@ -72,7 +72,7 @@ def check_counts(raw: RawDataset) -> None:
             listed = ", ".join(f"{number} {split}" for split, number in of_class.items())
             raise DataError(
                 f"class {class_name} has {listed} images; each class needs at least 1 train and 1 test image:"
-                " add images, remove the class, or change test_fraction"
+                " add images or remove the class (test_fraction matters where root has no test folder)"
             )
 
 

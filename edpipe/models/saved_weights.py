@@ -2,7 +2,6 @@
 
 import io
 import urllib.error
-import urllib.parse
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -61,7 +60,7 @@ def fetch_url(address: str, sha256: str, folder: Path) -> Path:
     Raises:
         TeacherError: the scheme is another one, or the file cannot be fetched or has another sha256.
     """
-    scheme = urllib.parse.urlsplit(address).scheme
+    scheme = address.partition(":")[0].lower()
     if scheme not in SCHEMES:
         raise TeacherError(f"{address}: scheme {scheme!r} is not allowed; use one of {', '.join(SCHEMES)}")
     path = folder / sha256
@@ -90,7 +89,7 @@ def _decode(data: bytes, location: str) -> object:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each raise their own for bytes they cannot read
         raise TeacherError(
-            f"{location}: is neither safetensors nor a torch checkpoint of tensors alone ({one_line(error)}); "
+            f"{location}: is neither safetensors nor a torch checkpoint of tensors alone ({type(error).__name__}); "
             f"save the network's state_dict as safetensors"
         ) from error
 

@@ -40,10 +40,10 @@ class NetworkKnobs(Knobs):
         description="file and url: by_order, where the weights have other names but the same order; or what each "
         "beginning of a name becomes (null leaves it aside).",
     )
-    mean: Annotated[tuple[float, ...], Field(min_length=1, strict=False)] | None = Field(
+    mean: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, strict=False)] | None = Field(
         None, description="file and url: the network sees (pixel/255 - mean) / std; absent: the dataset's."
     )
-    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)] | None = Field(
+    std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, strict=False)] | None = Field(
         None, description="file and url: goes with mean."
     )
     class_names: ClassNames | None = Field(

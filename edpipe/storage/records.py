@@ -51,7 +51,7 @@ def sha256_file(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CorruptFileError(
-            f"{path}: cannot be read: {error.strerror}; make it again with `snakemake {path}`"
+            f"{path}: cannot be read: {error.strerror}; make it again with `snakemake --force {path}`"
         ) from error
 
 
@@ -116,10 +116,13 @@ def read_record(path: Path, *required: str) -> dict[str, Any]:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CorruptFileError(
-            f"{path}: not a readable record ({error}); make it again with `snakemake {path}`"
+            f"{path}: not a readable record ({error}); make it again with `snakemake --force {path}`"
         ) from error
     if not isinstance(contents, dict):
-        raise CorruptFileError(f"{path}: a record must be a JSON object, got {type(contents).__name__}; make it again")
+        raise CorruptFileError(
+            f"{path}: a record must be a JSON object, got {type(contents).__name__}; make it again "
+            f"with `snakemake --force {path}`"
+        )
     missing = [name for name in required if name not in contents]
     if missing:
         raise CorruptFileError(
