@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+import socket
 
 import pytest
 from dvc_stories import NUM_STEPS, start
@@ -49,3 +50,13 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving() as server:
         yield server
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """A test that reaches for the network fails."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a test reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)

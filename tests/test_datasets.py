@@ -3,7 +3,6 @@
 import gzip
 import os
 import shutil
-import socket
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -32,17 +31,11 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.storage.dataset_file import decode_jpeg
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 def knobs(reader="folder", **values):
     return DatasetKnobs(reader=reader, **({"image_size": 8, "download": False} | values))
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("a test reached for the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def fetched_nothing(*_args, **_kwargs):

@@ -1,6 +1,5 @@
 """Published files: their facts, fetched from their address or a mirror, gone on with, checked, refused."""
 
-import socket
 import sys
 from functools import partial
 from urllib.error import URLError
@@ -12,14 +11,6 @@ from published_layouts import make_caltech256, make_svhn
 
 from edpipe.datasets import caltech, cifar, fashion_mnist, food101, imagenet, svhn, tiny_imagenet
 from edpipe.datasets.readers import READERS, read_raw
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("a test reached for the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture

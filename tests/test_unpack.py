@@ -122,7 +122,7 @@ def test_archives_inside_are_unpacked_to_where_they_belong(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["../evil", "top/../../evil", "/tmp/evil", "top/.."])
+@pytest.mark.parametrize("name", ["../evil", "top/../../evil", "/evil", "top/.."])
 def test_name_that_leads_outside_is_refused(tmp_path, form, name):
     archive = write_archive(tmp_path / f"a.{form}", [("top/a", b"1"), (name, b"2")])
     refusal(archive, "is not unpacked: the name '.*' leads outside of its folder; fetch the published archive$")
