@@ -56,6 +56,16 @@ def test_food101_is_packed_as_jpeg_with_its_aspect(tmp_path):
     assert np.abs(dataset.decode(7).mean(axis=(1, 2)) - shown.mean(axis=(0, 1))).max() < 6
 
 
+@pytest.mark.parametrize("encoding", [{}, {"encoding": "jpeg"}])
+def test_mean_and_std_are_those_of_the_train_images_alone(tmp_path, encoding):
+    root = make_image_folder(tmp_path / "raw", splits={"train": 6, "test": 2})
+    dataset = pack(root, tmp_path / "tiny.h5", val_fraction=0.5, **encoding)
+    pixels = [dataset.decode(number).reshape(3, -1) / 255 for number in dataset.sample_ids("train").tolist()]
+    train = np.concatenate(pixels, axis=1)
+    np.testing.assert_allclose(dataset.mean, train.mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(dataset.std, train.std(axis=1), rtol=1e-9)
+
+
 def test_record_says_what_the_file_holds(tmp_path):
     root = make_image_folder(tmp_path / "raw", splits={"train": 6, "test": 2})
     dataset = pack(root, tmp_path / "tiny.h5", val_fraction=0.5)
