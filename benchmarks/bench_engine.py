@@ -33,15 +33,15 @@ import torch
 import torch.nn.functional as F
 from bench_store import MEAN, RECIPE, STD, alternate, ratio, show
 from PIL import Image
-from school import CROPS, ONE_SHIFT, SHIFTS, Ahead, Online, classroom, write_photos, write_rows, write_squares
+from school import CROPS, ONE_SHIFT, SHIFTS, Ahead, Online, task, write_photos, write_rows, write_squares
 from torch import Tensor
 
-from edpipe.models.zoo import build_network
-from edpipe.prefetch import in_order
-from edpipe.steps.classroom import Classroom
-from edpipe.storage.dataset_file import Dataset, open_dataset
-from edpipe.storage.soft_label_store import SoftLabelStore, open_store
-from edpipe.training import GPU_REPORT_EVERY, Budget, Task, Training
+from edpipe.datasets.dataset_file import Dataset, open_dataset
+from edpipe.models.zoo.build import build_network
+from edpipe.runtime.prefetch import in_order
+from edpipe.soft_labels.file.store import SoftLabelStore, open_store
+from edpipe.training.loop import GPU_REPORT_EVERY, Budget, Task, Training
+from edpipe.training.stage.batches import StageTask
 
 Clock = Callable[[], float]
 STUDENT, TEACHER, SMALL = "resnet20", "resnet110", "resnet8"
@@ -118,7 +118,7 @@ def bench_student(
 ) -> dict[str, object]:
     """Cached distillation against no distillation, an online teacher, and the usual way; and its input work."""
     count = steps_at_once(device)
-    cached, plain = (classroom(dataset, stores, SHIFTS, device) for stores in ([store], []))
+    cached, plain = (task(dataset, stores, SHIFTS, device) for stores in ([store], []))
     online = Online(plain, cached, build_network(TEACHER, dataset.num_classes, 3, 0))
     conventional = usual(dataset, device)
     runs = [trainer(STUDENT, task, dataset, device) for task in (cached, plain, online)]
@@ -154,10 +154,10 @@ def bench_views(
 ) -> dict[str, object]:
     """Training, and its batches alone, over all views against a single one."""
     many, one = stores
-    rooms = [classroom(dataset, [many], SHIFTS, device), classroom(dataset, [one], ONE_SHIFT, device)]
+    rooms = [task(dataset, [many], SHIFTS, device), task(dataset, [one], ONE_SHIFT, device)]
     runs = [trainer(STUDENT, room, dataset, device) for room in rooms]
 
-    def make_batches(room: Classroom) -> Callable[[], None]:
+    def make_batches(room: StageTask) -> Callable[[], None]:
         return lambda: [room.batch(n * STEP_IMAGES, (n + 1) * STEP_IMAGES) for n in range(20)] and None
 
     many_s, one_s, many_batches_s, one_batches_s = alternate(repeats, *runs, *map(make_batches, rooms), clock=clock)
@@ -180,7 +180,7 @@ def held(dataset_path: Path, rows_path: Path, num_steps: int, num_threads: int) 
     dataset = open_dataset(dataset_path)
     store = open_store([rows_path], sample_keys=dataset.sample_keys)
     opened = resident_bytes("VmHWM")
-    cached = classroom(dataset, [store], SHIFTS, device)
+    cached = task(dataset, [store], SHIFTS, device)
     go_on = trainer(STUDENT, cached, dataset, device)
     for _ in range(num_steps):
         go_on()
@@ -208,7 +208,7 @@ def bench_memory(dataset_path: Path, rows_path: Path, num_steps: int, num_thread
 
 def bench_photos(dataset: Dataset, repeats: int, num_batches: int, device: torch.device) -> dict[str, object]:
     """Decoded, cropped and resized ahead in 0, 1 and 2 threads."""
-    room = classroom(dataset, [], CROPS, device, PHOTOS_RECIPE)
+    room = task(dataset, [], CROPS, device, PHOTOS_RECIPE)
     student = build_network(SMALL, dataset.num_classes, 3, 0).to(device).to(memory_format=torch.channels_last)
     numbers = range(num_batches)
 

@@ -33,12 +33,12 @@ import numpy as np
 import torch
 from bench_store import RECIPE, alternate, ratio, show
 from PIL import Image
-from school import CROPS, SHORT_SIDE, classroom
+from school import CROPS, SHORT_SIDE, task
 
+from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.prefetch import in_order
+from edpipe.runtime.prefetch import in_order
 from edpipe.steps.pack_dataset import pack_dataset
-from edpipe.storage.dataset_file import Dataset, open_dataset
 
 SIDE, BATCH, WORKERS = 224, 64, 2
 RAW_SIZE, RAW_QUALITY = (500, 375), 90
@@ -123,7 +123,7 @@ def bench_packing(
 
 def packed_epoch(dataset: Dataset, workers: int) -> int:
     """Makes each training image's view once, as training does; gives their number."""
-    room = classroom(dataset, [], CROPS, torch.device("cpu"), VIEWS_RECIPE)
+    room = task(dataset, [], CROPS, torch.device("cpu"), VIEWS_RECIPE)
     count = len(dataset.sample_ids("train"))
     starts = range(0, count, BATCH)
     batches = in_order(lambda n: room.batch(n * BATCH, min((n + 1) * BATCH, count)), range(len(starts)), workers)

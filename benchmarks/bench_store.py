@@ -29,21 +29,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from edpipe.batches import ViewBatches
-from edpipe.forward import forward
-from edpipe.models.zoo import build_network
+from edpipe.datasets.dataset_file import Dataset
+from edpipe.models.forward import forward
+from edpipe.models.zoo.build import build_network
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, StorageKnobs, StudentViews, ViewSpace
-from edpipe.pixels import normalise
-from edpipe.soft_label_batches import SoftLabelBatches, fit_in_memory
-from edpipe.steps.asking import DUMP_BATCH, Teacher, TeacherFiles, interview
+from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
+from edpipe.soft_labels.file.format import Header, Provenance
+from edpipe.soft_labels.file.reader import SoftLabels, open_soft_labels
+from edpipe.soft_labels.file.store import SoftLabelStore
+from edpipe.soft_labels.file.writer import create_soft_labels
+from edpipe.soft_labels.teacher_outputs import DUMP_BATCH, Teacher, TeacherFiles, teacher_forward
 from edpipe.steps.dump_soft_labels import fill
-from edpipe.storage.dataset_file import Dataset
-from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels
-from edpipe.storage.soft_label_format import Header, Provenance
-from edpipe.storage.soft_label_store import SoftLabelStore
-from edpipe.storage.soft_label_writer import create_soft_labels
-from edpipe.views import ViewRange, ViewSpec, view_of
+from edpipe.views.batches import ViewBatches
+from edpipe.views.pixels import normalise
+from edpipe.views.sampling import view_of
+from edpipe.views.spec import ViewRange, ViewSpec
 
 ROWS = 256
 STEP_IMAGES = 128
@@ -210,7 +211,7 @@ def bench_dump(repeats: int, num_samples: int, device: torch.device) -> dict[str
         normalise(batches.views(part, np.zeros(len(part), np.int64)), MEAN, STD)
         for part in np.split(ids, range(DUMP_BATCH, num_samples, DUMP_BATCH))
     ]
-    with tempfile.TemporaryDirectory() as folder, interview(teacher, batches) as asked:
+    with tempfile.TemporaryDirectory() as folder, teacher_forward(teacher, batches) as asked:
 
         def dump() -> None:
             with create_soft_labels(Path(folder) / "all" / "views.h5", header, "bench") as writer:

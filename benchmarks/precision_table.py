@@ -7,11 +7,11 @@ Run it in a project folder whose teacher is there. Rows are spread over samples 
 
 import argparse
 
-from edpipe.methods.curriculum import TeacherUse
+from edpipe.cli.commands.soft_labels import measure_teacher
+from edpipe.methods.plan import TeacherUse
 from edpipe.params.load import load_params
 from edpipe.params.soft_labels import StorageKnobs
-from edpipe.soft_label_commands import ask_teacher
-from edpipe.storage_costs import candidates, measure
+from edpipe.soft_labels.encoding.costs import candidates, measure
 
 TEMPERATURES = (4.0, 1.0)
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     options = parser.parse_args()
     use = TeacherUse(teacher=options.teacher, subset=options.subset)
-    trial = ask_teacher(load_params(), options.dataset, use, options.rows)
+    trial = measure_teacher(load_params(), options.dataset, use, options.rows)
     print(
         "| precision | bytes a row | "
         + " | ".join(f"mean, largest, certified KL, τ = {t:g}" for t in TEMPERATURES)

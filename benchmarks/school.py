@@ -12,27 +12,20 @@ from bench_store import PROVENANCE, RECIPE
 from PIL import Image
 from torch import Tensor, nn
 
-from edpipe.forward import forward
-from edpipe.methods.curriculum import TeacherUse, whole_school
+from edpipe.datasets.dataset_file import Dataset, DatasetHeader, channels_first, open_dataset
+from edpipe.datasets.dataset_writer import StoredImage, write_dataset
+from edpipe.datasets.partition import Partition
+from edpipe.methods.plan import TeacherUse, all_subsets
+from edpipe.models.forward import forward
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, ResizedCrop, StorageKnobs, StudentViews, ViewSpace
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
-from edpipe.partition import Partition
-from edpipe.steps.classroom import Batch, Classroom, StageKnobsOfJob, Teaching
-from edpipe.storage.dataset_file import Dataset, DatasetHeader, channels_first, open_dataset
-from edpipe.storage.dataset_writer import StoredImage, write_dataset
-from edpipe.storage.soft_label_format import (
-    BLOCK_ROWS,
-    STATISTICS,
-    Header,
-    Seal,
-    block_digest,
-    count_agreement,
-    lay_out,
-)
-from edpipe.storage.soft_label_store import SoftLabelStore
-from edpipe.views import ViewRange
+from edpipe.soft_labels.file.format import BLOCK_ROWS, STATISTICS, Header, Seal, block_digest, count_agreement, lay_out
+from edpipe.soft_labels.file.store import SoftLabelStore
+from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.loss import StageBatch, TeacherTargets
+from edpipe.views.spec import ViewRange
 
 SHORT_SIDE = 256
 """Of the photos, pixels."""
@@ -114,25 +107,25 @@ def _seal(header: Header, parts: dict[str, np.ndarray]) -> Seal:
     return Seal(np.broadcast_to(digests, shape), np.broadcast_to(np.array(agreed, np.int32), shape), statistics)
 
 
-def classroom(
+def task(
     dataset: Dataset,
     stores: list[SoftLabelStore],
     views: StudentViews,
     device: torch.device,
     recipe: RecipeKnobs = RECIPE,
-) -> Classroom:
+) -> StageTask:
     """The stage of kd with the stores' teacher, that of ce without one."""
     kd = {"teachers": (TeacherUse(teacher="bench", subset="all"),), "temperature": 4.0, "task_weight": 0.3}
-    plan = whole_school("bench", StageKnobs(epochs=1), **(kd if stores else {}))
+    plan = all_subsets("bench", StageKnobs(epochs=1), **(kd if stores else {}))
     partition = Partition(dataset.digest, ("all",), {"all": tuple(range(dataset.num_classes))})
-    knobs = StageKnobsOfJob(plan, StudentKnobs(model="resnet20"), recipe, views)
-    return Classroom(0, knobs, dataset, partition, stores, device)
+    knobs = StageJobKnobs(plan, StudentKnobs(model="resnet20"), recipe, views)
+    return StageTask(0, knobs, dataset, partition, stores, device)
 
 
 class Online:
     """The same stage with a live teacher: the batches of ce, what it says of them, the loss of kd."""
 
-    def __init__(self, plain: Classroom, cached: Classroom, teacher: nn.Module) -> None:
+    def __init__(self, plain: StageTask, cached: StageTask, teacher: nn.Module) -> None:
         self._plain, self._cached = plain, cached
         self._teacher = teacher.to(plain.batches.device).to(memory_format=torch.channels_last).eval()
         self._columns = torch.arange(plain.dataset.num_classes, device=plain.batches.device)
@@ -142,16 +135,16 @@ class Online:
         """As many as without a teacher."""
         return self._plain.num_workers
 
-    def batch(self, start: int, stop: int) -> Batch:
+    def batch(self, start: int, stop: int) -> StageBatch:
         """The samples at positions start … stop-1, and what the teacher says of them."""
         batch = self._plain.batch(start, stop)
         with torch.inference_mode():
             logits = forward(self._teacher, batch.images, self._plain.knobs.recipe)
         rows = torch.arange(stop - start, device=logits.device)
         share = torch.ones(stop - start, device=logits.device)
-        return replace(batch, teachings=[Teaching(rows, logits, self._columns, share)])
+        return replace(batch, targets=[TeacherTargets(rows, logits, self._columns, share)])
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, network: nn.Module, batch: StageBatch) -> Tensor:
         """Of each sample, nats."""
         return self._cached.loss(network, batch)
 

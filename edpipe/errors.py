@@ -36,6 +36,9 @@ EdpipeError
 A caller's mistake inside the package raises ValueError instead.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class EdpipeError(Exception):
     """Base of all errors a user can mend; the text is one line: what, where, value, allowed, remedy."""
@@ -172,3 +175,16 @@ class OverwriteError(EdpipeError):
 
 class BusyError(EdpipeError):
     """Another tool is at work in this folder."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest known name, or all of them.
+
+    >>> nearest("temprature", ["temperature", "teacher"])
+    "; did you mean 'temperature'?"
+    >>> nearest("x", ["b", "a"])
+    '; known: a, b'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"

@@ -13,8 +13,8 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-# Runs inside throw-away copies of the package only, where the real command line lies beside it.
-collect_ignore = ["stand_in_command_line.py"]
+# Helpers; some of them run only inside throw-away copies of the package.
+collect_ignore = ["support"]
 
 
 @pytest.fixture(scope="session")

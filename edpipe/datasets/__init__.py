@@ -1,1 +1,6 @@
-"""Readers of raw data sets; each yields images with labels and splits."""
+"""From raw images to one packed file, and which classes belong to which subset.
+
+`readers/` knows the published layouts, `packing` turns images into blocks, `dataset_file` reads them back,
+`partition` deals classes out. Imports `storage` and below. A new dataset is a module in `readers/` and a line in
+`readers/by_name`.
+"""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edpipe.datasets.dataset_file import decode_jpeg, sample_key
+from edpipe.datasets.dataset_writer import StoredImage, pixel_counts
 from edpipe.datasets.images import applied_rules, to_jpeg, to_square
+from edpipe.datasets.packed_blocks import BlockFacts
 from edpipe.datasets.raw import RawSample
 from edpipe.errors import UnreadableImageError
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.storage.dataset_file import decode_jpeg, sample_key
-from edpipe.storage.dataset_writer import StoredImage, pixel_counts
-from edpipe.storage.packed_blocks import BlockFacts
-from edpipe.storage.records import digest_json
+from edpipe.storage.digests import digest_json
 
 
 def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes, BlockFacts]:

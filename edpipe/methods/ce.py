@@ -1,10 +1,10 @@
 """Cross-entropy: one stage, all classes, no teacher. The baseline of all others."""
 
-from edpipe.methods.curriculum import StagePlan, whole_school
+from edpipe.methods.plan import StagePlan, all_subsets
 from edpipe.params.experiment import CeKnobs
 from edpipe.params.stage import StageKnobs
 
 
 def curriculum(method: CeKnobs, name: str, budget: StageKnobs) -> tuple[StagePlan, ...]:
     """One stage; the labels are the only target."""
-    return (whole_school(name, budget, label_smoothing=method.label_smoothing),)
+    return (all_subsets(name, budget, label_smoothing=method.label_smoothing),)

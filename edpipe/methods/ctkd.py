@@ -3,8 +3,8 @@
 The scratch teacher gets no gradient from the student, so that what it said is recorded once and replayed.
 """
 
-from edpipe.methods.curriculum import StagePlan, TeacherUse, TrajectoryUse, whole_school
-from edpipe.params.algorithm import PLAIN_KD, AtAlgorithm
+from edpipe.methods.plan import StagePlan, TeacherUse, TrajectoryUse, all_subsets
+from edpipe.params.distill import PLAIN_KD, AtAlgorithm
 from edpipe.params.experiment import CtkdKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.stage import StageKnobs
@@ -15,7 +15,7 @@ def curriculum(method: CtkdKnobs, name: str, budget: StageKnobs) -> tuple[StageP
     has_expert = method.expert is not None and method.attention_weight > 0
     experts = (TeacherUse(teacher=str(method.expert), subset=ALL_CLASSES),) if has_expert else ()
     return (
-        whole_school(
+        all_subsets(
             name,
             budget,
             teachers=experts,

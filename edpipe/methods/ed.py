@@ -7,7 +7,7 @@ with its own teacher. What the sources leave open is a knob; its default is name
 from collections.abc import Container, Mapping
 
 from edpipe.errors import ParamsError
-from edpipe.methods.curriculum import StagePlan, TeacherUse, loss_weights
+from edpipe.methods.plan import StagePlan, TeacherUse, loss_weights
 from edpipe.params.experiment import EdKnobs
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.stage import StageKnobs
@@ -23,7 +23,7 @@ def curriculum(
         ParamsError: a carried learning rate, with budgets that are not all epochs or all images.
     """
     windows = _windows(method, [budgets[level] for level in levels])
-    known = [levels if method.lessons == "all" else levels[:k] for k in range(1, len(levels) + 1)]
+    known = [levels if method.classes == "all" else levels[:k] for k in range(1, len(levels) + 1)]
     return tuple(
         _stage(method, level, known[: k + 1], len(levels), specialists, budgets[level], windows[k])
         for k, level in enumerate(levels)
@@ -40,7 +40,7 @@ def _stage(
     window: tuple[float, float],
 ) -> StagePlan:
     """One level; `known` are the subsets that it and each level before it know."""
-    taught = known[-1] if method.replay or method.lessons == "all" else (level,)
+    taught = known[-1] if method.replay or method.classes == "all" else (level,)
     algorithm = method.distill_by_level.get(level, method.distill)
     is_anchored = bool(method.anchor_weight) and len(known) > 1
     is_kept = method.references == "kept"
@@ -51,10 +51,10 @@ def _stage(
         taught=taught,
         known=known[-1],
         teachers=_teachers(method, level, taught, specialists),
-        panel=method.panel,
+        teacher_weighting=method.teacher_weighting,
         algorithm=algorithm,
         normalisation=method.normalisation,
-        mixing=method.mixing,
+        subset_order=method.subset_order,
         easiest=method.easiest.get(level, 1.0),
         kept=tuple(known[:-1]) if is_kept else (),
         reference_weight=method.reference_weight if is_kept else 0.0,
@@ -82,10 +82,10 @@ def _teachers(
 
 
 def _windows(method: EdKnobs, budgets: list[StageKnobs]) -> list[tuple[float, float]]:
-    if method.learning_rate == "restarted":
+    if method.rate_schedule == "restarted":
         return [(0.0, 1.0)] * len(budgets)
     sizes = [b.epochs for b in budgets if b.epochs] or [b.images for b in budgets if b.images]
     if len(sizes) != len(budgets):
-        raise ParamsError("method.learning_rate: 'carried' needs all stages in epochs or all in images, got both")
+        raise ParamsError("method.rate_schedule: 'carried' needs all stages in epochs or all in images, got both")
     ends = [sum(sizes[: k + 1]) / sum(sizes) for k in range(len(sizes))]
     return list(zip([0.0, *ends[:-1]], ends, strict=True))

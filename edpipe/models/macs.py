@@ -3,7 +3,7 @@
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edpipe.models.zoo import evaluating, probe_images
+from edpipe.models.probe import evaluating, probe_images
 
 
 def count_macs(network: nn.Module, channels: int, image_size: int) -> int:

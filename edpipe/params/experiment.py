@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edpipe.params.algorithm import PLAIN_KD, DistWeights, DkdWeights, SchoolAlgorithm
 from edpipe.params.base import Knobs
+from edpipe.params.distill import PLAIN_KD, DistWeights, DkdWeights, SchoolAlgorithm
 from edpipe.params.partition import Name
 from edpipe.params.stage import StageKnobs
 
@@ -42,19 +42,19 @@ class DistillKnobs(Knobs):
         return False
 
 
-class OneTeacherKnobs(DistillKnobs):
+class SingleTeacherKnobs(DistillKnobs):
     """One stage, all classes, one teacher of all classes."""
 
     teacher: Name = Field(description="One of teachers.")
 
 
-class KdKnobs(OneTeacherKnobs):
+class KdKnobs(SingleTeacherKnobs):
     """Knowledge distillation: divergence of the softened softmaxes."""
 
     name: Literal["kd"]
 
 
-class LogitStdKnobs(OneTeacherKnobs):
+class LogitStdKnobs(SingleTeacherKnobs):
     """kd of standardised logits, with its authors' weights."""
 
     name: Literal["logit_std"]
@@ -63,7 +63,7 @@ class LogitStdKnobs(OneTeacherKnobs):
     distill_weight: Weight = Field(9.0, description="Weight of the distillation loss.")
 
 
-class DkdKnobs(OneTeacherKnobs, DkdWeights):
+class DkdKnobs(SingleTeacherKnobs, DkdWeights):
     """Decoupled knowledge distillation."""
 
     name: Literal["dkd"]
@@ -71,7 +71,7 @@ class DkdKnobs(OneTeacherKnobs, DkdWeights):
     distill_weight: Weight = Field(1.0, description="Weight of the distillation loss.")
 
 
-class DistKnobs(OneTeacherKnobs, DistWeights):
+class DistKnobs(SingleTeacherKnobs, DistWeights):
     """DIST: correlation over classes and over the batch."""
 
     name: Literal["dist"]
@@ -79,7 +79,7 @@ class DistKnobs(OneTeacherKnobs, DistWeights):
     distill_weight: Weight = Field(1.0, description="Weight of the distillation loss.")
 
 
-class FeatureKnobs(OneTeacherKnobs):
+class FeatureKnobs(SingleTeacherKnobs):
     """at, fitnet: what the teacher sees instead of what it says; soft labels must hold it."""
 
     name: Literal["at", "fitnet"] = Field(description="at: attention maps; fitnet: the features of one stage.")
@@ -94,13 +94,13 @@ def _check_teachers_differ(where: str, teachers: tuple[str, ...]) -> None:
         raise ValueError(f"{where}: teachers must differ, got {list(teachers)}")
 
 
-PanelRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
+WeightingRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
 
 
-class PanelKnobs(DistillKnobs):
+class MultiTeacherKnobs(DistillKnobs):
     """One stage, several teachers of all classes; the weights of each sample's teachers add up to 1."""
 
-    name: PanelRule = Field(description="How the teachers of one sample are weighed against each other.")
+    name: WeightingRule = Field(description="How the teachers of one sample are weighed against each other.")
     teachers: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
         description="Some of teachers, each of all classes."
     )
@@ -108,7 +108,7 @@ class PanelKnobs(DistillKnobs):
     distill_weight: Weight = Field(1.0, description="Weight of the distillation loss, likewise.")
 
     @model_validator(mode="after")
-    def _teachers_differ(self) -> "PanelKnobs":
+    def _teachers_differ(self) -> "MultiTeacherKnobs":
         _check_teachers_differ("teachers", self.teachers)
         return self
 
@@ -121,16 +121,18 @@ class EdKnobs(DistillKnobs):
     teachers: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]] | None = Field(
         None, description="Instead of teacher: those of each level, so that a panel can grow with the level."
     )
-    panel: PanelRule = Field("aver", description="How several teachers of one sample are weighed against each other.")
+    teacher_weighting: WeightingRule = Field(
+        "aver", description="How several teachers of one sample are weighed against each other."
+    )
     distill: SchoolAlgorithm = Field(
         PLAIN_KD, description="How outputs are held against a teacher's: kd, dkd, dist or at."
     )
     distill_by_level: dict[Name, SchoolAlgorithm] = Field({}, description="The same for single levels.")
-    lessons: Literal["growing", "all"] = Field(
+    classes: Literal["growing", "all"] = Field(
         "growing", description="growing: each level adds its subset; all: every level teaches and knows all classes."
     )
     replay: bool = Field(True, description="true: level k teaches subsets 1..k; false: subset k alone.")
-    mixing: Literal["mixed", "sequential"] = Field(
+    subset_order: Literal["mixed", "sequential"] = Field(
         "mixed", description="Order within an epoch: all subsets shuffled together, or one after the other."
     )
     normalisation: Literal["slice", "full"] = Field(
@@ -141,7 +143,7 @@ class EdKnobs(DistillKnobs):
         description="For single levels: the share (above 0, up to 1) of each taught class's samples that is taught, "
         "those which their teachers' stored logits name best (lowest mean cross-entropy). Absent: all.",
     )
-    learning_rate: Literal["restarted", "carried"] = Field(
+    rate_schedule: Literal["restarted", "carried"] = Field(
         "restarted", description="restarted: each stage runs the whole schedule; carried: one schedule over all stages."
     )
     references: Literal["replaced", "kept"] = Field(
@@ -161,8 +163,8 @@ class EdKnobs(DistillKnobs):
             raise ValueError("give teacher or teachers, exactly one of them")
         for level, teachers in (self.teachers or {}).items():
             _check_teachers_differ(f"teachers.{level}", teachers)
-        if self.lessons == "all" and not self.replay:
-            raise ValueError("replay: false has no meaning with lessons: all, which teaches everything; remove it")
+        if self.classes == "all" and not self.replay:
+            raise ValueError("replay: false has no meaning with classes: all, which teaches everything; remove it")
         if self.references == "replaced" and "reference_weight" in self.model_fields_set:
             raise ValueError("reference_weight belongs to references: kept; remove it")
         kinds = {self.distill.kind, *(algorithm.kind for algorithm in self.distill_by_level.values())}
@@ -228,7 +230,7 @@ Method = Annotated[
     | DkdKnobs
     | DistKnobs
     | FeatureKnobs
-    | PanelKnobs
+    | MultiTeacherKnobs
     | EdKnobs
     | TeskdKnobs
     | CtkdKnobs,

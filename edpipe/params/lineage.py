@@ -1,8 +1,8 @@
 """Students that become teachers: which experiment needs another's students, and that nothing needs itself."""
 
-from edpipe.errors import ParamsError
-from edpipe.params.nearest import nearest
-from edpipe.params.schema import ONLY_STAGE, Params, named_teachers
+from edpipe.errors import ParamsError, nearest
+from edpipe.params.references import named_teachers
+from edpipe.params.schema import ONLY_STAGE, Params
 
 
 def check_lineage(params: Params) -> None:
@@ -14,7 +14,7 @@ def check_lineage(params: Params) -> None:
     for teacher in params.teachers:
         _check_student(params, teacher)
     for name, experiment in params.experiments.items():
-        for where, teacher in _teachers_asked(params, name):
+        for where, teacher in _teachers_needed(params, name):
             check_dataset(params, where, teacher, experiment.dataset)
     done: set[str] = set()
     for name in params.experiments:
@@ -64,14 +64,14 @@ def _check_student(params: Params, teacher: str) -> None:
         )
 
 
-def _teachers_asked(params: Params, experiment: str) -> list[tuple[str, str]]:
+def _teachers_needed(params: Params, experiment: str) -> list[tuple[str, str]]:
     """Where each teacher that an experiment depends on is named, and its name: its own, and its partition's."""
     knobs = params.experiments[experiment]
-    asked = [(f"experiments.{experiment}.method.{where}", name) for where, name in named_teachers(knobs.method)]
+    needed = [(f"experiments.{experiment}.method.{where}", name) for where, name in named_teachers(knobs.method)]
     confusion = params.partitions[knobs.partition].confusion
     if confusion is not None:
-        asked.append((f"partitions.{knobs.partition}.confusion.teacher", confusion.teacher))
-    return asked
+        needed.append((f"partitions.{knobs.partition}.confusion.teacher", confusion.teacher))
+    return needed
 
 
 def _check_no_circle(params: Params, experiment: str, way: tuple[tuple[str, str], ...], done: set[str]) -> None:
@@ -81,7 +81,7 @@ def _check_no_circle(params: Params, experiment: str, way: tuple[tuple[str, str]
         raise ParamsError(_circle_line(experiment, way[names.index(experiment) :]))
     if experiment in done:
         return
-    for _, teacher in _teachers_asked(params, experiment):
+    for _, teacher in _teachers_needed(params, experiment):
         before = params.teachers[teacher].network.experiment
         if before is not None:
             _check_no_circle(params, before, (*way, (experiment, teacher)), done)

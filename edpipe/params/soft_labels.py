@@ -114,7 +114,7 @@ class ViewUse(Knobs):
 class HintKnobs(Knobs):
     """Features of one stage of the teacher, for students that imitate them (FitNet, Romero et al. 2015)."""
 
-    level: Annotated[int, Field(ge=1, le=99)] = Field(description="Which feature stage, from 1.")
+    feature_stage: Annotated[int, Field(ge=1, le=99)] = Field(description="Which feature stage, from 1.")
     side: Annotated[int, Field(ge=1, le=128)] = Field(
         4, description="The map is averaged down to side × side; a smaller one is kept as it is."
     )

@@ -9,26 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from edpipe.batches import ViewBatches
-from edpipe.device import prepare_device
+from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.errors import EdpipeError, ParamsError, TeacherError
 from edpipe.params.soft_labels import StorageKnobs, ViewSpace, every_view
-from edpipe.precisions import CERTIFIED_TEMPERATURE, Parts, make_precision
-from edpipe.progress import Tick, announce, show_progress
-from edpipe.steps.asking import Interview, Teacher, TeacherFiles, interview, load_teacher
-from edpipe.storage.dataset_file import Dataset, open_dataset
-from edpipe.storage.records import (
-    code_digest,
-    digest_json,
-    library_versions,
-    make_record,
-    read_record,
-    record_path,
-)
-from edpipe.storage.soft_label_file import SoftLabels, open_soft_labels, read_header
-from edpipe.storage.soft_label_format import Header
-from edpipe.storage.soft_label_writer import Block, SoftLabelWriter, adopt_soft_labels, create_soft_labels
-from edpipe.views import ViewRange, ViewSpec
+from edpipe.runtime.device import prepare_device
+from edpipe.runtime.progress import Tick, announce, show_progress
+from edpipe.soft_labels.encoding.precisions import CERTIFIED_TEMPERATURE, Parts, make_precision
+from edpipe.soft_labels.file.format import Header
+from edpipe.soft_labels.file.reader import SoftLabels, open_soft_labels, read_header
+from edpipe.soft_labels.file.writer import Block, SoftLabelWriter, adopt_soft_labels, create_soft_labels
+from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, TeacherForward, load_teacher, teacher_forward
+from edpipe.storage.digests import digest_json
+from edpipe.storage.records import code_digest, library_versions, make_record, read_record, record_path
+from edpipe.views.batches import ViewBatches
+from edpipe.views.spec import ViewRange, ViewSpec
 
 _WAITING_BLOCKS = 1
 """Blocks that are being stored while the teacher is at the next: a kill costs these and that one."""
@@ -56,18 +50,18 @@ def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, ou
     teacher = load_teacher(files, dataset)
     _check_gate(teacher, knobs.min_top1)
     batches = _batches(dataset, teacher, knobs.space, views)
-    with interview(teacher, batches, knobs.storage.attention, knobs.storage.hint) as asked:
-        header = _header(dataset, teacher, batches, knobs.storage, views, asked)
+    with teacher_forward(teacher, batches, knobs.storage.attention, knobs.storage.hint) as forward_pass:
+        header = _header(dataset, teacher, batches, knobs.storage, views, forward_pass)
         code, describe = digest_json(_makers()), partial(_describe, knobs, teacher)
         if _is_whole(out_path, header):
             announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
             adopt_soft_labels(out_path, header, code, describe)
         else:
             with create_soft_labels(out_path, header, code, describe) as writer:
-                _tell_of_kept_blocks(out_path, writer)
-                fill(asked, header, writer)
+                _announce_kept_blocks(out_path, writer)
+                fill(forward_pass, header, writer)
     labels = read_header(out_path)
-    announce(f"{out_path}: {labels.num_forwards:,} rows, {_say_fidelity(labels)}")
+    announce(f"{out_path}: {labels.num_forwards:,} rows, {_announce_fidelity(labels)}")
 
 
 def _makers() -> list[object]:
@@ -107,14 +101,14 @@ def _header(
     batches: ViewBatches,
     storage: StorageKnobs,
     views: ViewRange,
-    asked: Interview,
+    forward_pass: TeacherForward,
 ) -> Header:
     ids = dataset.sample_ids("train", teacher.class_ids)
     try:
         make_precision(storage, len(teacher.class_ids))
     except ValueError as error:
         raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
-    beside = asked.ask(ids[:1], np.array([views.first]))[1]
+    features = forward_pass.outputs(ids[:1], np.array([views.first]))[1]
     return Header(
         provenance=teacher.provenance(batches, views),
         storage=storage,
@@ -123,18 +117,18 @@ def _header(
         sample_keys=dataset.sample_keys[ids],
         labels=dataset.labels[ids],
         class_ids=np.array(teacher.class_ids, dtype=np.int32),
-        beside={name: values.shape[1:] for name, values in beside.items()},
+        features={name: values.shape[1:] for name, values in features.items()},
     )
 
 
-def _tell_of_kept_blocks(out_path: Path, writer: SoftLabelWriter) -> None:
+def _announce_kept_blocks(out_path: Path, writer: SoftLabelWriter) -> None:
     if writer.num_kept:
         announce(f"{out_path}: {writer.num_kept} blocks were finished before, {len(writer.missing)} are left")
     if writer.num_damaged:
         announce(f"{out_path}: {writer.num_damaged} blocks are damaged and are made again")
 
 
-def fill(asked: Interview, header: Header, writer: SoftLabelWriter) -> None:
+def fill(forward_pass: TeacherForward, header: Header, writer: SoftLabelWriter) -> None:
     """Every missing block goes through the teacher once; it is stored while the teacher is at the next."""
     blocks, done = writer.missing, 0
     title = f"soft labels {header.provenance.teacher}/{header.provenance.subset} views {header.views}"
@@ -143,18 +137,18 @@ def fill(asked: Interview, header: Header, writer: SoftLabelWriter) -> None:
         waiting: deque[Future[None]] = deque()
         for block in blocks:
             ids = header.sample_ids[block.start : block.stop]
-            logits, beside = asked.ask(ids, np.full(len(ids), block.view))
+            logits, features = forward_pass.outputs(ids, np.full(len(ids), block.view))
             while len(waiting) >= _WAITING_BLOCKS:
                 waiting.popleft().result()
-            waiting.append(pool.submit(_store, writer, block, logits, beside))
+            waiting.append(pool.submit(_store, writer, block, logits, features))
             done += len(ids)
             show(Tick(done, f"view {block.view}"))
         for future in waiting:
             future.result()
 
 
-def _store(writer: SoftLabelWriter, block: Block, logits: np.ndarray, beside: Parts) -> None:
-    writer.write(block, logits, beside)
+def _store(writer: SoftLabelWriter, block: Block, logits: np.ndarray, features: Parts) -> None:
+    writer.write(block, logits, features)
 
 
 def _describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:
@@ -184,7 +178,7 @@ def _fidelity(labels: SoftLabels) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in labels.seal.statistics.items()}
 
 
-def _say_fidelity(labels: SoftLabels) -> str:
+def _announce_fidelity(labels: SoftLabels) -> str:
     if labels.precision.temperature is not None:
         return f"an unbiased estimate at temperature {labels.precision.temperature:g}"
     return (

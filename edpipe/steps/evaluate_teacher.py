@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from edpipe.metrics import expected_calibration_error, top_k_hits
-from edpipe.plain_images import PlainImages, plain_logits
-from edpipe.progress import announce
-from edpipe.steps.asking import Teacher, TeacherFiles, load_teacher
-from edpipe.storage.dataset_file import Dataset, open_dataset
+from edpipe.datasets.dataset_file import Dataset, open_dataset
+from edpipe.results.measures.metrics import expected_calibration_error, top_k_hits
+from edpipe.results.measures.predictions import PlainImages, plain_logits
+from edpipe.results.measures.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
+from edpipe.runtime.progress import announce
+from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, load_teacher
 from edpipe.storage.records import make_record
-from edpipe.storage.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
 
 
 def evaluate_teacher(files: TeacherFiles, out_path: Path) -> None:
@@ -26,14 +26,14 @@ def evaluate_teacher(files: TeacherFiles, out_path: Path) -> None:
     teacher = load_teacher(files, dataset)
     sample_ids = dataset.sample_ids("test", teacher.class_ids)
     inputs = {"dataset": dataset.digest, "partition": teacher.partition_digest, "teacher": teacher.digest}
-    answers = _answers(teacher, dataset, sample_ids)
-    evaluation = TeacherEvaluation(files.teacher, files.subset, teacher.class_ids, **answers, inputs=inputs)
+    predictions = _predictions(teacher, dataset, sample_ids)
+    evaluation = TeacherEvaluation(files.teacher, files.subset, teacher.class_ids, **predictions, inputs=inputs)
     write_teacher_evaluation(out_path, evaluation, make_record("evaluate_teacher", {}, inputs))
-    told = "no test image" if evaluation.top1 is None else f"top1 {evaluation.top1:.4f} on {len(sample_ids)} images"
-    announce(f"{out_path}: {told} of its {len(teacher.class_ids)} classes")
+    summary = "no test image" if evaluation.top1 is None else f"top1 {evaluation.top1:.4f} on {len(sample_ids)} images"
+    announce(f"{out_path}: {summary} of its {len(teacher.class_ids)} classes")
 
 
-def _answers(teacher: Teacher, dataset: Dataset, sample_ids: Int64[np.ndarray, " sample"]) -> dict[str, Any]:
+def _predictions(teacher: Teacher, dataset: Dataset, sample_ids: Int64[np.ndarray, " sample"]) -> dict[str, Any]:
     """What is measured; no image, no shares."""
     if len(sample_ids) == 0:
         return {"predicted_class_ids": (), "top1": None, "ece": None}

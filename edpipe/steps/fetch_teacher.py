@@ -8,16 +8,16 @@ from typing import Any
 from torch import nn
 
 from edpipe.errors import CorruptFileError, MismatchError, TeacherError
-from edpipe.models.fetch import Fetched, Normalisation, Wanted, fetch_weights, take_over
+from edpipe.models.pretrained.fetch import Fetched, Normalisation, Wanted, fetch_weights, take_over
 from edpipe.params.teacher import NetworkKnobs
-from edpipe.progress import announce
-from edpipe.steps.teaching import Course, fit_and_save
+from edpipe.runtime.progress import announce
 from edpipe.storage.records import record_path
 from edpipe.storage.weights import read_weights
+from edpipe.training.teacher import TeacherSetup, train_and_save
 
 
 def fetch_teacher(
-    course: Course, network: NetworkKnobs, out_path: Path, folder: Path, student_path: Path | None = None
+    setup: TeacherSetup, network: NetworkKnobs, out_path: Path, folder: Path, student_path: Path | None = None
 ) -> None:
     """Writes the teacher's weights and their record, with its top1 on its own classes.
 
@@ -34,39 +34,39 @@ def fetch_teacher(
         MismatchError: the student is another one than the knobs ask for.
     """
     if student_path is not None:
-        network_taken, is_fresh, course = _student(course, network, student_path)
+        network_taken, is_fresh, setup = _student(setup, network, student_path)
         fetched = Fetched(network_taken, is_fresh, None)
     else:
-        fetched = fetch_weights(network, _wanted(course, folder))
-    if fetched.fresh_classifier and course.fitting.epochs == 0:
+        fetched = fetch_weights(network, _wanted(setup, folder))
+    if fetched.fresh_classifier and setup.fitting.epochs == 0:
         raise TeacherError(
-            f"{course.title}: the fetched '{network.model}' does not have {len(course.class_ids)} classes, so its "
+            f"{setup.title}: the fetched '{network.model}' does not have {len(setup.class_ids)} classes, so its "
             f"classifier is untrained; set fitting.epochs above 0 to fine-tune it, or name its classes in class_names"
         )
     if fetched.trained_at is not None:
-        side = network.image_size or course.dataset.image_size
-        announce(f"{course.title}: was trained at {fetched.trained_at}, sees {side} pixels")
-    own = fetched.normalisation or Normalisation(course.dataset.mean, course.dataset.std)
+        side = network.image_size or setup.dataset.image_size
+        announce(f"{setup.title}: was trained at {fetched.trained_at}, sees {side} pixels")
+    own = fetched.normalisation or Normalisation(setup.dataset.mean, setup.dataset.std)
     facts = {"fresh_classifier": fetched.fresh_classifier, "trained_at": fetched.trained_at}
-    fit_and_save("fetch_teacher", fetched.network, course.normalised(own.mean, own.std), network, out_path, **facts)
+    train_and_save("fetch_teacher", fetched.network, setup.normalised(own.mean, own.std), network, out_path, **facts)
 
 
-def _wanted(course: Course, folder: Path) -> Wanted:
-    known = course.dataset.class_names
-    names = [known[class_id] for class_id in course.class_ids]
-    return Wanted(course.title, names, known, course.dataset.channels, course.fitting.seed, folder)
+def _wanted(setup: TeacherSetup, folder: Path) -> Wanted:
+    known = setup.dataset.class_names
+    names = [known[class_id] for class_id in setup.class_ids]
+    return Wanted(setup.title, names, known, setup.dataset.channels, setup.fitting.seed, folder)
 
 
-def _student(course: Course, network: NetworkKnobs, path: Path) -> tuple[nn.Module, bool, Course]:
+def _student(setup: TeacherSetup, network: NetworkKnobs, path: Path) -> tuple[nn.Module, bool, TeacherSetup]:
     """The network as its last stage has left it, whether its classifier is fresh, and the course that notes it."""
     weights, record = read_weights(path)
-    _check_student(path, record, course, network)
-    sizes = len(course.class_ids), course.dataset.channels
-    fetched, is_fresh = take_over(network.model, weights, str(path), *sizes, course.fitting.seed)
-    return fetched, is_fresh, replace(course, student_digest=record["weights_digest"])
+    _check_student(path, record, setup, network)
+    sizes = len(setup.class_ids), setup.dataset.channels
+    fetched, is_fresh = take_over(network.model, weights, str(path), *sizes, setup.fitting.seed)
+    return fetched, is_fresh, replace(setup, student_digest=record["weights_digest"])
 
 
-def _check_student(path: Path, record: Mapping[str, Any], course: Course, network: NetworkKnobs) -> None:
+def _check_student(path: Path, record: Mapping[str, Any], setup: TeacherSetup, network: NetworkKnobs) -> None:
     """That the weights are those of the last stage of such a student, of this seed and dataset."""
     try:
         knobs = record["knobs"]
@@ -83,14 +83,14 @@ def _check_student(path: Path, record: Mapping[str, Any], course: Course, networ
         ) from error
     wanted = {
         "step": "run_stage",
-        "dataset": course.dataset.digest,
+        "dataset": setup.dataset.digest,
         "model": network.model,
-        "seed": course.fitting.seed,
+        "seed": setup.fitting.seed,
         "number of later stages": 0,
     }
     wrong = [name for name, value in wanted.items() if found[name] != value]
     if wrong:
         raise MismatchError(
-            f"{path}: its {wrong[0]} is {found[wrong[0]]!r}, {course.title} needs {wanted[wrong[0]]!r}; make the "
+            f"{path}: its {wrong[0]} is {found[wrong[0]]!r}, {setup.title} needs {wanted[wrong[0]]!r}; make the "
             f"student again with `snakemake --force {path}`"
         )

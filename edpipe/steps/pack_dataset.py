@@ -7,20 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from edpipe.datasets.equal_images import EqualImages, count_equal
+from edpipe.datasets.dataset_file import SPLITS, Dataset, DatasetHeader, open_dataset
+from edpipe.datasets.dataset_writer import Samples, write_stored
+from edpipe.datasets.duplicate_images import EqualImages, count_equal
+from edpipe.datasets.packed_blocks import BlockFacts, PackedBlocks, open_blocks
 from edpipe.datasets.packing import make_block, stamp_of, stamp_of_folder
 from edpipe.datasets.raw import RawDataset, RawSample
-from edpipe.datasets.readers import read_raw
+from edpipe.datasets.readers.by_name import read_raw
 from edpipe.datasets.splits import assign_splits, check_counts
 from edpipe.errors import OverwriteError
 from edpipe.params.dataset import DatasetKnobs
-from edpipe.prefetch import in_order
-from edpipe.progress import Tick, announce, show_progress
-from edpipe.storage.dataset_file import SPLITS, Dataset, DatasetHeader, open_dataset
-from edpipe.storage.dataset_writer import Samples, write_stored
-from edpipe.storage.packed_blocks import BlockFacts, PackedBlocks, open_blocks
-from edpipe.storage.records import code_digest, digest_json, library_versions, make_record, record_path, write_record
-from edpipe.threads import num_threads
+from edpipe.runtime.prefetch import in_order
+from edpipe.runtime.progress import Tick, announce, show_progress
+from edpipe.runtime.threads import num_threads
+from edpipe.storage.digests import digest_json
+from edpipe.storage.records import code_digest, library_versions, make_record, record_path, write_record
 
 BLOCK = 32
 """Images that a thread takes at once, and that a kill costs at most of each thread."""

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from edpipe.datasets.dataset_file import open_dataset
+from edpipe.datasets.partition import make_partition
+from edpipe.datasets.partition_file import write_partition
 from edpipe.params.partition import PartitionKnobs
-from edpipe.partition import make_partition
-from edpipe.progress import announce
-from edpipe.storage.dataset_file import open_dataset
-from edpipe.storage.partition_file import write_partition
+from edpipe.runtime.progress import announce
 from edpipe.storage.records import make_record
 
 

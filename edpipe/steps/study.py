@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from edpipe.compare import notes_of, ranked, warnings_of
-from edpipe.comparison import base_of, comparisons_of, read_entries
 from edpipe.params.study import StudyKnobs
-from edpipe.progress import announce
+from edpipe.results.comparison.comparison import base_of, comparisons_of, notes_of, ranked, read_entries, warnings_of
+from edpipe.results.comparison.study_table import check_equal, study_facts, study_table
+from edpipe.runtime.progress import announce
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.records import make_record, write_record
-from edpipe.study import check_equal, study_facts, study_table
 
 
 def study(name: str, knobs: StudyKnobs, result_paths: tuple[Path, ...], out_path: Path, table_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from edpipe.models.zoo import build_network
+from edpipe.models.zoo.build import build_network
 from edpipe.params.teacher import NetworkKnobs
-from edpipe.steps.teaching import Course, fit_and_save
+from edpipe.training.teacher import TeacherSetup, train_and_save
 
 
-def train_teacher(course: Course, network: NetworkKnobs, out_path: Path) -> None:
+def train_teacher(setup: TeacherSetup, network: NetworkKnobs, out_path: Path) -> None:
     """Writes the teacher's weights and their record, with its top1 on its own classes.
 
     Raises:
@@ -15,6 +15,6 @@ def train_teacher(course: Course, network: NetworkKnobs, out_path: Path) -> None
         TrainingError: the loss is no longer a finite number, or much too large.
         Interrupted: SIGTERM or Ctrl-C came; the same call goes on where it was.
     """
-    built = build_network(network.model, len(course.class_ids), course.dataset.channels, course.fitting.seed)
-    course = course.normalised(course.dataset.mean, course.dataset.std)
-    fit_and_save("train_teacher", built, course, network, out_path)
+    built = build_network(network.model, len(setup.class_ids), setup.dataset.channels, setup.fitting.seed)
+    setup = setup.normalised(setup.dataset.mean, setup.dataset.std)
+    train_and_save("train_teacher", built, setup, network, out_path)

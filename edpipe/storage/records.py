@@ -1,6 +1,5 @@
 """Records: the JSON beside every artifact that says what it was made from and by what."""
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
@@ -9,50 +8,12 @@ from typing import Any
 
 from edpipe.errors import CorruptFileError
 from edpipe.params.base import canonical_json
-from edpipe.sources import ROOT, source_files
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.digests import digest_json
+from edpipe.storage.source_files import ROOT, source_files
 
-DIGEST_LENGTH = 16
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "scikit-learn", "pillow", "safetensors")
 """Whose versions can change what a step computes."""
-
-
-def digest_bytes(data: bytes | memoryview) -> str:
-    """First 16 hex digits of sha256.
-
-    >>> digest_bytes(b"edpipe")
-    'c230d19f4c846416'
-    """
-    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
-
-
-def digest_json(value: object) -> str:
-    """Digest of a value's canonical JSON: equal values, equal digests."""
-    return digest_bytes(canonical_json(value).encode())
-
-
-def digest_file(path: Path) -> str:
-    """Digest of a file's content.
-
-    Raises:
-        CorruptFileError: the file is missing or cannot be read.
-    """
-    return sha256_file(path)[:DIGEST_LENGTH]
-
-
-def sha256_file(path: Path) -> str:
-    """All 64 hex digits of the sha256 of a file's content.
-
-    Raises:
-        CorruptFileError: the file is missing or cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise CorruptFileError(
-            f"{path}: cannot be read: {error.strerror}; make it again with `snakemake --force {path}`"
-        ) from error
 
 
 def record_path(artifact_path: Path) -> Path:

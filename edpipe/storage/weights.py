@@ -9,7 +9,8 @@ from torch import Tensor
 
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.storage.atomic import write_atomically
-from edpipe.storage.records import digest_file, read_record, record_path, write_record
+from edpipe.storage.digests import digest_file
+from edpipe.storage.records import read_record, record_path, write_record
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], record: dict[str, Any]) -> None:

@@ -5,16 +5,17 @@ from pathlib import Path
 # The package is found beside the workflow also when it is not installed.
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from edpipe import jobs, workflow_hooks
-from edpipe.sources import source_files
+from edpipe.pipeline.jobs import data, resources, students, teachers
+from edpipe.pipeline.snakemake import hooks
+from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server
+from edpipe.storage.source_files import source_files
 
-workflow_hooks.put_command_on_path()
-PARAMS = workflow_hooks.load(workflow, config)
-check_before_first_job = workflow_hooks.check_before_first_job
-start_fork_server = workflow_hooks.start_fork_server
-pass_sigterm_on = workflow_hooks.pass_sigterm_on
-hand_over_to_dvc = workflow_hooks.hand_over_to_dvc
-explain_failures = workflow_hooks.explain_failures
+hooks.put_command_on_path()
+PARAMS = hooks.load(workflow, config)
+check_before_first_job = hooks.check_before_first_job
+pass_sigterm_on = hooks.pass_sigterm_on
+hand_over_to_dvc = hooks.hand_over_to_dvc
+explain_failures = hooks.explain_failures
 
 NAME = r"[a-z][a-z0-9_]*"
 TRAINED = [name for name, teacher in PARAMS.teachers.items() if teacher.network.source == "train"]
@@ -44,7 +45,7 @@ wildcard_constraints:
 def job_of(make, wildcards):
     """The job that these wildcards name; `number` is in the path only, and must be that of the stage."""
     words = {name: int(value) if name in ("seed", "number") else value for name, value in wildcards.items()}
-    return workflow_hooks.job_of(make, PARAMS, words)
+    return hooks.job_of(make, PARAMS, words)
 
 
 def inputs_of(make):
@@ -65,13 +66,13 @@ def knobs_of(make):
 
 def threads_of(make):
     """Threads function: as many as the step would take by itself."""
-    return lambda wildcards: jobs.threads_of(PARAMS, job_of(make, wildcards))
+    return lambda wildcards: resources.threads_of(PARAMS, job_of(make, wildcards))
 
 
 # Jobs ask for a GPU where there is one; `resources: gpu` in the profile says how many there are to share.
-GPU = workflow_hooks.gpus_per_job()
+GPU = hooks.gpus_per_job()
 # Several processes may train one network: each has a GPU, where there are any, and as many threads as one alone.
-PROCESSES = workflow_hooks.processes_per_training()
+PROCESSES = hooks.processes_per_training()
 
 
 def training_threads_of(make):

@@ -1,16 +1,16 @@
 rule pack_dataset:
     input:
-        unpack(inputs_of(jobs.pack_dataset)),
+        unpack(inputs_of(data.pack_dataset)),
     output:
         packed="artifacts/datasets/{dataset}.h5",
         record="artifacts/datasets/{dataset}.json",
     log:
         "logs/pack_dataset/{dataset}.log",
-    threads: threads_of(jobs.pack_dataset)
+    threads: threads_of(data.pack_dataset)
     resources:
         mem_mb=4000,
         runtime=240,
     params:
-        knobs=knobs_of(jobs.pack_dataset),
+        knobs=knobs_of(data.pack_dataset),
     shell:
         "exec edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"

@@ -5,7 +5,7 @@ localrules:
 
 rule partition_dataset:
     input:
-        unpack(inputs_of(jobs.partition_dataset)),
+        unpack(inputs_of(data.partition_dataset)),
     output:
         "artifacts/partitions/{dataset}/{partition}.json",
     log:
@@ -17,14 +17,14 @@ rule partition_dataset:
         mem_mb=1000,
         runtime=10,
     params:
-        knobs=knobs_of(jobs.partition_dataset),
+        knobs=knobs_of(data.partition_dataset),
     shell:
         "exec edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
 
 
 rule partition_by_confusion:
     input:
-        unpack(inputs_of(jobs.partition_dataset)),
+        unpack(inputs_of(data.partition_dataset)),
     output:
         "artifacts/partitions/{dataset}/{partition}.json",
     log:
@@ -36,6 +36,6 @@ rule partition_by_confusion:
         mem_mb=1000,
         runtime=10,
     params:
-        knobs=knobs_of(jobs.partition_dataset),
+        knobs=knobs_of(data.partition_dataset),
     shell:
         "exec edpipe partition_by_confusion --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"

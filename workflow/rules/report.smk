@@ -4,7 +4,7 @@ localrules:
 
 rule report:
     input:
-        unpack(inputs_of(jobs.report)),
+        unpack(inputs_of(students.report)),
     output:
         report("results/{experiment}.html", caption="../report/report.rst", category="Reports"),
     log:
@@ -14,6 +14,6 @@ rule report:
         mem_mb=1000,
         runtime=10,
     params:
-        knobs=knobs_of(jobs.report),
+        knobs=knobs_of(students.report),
     shell:
         "exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

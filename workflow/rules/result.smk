@@ -5,25 +5,25 @@ localrules:
 
 rule evaluate:
     input:
-        unpack(inputs_of(jobs.evaluate)),
+        unpack(inputs_of(students.evaluate)),
     output:
         "artifacts/evaluations/{experiment}/seed{seed}.json",
     log:
         "logs/evaluate/{experiment}-seed{seed}.log",
-    threads: threads_of(jobs.evaluate)
+    threads: threads_of(students.evaluate)
     resources:
         gpu=GPU,
         mem_mb=4000,
         runtime=120,
     params:
-        knobs=knobs_of(jobs.evaluate),
+        knobs=knobs_of(students.evaluate),
     shell:
         "exec edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule result:
     input:
-        unpack(inputs_of(jobs.result)),
+        unpack(inputs_of(students.result)),
     output:
         result=report("results/{experiment}.json", caption="../report/result.rst", category="Results"),
         curve="results/{experiment}.csv",
@@ -34,14 +34,14 @@ rule result:
         mem_mb=1000,
         runtime=10,
     params:
-        knobs=knobs_of(jobs.result),
+        knobs=knobs_of(students.result),
     shell:
         "exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
 
 
 rule study:
     input:
-        unpack(inputs_of(jobs.study)),
+        unpack(inputs_of(students.study)),
     output:
         study=report("results/study_{study}.json", caption="../report/study.rst", category="Studies"),
         table="results/study_{study}.md",
@@ -52,6 +52,6 @@ rule study:
         mem_mb=1000,
         runtime=10,
     params:
-        knobs=knobs_of(jobs.study),
+        knobs=knobs_of(students.study),
     shell:
         "exec edpipe study --study {wildcards.study} > {log} 2>&1"

@@ -1,18 +1,18 @@
 rule run_stage:
     input:
-        unpack(inputs_of(jobs.run_stage)),
+        unpack(inputs_of(students.run_stage)),
     output:
         weights="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.safetensors",
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
     log:
         "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
-    threads: training_threads_of(jobs.run_stage)
+    threads: training_threads_of(students.run_stage)
     resources:
         gpu=PROCESSES * GPU,
         mem_mb=8000,
         runtime=1440,
     params:
-        knobs=knobs_of(jobs.run_stage),
+        knobs=knobs_of(students.run_stage),
     shell:
         "exec edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
         " > {log} 2>&1"

@@ -1,6 +1,6 @@
 rule train_teacher:
     input:
-        unpack(inputs_of(jobs.make_teacher)),
+        unpack(inputs_of(teachers.make_teacher)),
     output:
         weights="artifacts/teachers/{dataset}/{teacher}/{subset}.safetensors",
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
@@ -9,13 +9,13 @@ rule train_teacher:
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
-    threads: training_threads_of(jobs.make_teacher)
+    threads: training_threads_of(teachers.make_teacher)
     resources:
         gpu=PROCESSES * GPU,
         mem_mb=8000,
         runtime=1440,
     params:
-        knobs=knobs_of(jobs.make_teacher),
+        knobs=knobs_of(teachers.make_teacher),
     shell:
         "exec edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -23,7 +23,7 @@ rule train_teacher:
 
 rule fetch_teacher:
     input:
-        unpack(inputs_of(jobs.make_teacher)),
+        unpack(inputs_of(teachers.make_teacher)),
     output:
         weights="artifacts/teachers/{dataset}/{teacher}/{subset}.safetensors",
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
@@ -32,13 +32,13 @@ rule fetch_teacher:
     wildcard_constraints:
         teacher=one_of(FETCHED),
     priority: 10  # students wait for these
-    threads: training_threads_of(jobs.make_teacher)
+    threads: training_threads_of(teachers.make_teacher)
     resources:
         gpu=PROCESSES * GPU,
         mem_mb=8000,
         runtime=1440,
     params:
-        knobs=knobs_of(jobs.make_teacher),
+        knobs=knobs_of(teachers.make_teacher),
     shell:
         "exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -46,18 +46,18 @@ rule fetch_teacher:
 
 rule evaluate_teacher:
     input:
-        unpack(inputs_of(jobs.evaluate_teacher)),
+        unpack(inputs_of(teachers.evaluate_teacher)),
     output:
         "artifacts/teacher_evaluations/{dataset}/{teacher}/{subset}.json",
     log:
         "logs/evaluate_teacher/{dataset}-{teacher}-{subset}.log",
-    threads: threads_of(jobs.evaluate_teacher)
+    threads: threads_of(teachers.evaluate_teacher)
     resources:
         gpu=GPU,
         mem_mb=4000,
         runtime=120,
     params:
-        knobs=knobs_of(jobs.evaluate_teacher),
+        knobs=knobs_of(teachers.evaluate_teacher),
     shell:
         "exec edpipe evaluate_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

@@ -1,6 +1,6 @@
 rule record_trajectory:
     input:
-        unpack(inputs_of(jobs.record_trajectory)),
+        unpack(inputs_of(teachers.record_trajectory)),
     output:
         trajectory="artifacts/trajectories/{dataset}/{teacher}/seed{seed}.h5",
         record="artifacts/trajectories/{dataset}/{teacher}/seed{seed}.json",
@@ -9,13 +9,13 @@ rule record_trajectory:
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
-    threads: threads_of(jobs.record_trajectory)
+    threads: threads_of(teachers.record_trajectory)
     resources:
         gpu=GPU,
         mem_mb=8000,
         runtime=1440,
     params:
-        knobs=knobs_of(jobs.record_trajectory),
+        knobs=knobs_of(teachers.record_trajectory),
     shell:
         "exec edpipe record_trajectory --dataset {wildcards.dataset} --teacher {wildcards.teacher} --seed {wildcards.seed}"
         " > {log} 2>&1"

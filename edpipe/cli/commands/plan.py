@@ -1,0 +1,153 @@
+"""`edpipe plan EXPERIMENT …`: what `snakemake` would make for these experiments and why; what comes from the cache."""
+
+from argparse import REMAINDER, ArgumentParser
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from edpipe.errors import ParamsError, nearest
+from edpipe.params.load import load_params
+from edpipe.params.schema import Params
+from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
+from edpipe.pipeline.jobs.job import Job
+from edpipe.pipeline.state.cost_ledger import read_entry
+from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
+from edpipe.pipeline.state.staleness import Outcome, Verdict, assess, outcomes, title, version_lines
+from edpipe.results.measures.cost import duration
+
+
+def _soft_labels(words: Sequence[str]) -> None:
+    from edpipe.cli.commands.soft_labels import plan
+
+    plan(words)
+
+
+FORMS: dict[str, Callable[[Sequence[str]], None]] = {"soft-labels": _soft_labels}
+"""Other meanings of the first word, with what follows it; no experiment can have a name with a hyphen."""
+
+
+LISTED = 3
+"""So many absent jobs of one step are named one by one; more are counted."""
+
+
+def add_plan(command: ArgumentParser) -> None:
+    """The command's words."""
+    # The words are told apart here, not by subparsers: those would take every experiment for an unknown subcommand.
+    command.add_argument(
+        "words",
+        nargs=REMAINDER,
+        metavar="EXPERIMENT",
+        help="names in params.yaml, or study_<study>: all of a study's; or: soft-labels EXPERIMENT",
+    )
+    command.set_defaults(run=run)
+
+
+def run(words: Sequence[str]) -> None:
+    """Does what the words say."""
+    if words and words[0] in FORMS:
+        FORMS[words[0]](words[1:])
+    else:
+        plan(words)
+
+
+def plan(experiments: Sequence[str]) -> None:
+    """Prints what would be made for the pages of these experiments and studies; reads records only.
+
+    Raises:
+        ParamsError: params.yaml is wrong, or no experiment is named, or one that is not there.
+    """
+    params = load_params()
+    if not experiments:
+        raise ParamsError(f"plan: no experiment named; name some of them{nearest('', params.experiments)}")
+    for line in lines_of(planned(params, experiments_named(params, experiments))):
+        print(line)
+
+
+def planned(params: Params, experiments: Sequence[str]) -> list[Outcome]:
+    """What would become of every job of these experiments, inputs before what reads them.
+
+    Raises:
+        ParamsError: no such experiment.
+    """
+    jobs = jobs_of(params, experiments)
+    records = Records()
+    found = [recorded_state(job, records) for job in jobs]
+    judgements = [assess(job, one, present_origin(job, records)) for job, one in zip(jobs, found, strict=True)]
+    targets = frozenset(paths.report_path(name) for name in experiments)
+    return outcomes(jobs, judgements, [one.missing for one in found], targets)
+
+
+def lines_of(found: Sequence[Outcome]) -> list[str]:
+    """What a person reads: jobs that run by themselves, those that wait, the rest, counts of each step, the sum."""
+    running = [outcome for outcome in found if outcome.is_run]
+    return [
+        *_changed_lines(running),
+        *_absent_lines(running),
+        *_waiting_lines(running),
+        *(f"damaged    {title(o.job)}: {o.reasons[0]}" for o in found if o.verdict is Verdict.DAMAGED and not o.is_run),
+        *_step_lines(found),
+        *version_lines([o for o in found if not o.is_run]),
+        _sum_line(found),
+    ]
+
+
+def _changed_lines(running: Iterable[Outcome]) -> list[str]:
+    kinds = (Verdict.STALE, Verdict.DAMAGED)
+    return [f"would run  {title(o.job)}: {'; '.join(o.reasons)}" for o in running if o.verdict in kinds]
+
+
+def _absent_lines(running: Iterable[Outcome]) -> list[str]:
+    steps: dict[str, list[Job]] = {}
+    for outcome in running:
+        if outcome.verdict is Verdict.ABSENT:
+            steps.setdefault(outcome.job.step, []).append(outcome.job)
+    lines: list[str] = []
+    for step, jobs in steps.items():
+        if len(jobs) <= LISTED:
+            lines += [f"would run  {title(job)}: absent" for job in jobs]
+        else:
+            lines.append(f"would run  {len(jobs)} × {step}: absent, the first is {jobs[0].outputs[0]}")
+    return lines
+
+
+def _waiting_lines(running: Iterable[Outcome]) -> list[str]:
+    groups: dict[str, Counter[str]] = {}
+    for outcome in running:
+        if outcome.verdict is Verdict.WAITS:
+            groups.setdefault(outcome.reasons[0], Counter())[outcome.job.step] += 1
+    return [
+        f"would run  {', '.join(f'{count} × {step}' for step, count in steps.items())}: {cause}"
+        for cause, steps in groups.items()
+    ]
+
+
+def _step_lines(found: Iterable[Outcome]) -> list[str]:
+    """For each step, how many of its jobs would run."""
+    all_of, running = Counter(o.job.step for o in found), Counter(o.job.step for o in found if o.is_run)
+    width = max(map(len, all_of), default=0)
+    return [f"{step:<{width}}  {running[step]:>5} of {count:>5} would run" for step, count in all_of.items()]
+
+
+def _sum_line(found: Sequence[Outcome]) -> str:
+    running = [outcome.job for outcome in found if outcome.is_run]
+    resting = Counter(outcome.verdict for outcome in found if not outcome.is_run)
+    line = f"{len(running)} of {len(found)} jobs would run, {resting[Verdict.CACHED]} come from the cache"
+    if resting[Verdict.ABSENT]:
+        line += f"; absent and not needed: {resting[Verdict.ABSENT]}"
+    if resting[Verdict.DAMAGED]:
+        line += f"; damaged, which Snakemake does not see: {resting[Verdict.DAMAGED]}"
+    return line + _expected(running)
+
+
+def _expected(running: Sequence[Job]) -> str:
+    known = [seconds for job in running if (seconds := seconds_taken(job)) is not None]
+    if not known:
+        return ""
+    share = "" if len(known) == len(running) else f" for the {len(known)} that ran before"
+    return f"; about {duration(sum(known))}{share}, one after the other"
+
+
+def seconds_taken(job: Job) -> float | None:
+    """How long the job took when it last ran to its end; None where the ledger does not say."""
+    entry = read_entry(job)
+    return entry.seconds if entry and entry.finished else None

@@ -1,0 +1,203 @@
+"""Several teachers of the same classes: how much each counts for each sample.
+
+The weights of a sample add up to 1 by every rule, so that the kd loss is as strong by all of them. Published code
+(Rorozhl/CA-MKD) divides the sums of two rules by the number of teachers once more, and so compares them, for three
+teachers, at a third (ca_mkd) or two thirds (ebkd) of the strength of the plain mean.
+
+One teacher has weight 1 exactly: its panel is plain KD, bit for bit.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from edpipe.losses.kd import check_temperature, kd_loss, precise, task_loss
+
+WeightingRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
+
+
+_AEKD_CAP = 0.6  # C of the authors' code: with ν = 1 / (C · K), the one-class SVM's bound 1 / (ν · K) is C
+
+
+# Of the mean squared gradient: it decides between weights that are as good, for the most equal ones.
+_RIDGE = 1e-8
+
+
+_ROUNDING = 1e-14
+
+
+def teacher_weights(
+    rule: WeightingRule,
+    student: Float[Tensor, "sample class"],
+    teachers: Float[Tensor, "teacher sample class"],
+    labels: Int64[Tensor, " sample"],
+    temperature: float,
+) -> Float[Tensor, "teacher sample"]:
+    """Weight of each teacher for each sample; at least 0, adding up to 1 over teachers, without gradient.
+
+    With K teachers:
+    - aver: 1 / K.
+    - ebkd: (1 - H_k / ΣH) / (K - 1), H the entropy of the teacher at temperature 1 (Kwon et al. 2020); 1 / K where all
+      entropies are 0.
+    - ca_mkd: (1 - softmax_k(CE_k)) / (K - 1), CE the teacher's cross-entropy with the label (Zhang et al. 2022).
+    - aekd: one weight per teacher for the whole batch, no more than 0.6 each, that make the weighted sum of gradients
+      as short as can be (Du et al. 2020): those of the batch's kd losses, over all of the student's logits. The
+      authors' code averages them over the batch before it measures lengths. Of equally good weights, the most equal.
+
+    Args:
+        rule: one of the four.
+        student: logits; only aekd looks at them.
+        teachers: logits, of the same classes.
+        labels: columns of the logits; only ca_mkd looks at them.
+        temperature: of the kd loss; only aekd looks at it.
+
+    Raises:
+        ValueError: the rule is unknown, there is no teacher, or temperature is not positive.
+    """
+    if rule not in _RULES:
+        raise ValueError(f"panel rule must be one of {', '.join(_RULES)}, got {rule!r}")
+    if not len(teachers):
+        raise ValueError("a panel needs at least 1 teacher, got 0")
+    check_temperature(temperature)
+    with torch.no_grad():
+        logits = precise(teachers)
+        if len(logits) == 1:
+            return torch.ones_like(logits[..., 0])
+        return _RULES[rule](precise(student), logits, labels, temperature)
+
+
+def multi_teacher_kd_loss(
+    student: Float[Tensor, "sample class"],
+    teachers: Float[Tensor, "teacher sample class"],
+    weights: Float[Tensor, "teacher sample"],
+    temperature: float,
+) -> Float[Tensor, " sample"]:
+    """Σ_k weight_k · kd loss from teacher k, of each sample; nats.
+
+    Raises:
+        ValueError: there is no teacher, their number is not that of the weights, or temperature is not positive.
+    """
+    if not len(teachers) or len(teachers) != len(weights):
+        raise ValueError(f"a panel needs 1 row of weights per teacher, got {len(weights)} for {len(teachers)} teachers")
+    losses = torch.stack([kd_loss(student, teacher, temperature) for teacher in teachers])
+    return (weights * losses).sum(dim=0)
+
+
+def _aver(
+    student: Float[Tensor, "sample class"],
+    teachers: Float[Tensor, "teacher sample class"],
+    labels: Int64[Tensor, " sample"],
+    temperature: float,
+) -> Float[Tensor, "teacher sample"]:
+    return torch.full_like(teachers[..., 0], 1 / len(teachers))
+
+
+def _ebkd(
+    student: Float[Tensor, "sample class"],
+    teachers: Float[Tensor, "teacher sample class"],
+    labels: Int64[Tensor, " sample"],
+    temperature: float,
+) -> Float[Tensor, "teacher sample"]:
+    log_probs = F.log_softmax(teachers, dim=-1)
+    entropies = -(log_probs.exp() * log_probs).sum(dim=-1)
+    total = entropies.sum(dim=0)
+    shares = torch.where(total > 0, entropies / total, 1 / len(teachers))
+    return (1 - shares) / (len(teachers) - 1)
+
+
+def _ca_mkd(
+    student: Float[Tensor, "sample class"],
+    teachers: Float[Tensor, "teacher sample class"],
+    labels: Int64[Tensor, " sample"],
+    temperature: float,
+) -> Float[Tensor, "teacher sample"]:
+    entropies = torch.stack([task_loss(teacher, labels) for teacher in teachers])
+    return (1 - F.softmax(entropies, dim=0)) / (len(teachers) - 1)
+
+
+def _aekd(
+    student: Float[Tensor, "sample class"],
+    teachers: Float[Tensor, "teacher sample class"],
+    labels: Int64[Tensor, " sample"],
+    temperature: float,
+) -> Float[Tensor, "teacher sample"]:
+    # The gradient of τ² · KL is this times τ / samples, the same factor for all: it does not move the shortest sum.
+    gradients = F.softmax(student / temperature, dim=-1) - F.softmax(teachers / temperature, dim=-1)
+    rows = gradients.flatten(1).cpu().double()  # there, for Apple's GPUs have no float64
+    weights = _shortest_sum(rows @ rows.T).to(teachers)
+    return weights[:, None].expand(teachers.shape[:2])
+
+
+_Rule = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+_RULES: dict[str, _Rule] = {"aver": _aver, "ebkd": _ebkd, "aekd": _aekd, "ca_mkd": _ca_mkd}
+
+
+def _shortest_sum(gram: Float64[Tensor, "teacher teacher"]) -> Float64[Tensor, " teacher"]:
+    """Weights a in [0, 0.6] that add up to 1 and minimise aᵀ · gram · a, for two teachers or more.
+
+    An active-set method: exact up to rounding after a few small linear systems, and the same on every run.
+    (libsvm, which the authors call, rounds the kernel to float32.)
+    """
+    num_teachers = len(gram)
+    weights = torch.full_like(gram[0], 1 / num_teachers)
+    if not gram.isfinite().all():
+        return weights  # the loss is not finite either, and says so
+    trace = gram.trace().clamp_min(torch.finfo(gram.dtype).tiny)
+    hessian = gram / trace + _RIDGE * torch.eye(num_teachers, dtype=gram.dtype)
+    free = torch.ones(num_teachers, dtype=torch.bool)
+    for _ in range(10 * num_teachers**2):  # far more than are needed; rounding must not be able to hang a training
+        weights, blocked = _towards(_free_minimum(hessian, weights, free), weights, free)
+        if blocked:
+            continue
+        release, gain = _most_negative_weight(hessian @ weights, weights, free)
+        if gain <= _ROUNDING:
+            break
+        free[release] = True
+    return weights
+
+
+def _free_minimum(
+    hessian: Float64[Tensor, "teacher teacher"], weights: Float64[Tensor, " teacher"], free: Bool[Tensor, " teacher"]
+) -> Float64[Tensor, " teacher"]:
+    """The minimum where free weights may take any value, the others stay and the sum is 1."""
+    # The change is moved along directions that leave the sum alone: Lagrange's condition, solved for.
+    solved = torch.linalg.solve(
+        hessian[free][:, free], torch.stack([(hessian @ weights)[free], torch.ones(int(free.sum())).double()], dim=1)
+    )
+    target = weights.clone()
+    target[free] -= solved[:, 0] - solved[:, 1] * (solved[:, 0].sum() / solved[:, 1].sum())
+    return target
+
+
+def _towards(
+    target: Float64[Tensor, " teacher"], weights: Float64[Tensor, " teacher"], free: Bool[Tensor, " teacher"]
+) -> tuple[Float64[Tensor, " teacher"], bool]:
+    """Weights moved to the target, or to the first bound on the way; the one that meets it is no longer free."""
+    step = target - weights
+    bounds = (step > 0).to(weights) * _AEKD_CAP
+    shares = torch.where(free & (step != 0), (bounds - weights) / step, torch.inf)
+    first = int(shares.argmin())
+    if shares[first] >= 1:
+        return target, False
+    moved = weights + shares[first] * step
+    moved[first] = bounds[first]
+    free[first] = False
+    return moved, True
+
+
+def _most_negative_weight(
+    slope: Float64[Tensor, " teacher"], weights: Float64[Tensor, " teacher"], free: Bool[Tensor, " teacher"]
+) -> tuple[int, float]:
+    """The weight at a bound that would best leave it, and how much the sum shortens for each unit of that.
+
+    At least one weight is free, because no number of 0.6's adds up to 1.
+    """
+    excess = slope - slope[free].mean()
+    gains = torch.where(weights > 0, excess, -excess).masked_fill(free, 0)
+    return int(gains.argmax()), float(gains.max())

@@ -1,0 +1,120 @@
+"""Weights in a file or at an address, read without running any code that is in them."""
+
+import io
+import urllib.error
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edpipe.errors import TeacherError
+from edpipe.models.probe import one_line
+from edpipe.storage.download import Digest, fetch
+
+SCHEMES = ("https", "http", "file")
+
+
+WRAPPERS = ("state_dict", "model")
+"""Keys under which training programs keep the weights inside a checkpoint."""
+
+
+PARALLEL_PREFIX = "module."
+"""What torch.nn.DataParallel puts before every name."""
+
+
+SAFETENSORS_START = b"{"
+"""Of its JSON header, after 8 bytes of length."""
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """Weights by name, and whether the file keeps the order in which they were saved."""
+
+    weights: dict[str, Tensor]
+    is_ordered: bool
+
+
+def read_saved_weights(data: bytes, location: str) -> SavedWeights:
+    """What the bytes of a safetensors file or a torch checkpoint hold.
+
+    Raises:
+        TeacherError: they are neither, or hold anything but tensors under names.
+    """
+    return SavedWeights(_unwrap(_decode(data, location), location), data[8:9] != SAFETENSORS_START)
+
+
+def read_file(location: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        TeacherError: it cannot be read.
+    """
+    try:
+        return Path(location).read_bytes()
+    except OSError as error:
+        raise TeacherError(
+            f"{location}: the teacher's weights cannot be read: {error.strerror or error}; "
+            f"put the file there or correct location"
+        ) from error
+
+
+def fetch_url(address: str, sha256: str, folder: Path) -> Path:
+    """The file of an https, http or file address, fetched once into the folder; a broken download goes on.
+
+    Raises:
+        TeacherError: the scheme is another one, or the file cannot be fetched or has another sha256.
+    """
+    scheme = address.partition(":")[0].lower()
+    if scheme not in SCHEMES:
+        raise TeacherError(f"{address}: scheme {scheme!r} is not allowed; use one of {', '.join(SCHEMES)}")
+    path = folder / sha256
+    try:
+        # Specialists of one origin are made side by side: the first fetches for all.
+        fetch(address, path, Digest("SHA256", sha256), waits=True)
+    except RuntimeError as error:
+        raise TeacherError(f"{error}; correct location, or sha256 if you trust this file") from error
+    except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is also the server's answer and holds the connection
+        raise TeacherError(
+            f"{address}: the teacher's weights cannot be fetched ({one_line(error)}); "
+            f"check the address and the network, or put the file here and use source: file"
+        ) from error
+    return path
+
+
+def _decode(data: bytes, location: str) -> object:
+    """What a safetensors file or a torch checkpoint holds; no code inside it is ever run."""
+    import safetensors.torch
+
+    try:
+        if data[8:9] == SAFETENSORS_START:
+            return safetensors.torch.load(data)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors each raise their own for bytes they cannot read
+        raise TeacherError(
+            f"{location}: is neither safetensors nor a torch checkpoint of tensors alone ({type(error).__name__}); "
+            f"save the network's state_dict as safetensors"
+        ) from error
+
+
+def _unwrap(contents: object, location: str) -> dict[str, Tensor]:
+    """The mapping from names to tensors inside a checkpoint, without the prefix of parallel training."""
+    for wrapper in WRAPPERS:
+        if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
+            contents = contents[wrapper]
+    if not isinstance(contents, dict) or not contents:
+        kind = type(contents).__name__
+        raise TeacherError(
+            f"{location}: holds no weights but {'a' if contents else 'an empty'} {kind}; save the network's state_dict"
+        )
+    for name, value in contents.items():
+        if not isinstance(name, str):
+            raise TeacherError(f"{location}: {name!r} is not the name of a weight; save the network's state_dict")
+        if not isinstance(value, Tensor):
+            raise TeacherError(f"{location}: {name!r} is {type(value).__name__}, not a tensor; save its state_dict")
+    if all(name.startswith(PARALLEL_PREFIX) for name in contents):
+        return {name.removeprefix(PARALLEL_PREFIX): value for name, value in contents.items()}
+    return contents

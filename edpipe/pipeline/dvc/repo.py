@@ -1,0 +1,153 @@
+"""DVC's view of this folder: whether it is set up, its lock, its stages and their files.
+
+Everything in this package does nothing where DVC is not installed or not set up, inside a step that DVC runs, in
+Snakemake's own sub-processes, and with EDPIPE_DVC=0.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edpipe.errors import BusyError, CorruptFileError, OverwriteError
+from edpipe.params.schema import Params
+from edpipe.pipeline.dvc.lists import STEPS
+from edpipe.storage.digests import digest_file, digest_json
+from edpipe.storage.source_files import source_files
+
+PIPELINE = Path("dvc.yaml")
+
+
+READERS_AND_WRITERS = Path(".dvc", "tmp", "rwlock")
+"""Where DVC names the steps that it is running; it lets go of its main lock while a step runs."""
+
+
+CHECK_STAGE = "check_params"
+"""DVC's stage that makes no file; Snakemake has no such rule."""
+
+
+digest_at_start: list[str] = []
+"""Digest of params.yaml and the code when Snakemake began; empty before."""
+
+
+def is_enabled(workflow: Any) -> bool:
+    """Whether this Snakemake process should keep DVC informed."""
+    return bool(workflow.is_main_process) and "DVC_STAGE" not in os.environ and is_set_up()
+
+
+def is_set_up() -> bool:
+    """Whether DVC is installed, looks after this folder, and is not switched off."""
+    return (
+        os.environ.get("EDPIPE_DVC", "1") != "0"
+        and Path(".dvc").is_dir()
+        and PIPELINE.is_file()
+        and importlib.util.find_spec("dvc") is not None
+    )
+
+
+@contextmanager
+def open_repo(is_patient: bool) -> Iterator[Any]:
+    """DVC's view of this folder, under DVC's lock, and without DVC's chatter; a patient caller waits for the lock.
+
+    Raises:
+        BusyError: DVC is at work here.
+        CorruptFileError: DVC cannot read its own files.
+        OverwriteError: the disk is full, or a file belongs to somebody else.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo, lock_repo
+
+    chatter = logging.getLogger("dvc")
+    level = chatter.level
+    chatter.setLevel(logging.CRITICAL)
+    try:
+        if not is_patient and _is_running_a_step():
+            raise LockError("a step is running")
+        with Repo(".", _wait_for_lock=is_patient) as repo, lock_repo(repo):
+            yield repo
+    except LockError as error:
+        raise BusyError(
+            "DVC is at work in this folder; wait for it or, if you know better, leave it out with EDPIPE_DVC=0"
+        ) from error
+    except DvcException as error:
+        line = " ".join(str(error).split())
+        raise CorruptFileError(
+            f"DVC cannot go on here: {line}; mend that, or leave DVC out with EDPIPE_DVC=0"
+        ) from error
+    except OSError as error:
+        raise OverwriteError(f"DVC cannot go on here: {error}; mend that, then call `edpipe dvc-record`") from error
+    finally:
+        chatter.setLevel(level)
+
+
+@contextmanager
+def parsing_each_text_once() -> Iterator[None]:
+    """DVC parses params.yaml anew for every stage, in pure Python; inside the block, only a text it has not seen."""
+    from dvc.utils.serialize import _yaml
+
+    parse = _yaml.parse_yaml
+    parsed = cache(parse)
+    _yaml.parse_yaml = lambda *text_and_path, **kind: deepcopy(parsed(*text_and_path, **kind))
+    try:
+        yield
+    finally:
+        _yaml.parse_yaml = parse
+
+
+def _is_running_a_step() -> bool:
+    try:
+        contents = json.loads(READERS_AND_WRITERS.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    readers = [reader for readers in contents.get("read", {}).values() for reader in readers]
+    return any(_is_alive(entry["pid"]) for entry in [*contents.get("write", {}).values(), *readers] if entry)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether another process has this number; DVC leaves entries behind when it is killed."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def upstream_first(repo: Any) -> list[Any]:
+    """DVC's stages, each after all those it depends on."""
+    import networkx
+
+    return list(networkx.dfs_postorder_nodes(repo.index.graph))
+
+
+def _step_of(stage: Any) -> str:
+    return stage.addressing.split("@")[0]
+
+
+def is_pipeline_stage(stage: Any) -> bool:
+    """Whether Snakemake makes the same files; a user may have added stages, or data of `dvc add`."""
+    return _step_of(stage) in STEPS
+
+
+def local_paths(entries: list[Any]) -> list[str]:
+    """Files of this folder among dependencies or outputs; params.yaml, whose time says nothing, is left out."""
+    from dvc.dependency.param import ParamsDependency
+
+    local = [e for e in entries if e.protocol == "local" and not isinstance(e, ParamsDependency)]
+    return [os.path.relpath(e.fs_path) for e in local]
+
+
+def digest_of_sources(params: Params) -> str:
+    """Digest of params.yaml and of all code that some step depends on."""
+    files = sorted({name for step in STEPS for name in source_files(step)})
+    return digest_json({"params": params, "code": {name: digest_file(Path(name)) for name in files}})

@@ -1,0 +1,95 @@
+"""Every job that some experiments need, each once, inputs before what reads them.
+
+Snakemake's rules, dvc.yaml's lists and the command line all ask this package, so that no two of them can disagree.
+"""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from edpipe.methods.by_name import curriculum
+from edpipe.params.experiment import (
+    ExperimentKnobs,
+)
+from edpipe.params.schema import Params, entry
+from edpipe.params.teacher import TeacherKnobs
+from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.data import pack_dataset, partition_dataset, partition_teachers
+from edpipe.pipeline.jobs.job import Job
+from edpipe.pipeline.jobs.students import evaluate, report, result, run_stage, teacher_uses
+from edpipe.pipeline.jobs.teachers import (
+    dump_soft_labels,
+    evaluate_teacher,
+    make_teacher,
+    record_trajectory,
+    soft_label_files,
+    verify_soft_labels,
+)
+
+
+def experiments_named(params: Params, words: Iterable[str]) -> list[str]:
+    """These experiments, and those of each study that is named as its result is: `study_<study>`; each once."""
+    studies = {f"{paths.STUDY_PREFIX}{name}": study.experiments for name, study in params.studies.items()}
+    return list(dict.fromkeys(name for word in words for name in studies.get(word, (word,))))
+
+
+def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
+    """Every job that these experiments need, each once, inputs before what reads them."""
+    jobs: dict[Path, Job] = {}
+    for experiment in experiments:
+        for job in _jobs_of_one(params, experiment):
+            jobs.setdefault(job.outputs[0], job)
+    return list(jobs.values())
+
+
+def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    return [
+        *_jobs_of_students(params, experiment, knobs.seeds),
+        *(evaluate_teacher(params, knobs.dataset, *use) for use in teacher_uses(curriculum(params, experiment))),
+        *(evaluate(params, experiment, seed) for seed in knobs.seeds),
+        result(params, experiment),
+        report(params, experiment),
+    ]
+
+
+def _jobs_of_students(params: Params, experiment: str, seeds: Collection[int]) -> list[Job]:
+    """What makes the students of these seeds; a job may be in it twice."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    plans = curriculum(params, experiment)
+    uses = teacher_uses(plans)
+    partitions = dict.fromkeys([knobs.partition, *(p for t, _ in uses if (p := params.teachers[t].partition))])
+    confusion_teachers = [use for partition in partitions for use in partition_teachers(params.partitions[partition])]
+    return [
+        pack_dataset(params, knobs.dataset),
+        *_jobs_of_teachers(params, knobs.dataset, confusion_teachers),
+        *(partition_dataset(params, knobs.dataset, partition) for partition in partitions),
+        *_jobs_of_teachers(params, knobs.dataset, uses),
+        *(
+            record_trajectory(params, knobs.dataset, plan.trajectory.teacher, seed)
+            for seed in seeds
+            for plan in plans
+            if plan.trajectory
+        ),
+        *(run_stage(params, experiment, seed, plan.name) for seed in seeds for plan in plans),
+    ]
+
+
+def _jobs_of_teachers(params: Params, dataset: str, uses: Collection[tuple[str, str]]) -> list[Job]:
+    """What makes these teachers and their verified soft labels; a use is a teacher and a subset."""
+    return [
+        *(job for teacher, _ in uses for job in _jobs_of_student(params, teacher)),
+        *(make_teacher(params, dataset, *use) for use in uses),
+        *(
+            dump_soft_labels(params, dataset, *use, str(part))
+            for use in uses
+            for part in soft_label_files(params, dataset)
+        ),
+        *(verify_soft_labels(params, dataset, *use) for use in uses),
+    ]
+
+
+def _jobs_of_student(params: Params, teacher: str) -> list[Job]:
+    """What makes the student that a teacher was, if it was one."""
+    knobs: TeacherKnobs = params.teachers[teacher]
+    experiment = knobs.network.experiment
+    return [] if experiment is None else _jobs_of_students(params, experiment, (knobs.fitting.seed,))

@@ -1,0 +1,40 @@
+"""Which steps train, which run a network, and how many threads a job can use."""
+
+from edpipe.params.schema import Params
+from edpipe.pipeline.jobs.job import Job
+
+TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
+"""Those that several processes may run together."""
+
+
+NETWORK_STEPS = (
+    *TRAINING_STEPS,
+    "dump_soft_labels",
+    "verify_soft_labels",
+    "evaluate_teacher",
+    "record_trajectory",
+    "evaluate",
+)
+
+
+PACKING_THREADS = 8
+"""Raw images may be of any size; a machine with fewer cores gives what it has."""
+
+
+SMALL_SIDE = 64
+"""Pixels; images up to this size are small."""
+
+
+def threads_of(params: Params, job: Job) -> int:
+    """Threads that a job can use: small images leave a second one idle, large ones keep four busy.
+
+    The last bits of what networks compute depend on it, so that it must not depend on who runs the job. What is packed
+    does not depend on it.
+    """
+    if job.step == "pack_dataset":
+        return PACKING_THREADS
+    if job.step not in NETWORK_STEPS:
+        return 1
+    experiment = job.arguments.get("experiment")
+    dataset = str(job.arguments["dataset"]) if experiment is None else params.experiments[str(experiment)].dataset
+    return 1 if params.datasets[dataset].image_size <= SMALL_SIDE else 4

@@ -1,0 +1,144 @@
+"""The jobs of teachers: each is made, its soft labels are verified, it is measured; all for every experiment."""
+
+from pathlib import Path
+
+from edpipe.params.lineage import check_dataset, last_stage
+from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.references import check_scratch
+from edpipe.params.schema import Params, entry, one_of
+from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.params.teacher import TeacherKnobs
+from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.job import Job, with_record
+from edpipe.views.spec import ViewRange, count_views, view_ranges
+
+
+def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> dict[str, tuple[Path, ...]]:
+    """Dataset and, for a specialist, the partition that names its classes."""
+    partition = entry(params, "teachers", teacher).partition
+    if partition is None:
+        one_of(f"subset of teacher '{teacher}'", subset, (ALL_CLASSES,))
+        return {"dataset": (paths.dataset_path(dataset),), "partition": ()}
+    one_of(f"subset of teacher '{teacher}'", subset, params.partitions[partition].subsets)
+    return {"dataset": (paths.dataset_path(dataset),), "partition": (paths.partition_path(dataset, partition),)}
+
+
+def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Trains or fetches one teacher; the step's name says which."""
+    knobs = entry(params, "teachers", teacher)
+    return Job(
+        step="train_teacher" if knobs.network.source == "train" else "fetch_teacher",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={
+            "network": knobs.network,
+            "fitting": knobs.fitting,
+            "recipe": params.recipes[knobs.fitting.recipe],
+            "augment": entry(params, "soft_labels", dataset).space.augment,
+        },
+        inputs=_subset_inputs(params, dataset, teacher, subset) | _student_input(params, dataset, teacher),
+        outputs=with_record(paths.teacher_path(dataset, teacher, subset)),
+        keys=(
+            f"teachers.{teacher}.network",
+            f"teachers.{teacher}.fitting",
+            f"recipes.{knobs.fitting.recipe}",
+            f"soft_labels.{dataset}.space.augment",
+        ),
+    )
+
+
+def _student_input(params: Params, dataset: str, teacher: str) -> dict[str, tuple[Path, ...]]:
+    """The student that a teacher was, if it was one."""
+    knobs: TeacherKnobs = entry(params, "teachers", teacher)
+    if knobs.network.experiment is None:
+        return {}
+    check_dataset(params, f"teachers.{teacher}.network.experiment", teacher, dataset)
+    number, stage = last_stage(params, knobs.network.experiment)
+    return {"student": with_record(paths.student_path(knobs.network.experiment, knobs.fitting.seed, number, stage))}
+
+
+def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:
+    """The views of each of the files over which one teacher's soft labels are spread."""
+    knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    return view_ranges(count_views(knobs.student_views), knobs.views.per_file)
+
+
+def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, views: str) -> Job:
+    """Stores one teacher's logits on some views of its subset's training samples; `views` as in "0-7"."""
+    knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    one_of(f"views of soft_labels.{dataset}", views, [str(part) for part in soft_label_files(params, dataset)])
+    return Job(
+        step="dump_soft_labels",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset, "views": views},
+        # How many views there are is no knob: more of them leave this file as it is.
+        knobs={
+            "space": knobs.space,
+            "storage": knobs.storage,
+            "min_top1": entry(params, "teachers", teacher).min_top1,
+        },
+        inputs=_subset_inputs(params, dataset, teacher, subset)
+        | {"teacher": with_record(paths.teacher_path(dataset, teacher, subset))},
+        outputs=with_record(paths.soft_labels_path(dataset, teacher, subset, views)),
+        keys=(f"soft_labels.{dataset}.space", f"soft_labels.{dataset}.storage", f"teachers.{teacher}.min_top1"),
+    )
+
+
+def verify_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Holds sampled rows of all files of one teacher's soft labels against the teacher; students wait for it."""
+    return Job(
+        step="verify_soft_labels",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={"views": entry(params, "soft_labels", dataset).views},
+        inputs=_subset_inputs(params, dataset, teacher, subset)
+        | {
+            "teacher": with_record(paths.teacher_path(dataset, teacher, subset)),
+            "soft_labels": soft_label_paths(params, dataset, teacher, subset),
+        },
+        outputs=(paths.soft_labels_index_path(dataset, teacher, subset),),
+        keys=(f"soft_labels.{dataset}.views",),
+    )
+
+
+def soft_label_paths(params: Params, dataset: str, teacher: str, subset: str) -> tuple[Path, ...]:
+    """Every file of one teacher's soft labels, each followed by its record."""
+    parts = soft_label_files(params, dataset)
+    return tuple(
+        path for part in parts for path in with_record(paths.soft_labels_path(dataset, teacher, subset, str(part)))
+    )
+
+
+def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> Job:
+    """Trains one teacher on what students of this seed see, and stores what it says of each sample in each epoch."""
+    entry(params, "datasets", dataset)
+    network, fitting = check_scratch(params, f"teachers.{teacher}", teacher)
+    soft_labels: SoftLabelKnobs = entry(params, "soft_labels", dataset)
+    return Job(
+        step="record_trajectory",
+        arguments={"dataset": dataset, "teacher": teacher, "seed": seed},
+        knobs={
+            "network": network,
+            "fitting": fitting,
+            "recipe": params.recipes[fitting.recipe],
+            "views": soft_labels.student_views,
+            "storage": soft_labels.storage,
+        },
+        inputs={"dataset": (paths.dataset_path(dataset),)},
+        outputs=with_record(paths.trajectory_path(dataset, teacher, seed)),
+        keys=(
+            f"teachers.{teacher}.network",
+            f"teachers.{teacher}.fitting",
+            f"recipes.{fitting.recipe}",
+            *(f"soft_labels.{dataset}.{part}" for part in ("space", "views", "storage")),
+        ),
+    )
+
+
+def evaluate_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+    """Asks one teacher about the test images of its classes, once for all students that are held against it."""
+    return Job(
+        step="evaluate_teacher",
+        arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
+        knobs={},
+        inputs=_subset_inputs(params, dataset, teacher, subset)
+        | {"teacher": with_record(paths.teacher_path(dataset, teacher, subset))},
+        outputs=(paths.teacher_evaluation_path(dataset, teacher, subset),),
+    )

@@ -1,0 +1,144 @@
+"""What the Snakefile calls: loading, checks before the first job, and the exchange with DVC."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import psutil
+
+from edpipe.errors import EdpipeError, ParamsError
+from edpipe.params.load import load_params
+from edpipe.params.schema import Params
+from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.jobs.job import Job
+from edpipe.runtime.threads import num_processes
+
+_STARTED_S = time.time()
+"""Logs that are older are of an earlier run."""
+
+
+GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
+
+
+def load(workflow: Any, config: dict[str, Any]) -> Params:
+    """The checked params; before that, in a folder that DVC looks after, what DVC knows is made known to Snakemake.
+
+    Ends the process with one line if params.yaml is wrong, if values were given on the command line, or if DVC is busy.
+    """
+    try:
+        if config:
+            raise ParamsError(
+                f"--config {' '.join(map(str, config))}: edit params.yaml instead; DVC and the steps would not see this"
+            )
+        params = load_params()
+        if repo.is_enabled(workflow):
+            reconcile.reconcile(params, is_dry_run=bool(workflow.output_settings.dryrun))
+        return params
+    except EdpipeError as error:
+        _end(error)
+
+
+def put_command_on_path() -> None:
+    """Steps find `edpipe` beside this Python also where the virtual environment is not activated."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def job_of(make: Callable[..., Job], params: Params, words: dict[str, str | int]) -> Job:
+    """The job that the words of a path name; ends the process with one line if there is no such job."""
+    number = words.pop("number", None)
+    try:
+        job = make(params, **words)
+        if number is not None and not job.outputs[0].name.startswith(f"{number}_"):
+            raise ParamsError(
+                f"{number}_{words['stage']}: stage '{words['stage']}' makes {job.outputs[0]}; ask for that"
+            )
+        return job
+    except EdpipeError as error:
+        _end(error)
+
+
+def check_before_first_job(workflow: Any) -> None:
+    """Model names of the experiments that are about to run; ends the process with one line if one is unknown."""
+    from edpipe.pipeline.jobs.model_checks import check_params
+
+    experiments = {str(name) for job in workflow.dag.jobs if (name := job.wildcards_dict.get("experiment"))}
+    try:
+        check_params(load_params(), tuple(sorted(experiments)))
+    except EdpipeError as error:
+        _end(error)
+
+
+def pass_sigterm_on() -> None:
+    """SIGTERM to Snakemake ends its running jobs after a checkpoint, as Ctrl-C does; it would let them run on."""
+    begin_to_end = signal.getsignal(signal.SIGTERM)  # Snakemake's own: no more jobs are started
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if callable(begin_to_end):
+            begin_to_end(number, frame)
+        for job in _running_jobs():
+            with suppress(psutil.Error):
+                job.send_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _running_jobs() -> list[psutil.Process]:
+    """Steps, to which their shells gave way (`exec`); the fork server has a session of its own and is no job."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(OSError):  # it has just ended
+            if os.getsid(child.pid) == os.getsid(0):
+                found.append(child)
+    return found
+
+
+def explain_failures(workflow: Any) -> None:
+    """After a failed run: the one line of each failed step, where --quiet keeps Snakemake from showing its log."""
+    if not {str(quietness) for quietness in workflow.output_settings.quiet or ()} & {"rules", "all"}:
+        return
+    for job in workflow.dag.jobs:
+        if not workflow.dag.needrun(job) or workflow.dag.finished(job):
+            continue
+        for log in map(Path, job.log):
+            is_new = log.is_file() and log.stat().st_mtime >= _STARTED_S
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if is_new else ():
+                if line.startswith("edpipe: "):
+                    print(f"{line}  ({log})", file=sys.stderr)
+
+
+def hand_over_to_dvc(workflow: Any) -> None:
+    """Steps that this run finished become known to DVC; a failure to do so is told, but the run has still succeeded."""
+    if not repo.is_enabled(workflow):
+        return
+    try:
+        record.record(workflow.dag)
+    except EdpipeError as error:
+        print(f"edpipe: {error}", file=sys.stderr)
+
+
+def gpus_per_job() -> int:
+    """1 where this machine has an NVIDIA GPU that may be used, else 0."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or os.environ.get("EDPIPE_DEVICE") == "cpu":
+        return 0
+    return int(GPU_FOLDER.is_dir() and any(GPU_FOLDER.iterdir()))
+
+
+def processes_per_training() -> int:
+    """EDPIPE_PROCESSES, else 1; ends the process with one line if it is no such number."""
+    try:
+        return num_processes()
+    except EdpipeError as error:
+        _end(error)
+
+
+def _end(error: EdpipeError) -> NoReturn:
+    for line in str(error).splitlines():
+        print(f"edpipe: {line}", file=sys.stderr)
+    sys.stderr.flush()
+    raise SystemExit(2)

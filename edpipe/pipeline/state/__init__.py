@@ -1,0 +1,4 @@
+"""Whether what lies on disk is what would be made now, why not, and what each artifact took.
+
+`recorded` reads records, `staleness` compares, `artifact_checks` opens the artifacts. Start with `staleness`.
+"""

@@ -1,0 +1,184 @@
+"""What the records say of each job's artifact, and what its inputs are now; reads records and no artifact."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from edpipe.errors import CorruptFileError, EdpipeError
+from edpipe.pipeline.jobs.job import Job
+from edpipe.pipeline.state.staleness import Origin, RecordedState
+from edpipe.results.result_file import SeedOutcome
+from edpipe.storage.digests import digest_json
+from edpipe.storage.records import code_digest, library_versions, read_record, record_path
+from edpipe.storage.source_files import source_files
+
+REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions": dict}
+"""What every record has, and as what."""
+
+
+OWN_DIGESTS = ("weights_digest", "digest")
+"""Keys under which a record holds the digest of its artifact: of weights; of datasets, partitions and soft labels."""
+
+
+SEED_KEYS = frozenset(SeedOutcome.model_fields)
+"""What a result keeps of an evaluation."""
+
+
+NO_RECORD = frozenset({"report"})
+"""Steps whose artifact has no record."""
+
+
+class Records:
+    """Records of a project folder; each file is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, dict[str, Any] | EdpipeError] = {}
+        self._digests: dict[Path, str | None] = {}
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The record at `path`.
+
+        Raises:
+            CorruptFileError: missing, not JSON, lacks a key, or altered since written.
+        """
+        if path not in self._read:
+            self._read[path] = _read(path)
+        found = self._read[path]
+        if isinstance(found, EdpipeError):
+            raise found
+        return found
+
+    def note_digest(self, artifact_path: Path, digest: str) -> None:
+        """What the content of an artifact was measured to be; counts more than what its record says."""
+        self._digests[artifact_path] = digest
+
+    def digest(self, path: Path) -> str | None:
+        """Digest of the artifact at `path`, or of the one whose record `path` is; None where nobody knows it."""
+        if path not in self._digests:
+            self._digests[path] = self._recorded_digest(record_path(path))
+        return self._digests[path]
+
+    def _recorded_digest(self, path: Path) -> str | None:
+        try:
+            record = self.read(path)
+        except EdpipeError:
+            return None
+        if record["step"] == "evaluate":
+            return digest_json({name: value for name, value in record.items() if name in SEED_KEYS})
+        return next((str(record[name]) for name in OWN_DIGESTS if name in record), None)
+
+
+def _read(path: Path) -> dict[str, Any] | EdpipeError:
+    try:
+        contents = read_record(path, *REQUIRED)
+    except EdpipeError as error:
+        return error
+    wrong = [name for name, kind in REQUIRED.items() if not isinstance(contents[name], kind)]
+    if wrong:
+        found = type(contents[wrong[0]]).__name__
+        return CorruptFileError(
+            f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]].__name__}, got {found}; {_mend(path)}"
+        )
+    # A record that is read as a file in its own right, such as a partition, vouches for itself.
+    rest = {name: value for name, value in contents.items() if name != "file_digest"}
+    if "file_digest" in contents and contents["file_digest"] != digest_json(rest):
+        return CorruptFileError(f"{path}: altered since written; {_mend(path)}")
+    return contents
+
+
+def _mend(path: Path) -> str:
+    return f"make it again with `snakemake --force {path}`"
+
+
+def recorded_state(job: Job, records: Records) -> RecordedState:
+    """What the outputs of a job say of themselves."""
+    missing = frozenset(path for path in job.outputs if not path.exists())
+    if job.step in NO_RECORD:
+        return RecordedState(None, missing, reasons=_newer_files(job) if not missing else ())
+    try:
+        recorded = recorded_origin(records.read(record_path(job.outputs[0])))
+    except EdpipeError as error:
+        return RecordedState(None, missing, str(error))
+    except (AttributeError, TypeError) as error:
+        path = record_path(job.outputs[0])
+        return RecordedState(None, missing, f"{path}: not a record of {job.step} ({error}); {_mend(job.outputs[0])}")
+    others = [path for path in job.outputs if path in missing]
+    damage = f"{others[0]} is missing; {_mend(job.outputs[0])}" if others else ""
+    return RecordedState(recorded, missing, damage)
+
+
+def _newer_files(job: Job) -> tuple[str, ...]:
+    """Files that are newer than an artifact of which no record tells what it was made from; Snakemake asks the same."""
+    made_ns = job.outputs[0].stat().st_mtime_ns
+    paths = [*job.all_inputs, *map(Path, source_files(job.step))]
+    newer = [path for path in paths if path.exists() and path.stat().st_mtime_ns > made_ns]
+    return tuple(f"{path} is newer" for path in newer)
+
+
+def recorded_origin(record: Mapping[str, Any]) -> Origin:
+    """What an artifact was made from, as its record says."""
+    return Origin(record["step"], _recorded_knobs(record), record["code"], record["versions"], _recorded_inputs(record))
+
+
+def _recorded_knobs(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    if record["step"] == "result" and "seeds" in record:  # keeps them among its contents
+        return {"seeds": [seed.get("seed") for seed in record["seeds"]], "method": record.get("method")}
+    return record["knobs"]
+
+
+def _recorded_inputs(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Digests by role; what another version has written in another form is left out, its code differs anyway."""
+    found = {role: _digests(value) for role, value in record["inputs"].items()}
+    if record["step"] in ("run_stage", "partition_by_confusion"):
+        found["teachers"] = _digests(record["inputs"].get("soft_labels", []), "teacher_digest")
+    if record["step"] == "result":
+        found["evaluations"] = tuple(map(digest_json, record.get("seeds", ())))
+    return _known_roles({role: _if_all_known(digests) for role, digests in found.items()})
+
+
+def _known_roles(found: Mapping[str, tuple[str, ...] | None]) -> dict[str, tuple[str, ...]]:
+    return {role: digests for role, digests in found.items() if digests is not None}
+
+
+def _if_all_known(digests: Sequence[str | None]) -> tuple[str, ...] | None:
+    known = tuple(digest for digest in digests if digest is not None)
+    return known if len(known) == len(digests) else None
+
+
+def _digests(value: object, key: str = "digest") -> tuple[str | None, ...]:
+    """Digests in one entry of a record's inputs: a text, or a list of texts or of groups that have some; None: none.
+
+    >>> _digests(""), _digests("0123"), _digests([{"digests": ["0123", "4567"], "teacher": "general"}, {}])
+    ((), ('0123',), ('0123', '4567', None))
+    """
+    if isinstance(value, Mapping):
+        found = [value[name] for name in (key, f"{key}s") if name in value]
+        return _digests(found, key) if found else (None,)
+    if isinstance(value, list):
+        return tuple(chain.from_iterable(_digests(part, key) for part in value))
+    return (str(value),) if value else ()
+
+
+def present_origin(job: Job, records: Records) -> Origin:
+    """What the artifact of a job would be made from now."""
+    inputs = {role: _present_digests(paths, records) for role, paths in job.inputs.items()}
+    return Origin(
+        job.step, json.loads(job.knobs_text), _code_digest(job.step), _library_versions(), _known_roles(inputs)
+    )
+
+
+def _present_digests(paths: tuple[Path, ...], records: Records) -> tuple[str, ...] | None:
+    """Of each artifact of a role; None if that of one is not known, as when it is absent."""
+    records_of_inputs = {record_path(path) for path in paths if path.suffix != ".json"}
+    digests = [records.digest(path) for path in paths if path not in records_of_inputs]
+    return _if_all_known(digests)
+
+
+# Of the same text for every job of a step.
+_code_digest = cache(code_digest)
+
+
+_library_versions = cache(library_versions)

@@ -1,0 +1,126 @@
+"""The student at the start of a stage: built, grown from the stage before, and with what only its training needs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edpipe.errors import (
+    MismatchError,
+    MissingRowsError,
+)
+from edpipe.methods.plan import StagePlan
+from edpipe.models.macs import count_macs, count_training_macs
+from edpipe.models.splitting.chain import Tap
+from edpipe.models.students.auxiliary import AuxiliaryStudent, attention_ends, inherit_references, kept_references
+from edpipe.models.students.extra_norm import ExtraNorm
+from edpipe.models.students.hint import Hint, hint_of
+from edpipe.models.students.student import Student, grow, student_weights
+from edpipe.models.students.teskd_branches import TeskdNetwork
+from edpipe.models.zoo.build import build_network
+from edpipe.storage.weights import read_weights
+from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.inputs import StageFiles
+
+
+def build_student(seed: int, knobs: StageJobKnobs, files: StageFiles, task: StageTask) -> tuple[Student, nn.Module]:
+    """The student at the start of the stage, and what is trained: it, or it with what only its training needs."""
+    network = build_network(knobs.student.model, task.dataset.num_classes, task.dataset.channels, seed)
+    if files.previous is not None:
+        weights, record = read_weights(files.previous)
+        _check_previous(files.previous, record, task)
+        task.previous_digest = record["weights_digest"]
+        if knobs.plan.anchor_weight:
+            task.predecessor = _predecessor(seed, knobs, weights, task)
+        return _with_auxiliaries(network, knobs, task, weights)
+    return _with_auxiliaries(network, knobs, task, None)
+
+
+def _check_previous(path: Path, record: Mapping[str, Any], task: StageTask) -> None:
+    wanted = {"dataset": task.dataset.digest, "partition": task.partition.digest}
+    if {name: record["inputs"][name] for name in wanted} != wanted:
+        raise MismatchError(f"{path}: was taught from another dataset or partition; run the stages again")
+
+
+def _with_auxiliaries(
+    network: nn.Module, knobs: StageJobKnobs, task: StageTask, weights: Mapping[str, Tensor] | None
+) -> tuple[Student, nn.Module]:
+    plan, dataset = knobs.plan, task.dataset
+    kept = _kept_references(network, knobs, task)
+    student = _student_of(network, knobs, task, plan.number, len(task.known_class_ids))
+    if weights is not None:
+        grow(student_weights(weights), student)
+    if plan.teskd is not None:
+        return student, TeskdNetwork(network, dataset.image_size, dataset.channels, task.seed)
+    is_last = plan.number == plan.num_stages > 1
+    if is_last and knobs.student.reference == "authors" and not kept and plan.algorithm.kind != "at":
+        return student, ExtraNorm(network)
+    ends = attention_ends(network, student) if plan.algorithm.kind == "at" else []
+    hint = _build_hint(network, task) if plan.algorithm.kind == "fitnet" else None
+    if not kept and not ends and hint is None:
+        return student, student
+    auxiliary = AuxiliaryStudent(student, ends, kept, hint)
+    if kept and weights is not None:
+        inherit_references(weights, auxiliary)
+    return student, auxiliary
+
+
+def _student_of(network: nn.Module, knobs: StageJobKnobs, task: StageTask, level: int, num_outputs: int) -> Student:
+    dataset = task.dataset
+    return Student(
+        network,
+        level,
+        knobs.plan.num_stages,
+        num_outputs,
+        knobs.student.reference,
+        dataset.image_size,
+        dataset.channels,
+        task.seed,
+    )
+
+
+def _kept_references(network: nn.Module, knobs: StageJobKnobs, task: StageTask) -> Sequence[tuple[Tap, nn.Module]]:
+    if not knobs.plan.kept:
+        return []
+    outputs = [len(columns) for columns in task.kept_columns]
+    sizes = task.dataset.channels, task.dataset.image_size
+    return kept_references(network, knobs.plan.num_stages, knobs.student.reference, outputs, sizes, task.seed)
+
+
+def _build_hint(network: nn.Module, task: StageTask) -> Hint:
+    """Raises:
+    MissingRowsError: the soft labels hold no hints.
+    """
+    store = task.teachers[0].labels.store
+    hint = store.hint_shape
+    if hint is None:
+        raise MissingRowsError(f"{store.files[0].path}: holds no hint; dump it with storage.hint (level, side)")
+    shape = hint.channels, hint.height, hint.width
+    sizes = task.dataset.channels, task.dataset.image_size
+    return hint_of(network, hint.feature_stage, hint.side, shape, sizes, task.seed)
+
+
+def _predecessor(seed: int, knobs: StageJobKnobs, weights: Mapping[str, Tensor], task: StageTask) -> nn.Module:
+    """The student of the stage before, which no longer changes."""
+    dataset = task.dataset
+    network = build_network(knobs.student.model, dataset.num_classes, dataset.channels, seed)
+    before = _student_of(network, knobs, task, knobs.plan.number - 1, len(task.anchored_columns))
+    before.load(student_weights(weights))
+    before.to(task.batches.device).to(memory_format=torch.channels_last)
+    return before.eval().requires_grad_(False)
+
+
+def weights_to_keep(plan: StagePlan, student: Student, trainee: nn.Module) -> dict[str, Tensor]:
+    """What the stage's file holds: earlier references go on to the next stage, after the last they are dropped."""
+    is_last = plan.number == plan.num_stages
+    is_more = isinstance(trainee, ExtraNorm) or (isinstance(trainee, AuxiliaryStudent) and not is_last)
+    return trainee.weights() if is_more else student.weights()  # type: ignore[operator]
+
+
+def training_macs(trainee: nn.Module, task: StageTask) -> int:
+    """Multiply-accumulates of one image's way through everything that is trained or asked online."""
+    sizes = task.dataset.channels, task.dataset.image_size
+    before = 0 if task.predecessor is None else count_macs(task.predecessor, *sizes)
+    return count_training_macs(trainee, *sizes) + before

@@ -1,0 +1,280 @@
+"""When the bridge stays out of the way, and what it says; what it does is in test_dvc_scenarios.py."""
+
+import json
+import os
+import shutil
+import subprocess
+import types
+from pathlib import Path
+
+import pytest
+
+from edpipe.errors import BusyError, CorruptFileError, EdpipeError, MismatchError, OverwriteError
+from edpipe.params.load import load_params
+from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.dvc import snakemake_metadata as records
+from edpipe.pipeline.jobs import paths
+
+MAIN_PROCESS = types.SimpleNamespace(is_main_process=True)
+SUB_PROCESS = types.SimpleNamespace(is_main_process=False)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder that looks as if DVC looked after it."""
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "edpipe", tmp_path / "edpipe", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    for name in ("DVC_STAGE", "EDPIPE_DVC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(reconcile, "digest_at_start", [])
+    monkeypatch.setattr(record, "digest_at_start", reconcile.digest_at_start)
+    monkeypatch.setattr(repo.importlib.util, "find_spec", lambda name: name)
+    return tmp_path
+
+
+def test_it_is_enabled_in_a_folder_of_dvc(folder):
+    assert repo.is_enabled(MAIN_PROCESS)
+
+
+def test_it_stays_out_of_snakemakes_sub_processes(folder):
+    assert not repo.is_enabled(SUB_PROCESS)
+
+
+def test_it_stays_out_of_steps_that_dvc_runs(folder, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "result@digits_ed")
+    assert not repo.is_enabled(MAIN_PROCESS)
+
+
+def test_it_can_be_switched_off(folder, monkeypatch):
+    monkeypatch.setenv("EDPIPE_DVC", "0")
+    assert not repo.is_enabled(MAIN_PROCESS)
+
+
+@pytest.mark.parametrize("missing", [".dvc", "dvc.yaml"])
+def test_it_is_off_where_dvc_is_not_set_up(folder, missing):
+    (folder / missing).rename(folder / "away")
+    assert not repo.is_enabled(MAIN_PROCESS)
+
+
+def test_it_is_off_where_dvc_is_not_installed(folder, monkeypatch):
+    monkeypatch.setattr(repo.importlib.util, "find_spec", lambda name: None)
+    assert not repo.is_enabled(MAIN_PROCESS)
+
+
+def test_handing_over_without_dvc_says_what_is_missing(folder, monkeypatch):
+    monkeypatch.setenv("EDPIPE_DVC", "0")
+    with pytest.raises(MismatchError, match="dvc-record: there is no DVC here; install it, run `dvc init`"):
+        record.record_made()
+
+
+@pytest.fixture
+def another_process():
+    """The number of a living process that is not ours."""
+    process = subprocess.Popen(["sleep", "60"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_a_real_run_stops_while_dvc_runs_a_step(folder, another_process, kind):
+    entry = {"pid": another_process, "cmd": "dvc repro"}
+    (folder / repo.READERS_AND_WRITERS).write_text(json.dumps({kind: {"x": [entry] if kind == "read" else entry}}))
+    params = load_params()
+    with pytest.raises(BusyError, match=r"^DVC is at work in this folder; wait for it or"):
+        reconcile.reconcile(params, is_dry_run=False)
+    reconcile.reconcile(params, is_dry_run=True)
+
+
+def test_an_entry_of_a_dead_process_stops_nobody(folder):
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    (folder / repo.READERS_AND_WRITERS).write_text(json.dumps({"write": {"x": {"pid": dead.pid, "cmd": "dvc repro"}}}))
+    reconcile.reconcile(load_params(), is_dry_run=False)
+
+
+def test_a_real_run_brings_the_lists_in_step_and_a_dry_run_does_not(folder):
+    params = load_params()
+    written = (folder / paths.TRACKED_JOBS, folder / paths.DVC_IGNORE)
+    reconcile.reconcile(params, is_dry_run=True)
+    assert not any(path.exists() for path in written)
+    reconcile.reconcile(params, is_dry_run=False)
+    assert all(path.exists() for path in written)
+
+
+def test_a_merge_conflict_is_one_line(folder):
+    (folder / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    (folder / "dvc.yaml").write_text("stages:\n  a:\n    cmd: a\n    outs: [b]\n")
+    with pytest.raises(
+        CorruptFileError, match=r"^DVC cannot go on here: .*; mend that, or leave DVC out with EDPIPE_DVC=0$"
+    ):
+        reconcile.reconcile(load_params(), is_dry_run=False)
+
+
+def test_a_full_disk_is_one_line(folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reconcile, "_reconcile", refuse)
+    with pytest.raises(OverwriteError, match=r"^DVC cannot go on here: .*No space left.*; mend that, then call"):
+        reconcile.reconcile(load_params(), is_dry_run=False)
+
+
+def test_values_edited_during_a_run_are_not_recorded(folder):
+    reconcile.reconcile(load_params(), is_dry_run=False)
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("images: 12000", "images: 12001"))
+    with pytest.raises(
+        MismatchError, match=r"^params.yaml or the code was edited while Snakemake ran; .*`edpipe dvc-record`$"
+    ):
+        record.record(types.SimpleNamespace(jobs=[]))
+
+
+@pytest.mark.parametrize(
+    ("rc", "said", "error", "text"),
+    [
+        (0, "Job stats: run_stage 1", MismatchError, "dvc-record: some steps are out of date or missing"),
+        (1, "WorkflowError: no such rule", EdpipeError, "dvc-record: `snakemake -n` failed: WorkflowError: no"),
+    ],
+)
+def test_only_what_snakemake_calls_done_is_handed_over(folder, monkeypatch, rc, said, error, text):
+    answer = types.SimpleNamespace(returncode=rc, stdout="", stderr=said)
+    monkeypatch.setattr(record.subprocess, "run", lambda *_, **__: answer)
+    with pytest.raises(error, match=text):
+        record.record_made()
+
+
+def test_handing_over_needs_snakemake(folder, monkeypatch):
+    monkeypatch.setattr(repo.importlib.util, "find_spec", lambda name: name if name == "dvc" else None)
+    with pytest.raises(MismatchError, match="dvc-record: needs snakemake"):
+        record.record_made()
+
+
+def test_absent_files_are_not_stale():
+    outputs = {"artifacts/a.h5", "artifacts/evaluations/ed/seed0.json"}
+    absent = {"artifacts/a.h5": "not in cache", "artifacts/evaluations/ed": "deleted"}
+    assert reconcile._is_only_absent([{"changed deps": absent}, {"changed outs": absent}], outputs)
+    assert not reconcile._is_only_absent([{"changed deps": {"artifacts/a.h5": "modified"}}], outputs)
+    assert not reconcile._is_only_absent([{"changed deps": {"edpipe/losses/kd.py": "deleted"}}], outputs)
+    assert not reconcile._is_only_absent([{"changed deps": {"params.yaml": {"recipes.a": "deleted"}}}], outputs)
+    assert not reconcile._is_only_absent(["changed command"], outputs)
+
+
+def a_dependency(path, is_locked=True):
+    return types.SimpleNamespace(protocol="local", fs_path=os.path.abspath(path), hash_info=is_locked)
+
+
+def test_an_input_that_dvc_replaced_misleads_but_one_of_a_new_stage_does_not(folder):
+    changes = [{"changed deps": {"artifacts/a.h5": "modified", "edpipe/losses/kd.py": "modified"}}, "changed command"]
+    stage = types.SimpleNamespace(deps=[a_dependency("artifacts/a.h5"), a_dependency("edpipe/losses/kd.py")])
+    assert reconcile._has_replaced_input(stage, changes, {"artifacts/a.h5"})
+    assert not reconcile._has_replaced_input(stage, changes, {"artifacts/b.h5"})
+    assert not reconcile._has_replaced_input(stage, [], {"artifacts/a.h5"})
+    stage.deps[0].hash_info = False
+    assert not reconcile._has_replaced_input(stage, changes, {"artifacts/a.h5"})
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of pygtrie, which DVC uses
+def test_stages_and_data_that_a_user_added_are_left_alone(folder):
+    (folder / "own.txt").write_text("own")
+    (folder / "dvc.yaml").write_text("stages:\n  own:\n    cmd: a\n    outs: [own.txt]\n")
+    before_ns = os.stat("own.txt").st_mtime_ns
+    reconcile.reconcile(load_params(), is_dry_run=False)
+    assert os.stat("own.txt").st_mtime_ns == before_ns
+
+
+# snakemake_records
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A file that Snakemake has made."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made.h5").write_text("content")
+    records.record_file("made.h5").parent.mkdir(parents=True)
+    records.record_file("made.h5").write_text(json.dumps({"endtime": os.lstat("made.h5").st_mtime, "rule": "a"}))
+    return "made.h5"
+
+
+def test_a_file_is_intact_until_it_is_replaced(made):
+    assert records.is_intact(made)
+    records.set_output_time(made, 10**18)
+    assert not records.is_intact(made)
+    records.restamp(made)
+    assert records.is_intact(made)
+    assert json.loads(records.record_file(made).read_text())["rule"] == "a"
+
+
+def test_without_a_record_a_file_is_not_intact(made):
+    records.forget(made)
+    records.forget(made)
+    assert not records.is_intact(made)
+
+
+def test_long_paths_have_records_in_folders():
+    record = records.record_file("a" * 400)
+    assert len(record.parts) == 5
+    assert all(len(part) <= 255 for part in record.parts)
+    assert record.parts[2].startswith("@")
+
+
+def test_records_lie_where_snakemake_looks_for_them(tmp_path, monkeypatch):
+    persistence = pytest.importorskip("snakemake.persistence.file")
+    monkeypatch.chdir(tmp_path)
+    records.FOLDER.mkdir()
+    theirs = persistence.FilePersistence._record_path
+    for path in ("a/b.h5", "é" * 200):
+        owner = types.SimpleNamespace(_fetch_max_len=lambda _: 255)
+        assert theirs(owner, ".snakemake/metadata", path) == str(records.record_file(path))
+
+
+def test_the_time_of_a_link_is_its_own_as_output_and_the_newer_as_input(made):
+    os.symlink(made, "link")
+    target_ns = os.stat(made).st_mtime_ns
+    records.set_output_time("link", 10**9)
+    assert records.output_time_ns("link") == 10**9
+    assert records.input_time_ns("link") == target_ns == os.stat(made).st_mtime_ns
+    assert records.input_time_ns("missing") == 0
+    assert records.input_time_ns(".") >= target_ns
+
+
+def test_a_hard_link_can_be_made_to_stand_alone(made):
+    os.link(made, "fellow")
+    before_ns = os.stat("fellow").st_mtime_ns
+    records.stand_alone(made)
+    records.set_output_time(made, 10**9)
+    assert os.stat("fellow").st_mtime_ns == before_ns
+    assert Path(made).read_text() == "content"
+
+
+def test_a_file_of_somebody_else_is_told_with_its_remedy(made, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(records.os, "utime", refuse)
+    with pytest.raises(OverwriteError, match=r"made.h5: its modification time cannot be set.*cache.type symlink"):
+        records.set_output_time(made, 1)
+
+
+def test_a_text_is_parsed_once_and_an_edited_one_again(folder, monkeypatch):
+    from dvc.utils.serialize import _yaml, load_yaml
+
+    parsed = []
+    parse = _yaml.parse_yaml
+    monkeypatch.setattr(_yaml, "parse_yaml", lambda text, path: parsed.append(text) or parse(text, path))
+    path = folder / "some.yaml"
+    path.write_text("a: [1]")
+    with repo.parsing_each_text_once():
+        load_yaml(str(path))["a"].append(2)  # the reader's own copy
+        assert load_yaml(str(path)) == {"a": [1]}
+        path.write_text("a: [3]")
+        assert load_yaml(str(path)) == {"a": [3]}
+    assert parsed == ["a: [1]", "a: [3]"]
+    load_yaml(str(path))
+    assert len(parsed) == 3

@@ -1,0 +1,220 @@
+"""Studies: experiments in one table, at equal images or compute, each against the base."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from comparable_results import altered, with_top1, written
+
+from edpipe.cli.main import main
+from edpipe.errors import CorruptFileError, MismatchError, ParamsError
+from edpipe.params.load import parse_params
+from edpipe.params.study import StudyKnobs
+from edpipe.params.yaml_file import load_raw
+from edpipe.pipeline.jobs import graph, students
+from edpipe.results.comparison.comparison import base_of, comparisons_of, read_entries
+from edpipe.results.comparison.study_table import study_table
+from edpipe.results.measures.metrics import mean_and_spread
+from edpipe.steps.study import study
+from edpipe.storage.records import read_record
+
+RAW = load_raw(Path(__file__).resolve().parents[2] / "params.yaml")
+KD_KNOBS = RAW["experiments"]["digits_kd"]
+KD = {0: 0.5, 1: 0.625, 2: 0.75}
+ED = {0: 0.75, 1: 0.75, 2: 0.75}
+
+
+def knobs(*experiments, base="digits_kd", equal="images"):
+    return StudyKnobs(experiments=experiments, base=base, equal=equal)
+
+
+def files(folder):
+    return folder / "results/study_digits.json", folder / "results/study_digits.md"
+
+
+def make(folder, paths, equal="images", base="digits_kd"):
+    out, table = files(folder)
+    study("digits", knobs(*(path.stem for path in paths), base=base, equal=equal), tuple(paths), out, table)
+    return read_record(out), table.read_text().splitlines()
+
+
+def test_study_holds_each_against_the_base_seed_by_seed(tmp_path):
+    contents, _ = make(tmp_path, [with_top1(tmp_path, "digits_kd", KD), with_top1(tmp_path, "digits_ed", ED)])
+    assert (contents["format"], contents["format_version"], contents["study"]) == ("edpipe-study", 1, "digits")
+    assert [row["experiment"] for row in contents["results"]] == ["digits_ed", "digits_kd"]  # the best first
+    only = contents["comparisons"][0]
+    assert only["top1_differences"] == [0.25, 0.125, 0.0]
+    # mean 1/8, standard error (1/8)/√3, 4.302653 standard errors of Student's t with 2 degrees of freedom
+    assert only["top1_difference"]["high"] == pytest.approx(0.125 + 4.3026527 * 0.125 / 3**0.5, abs=1e-6)
+    assert only["p_holm"] == only["p"]
+
+
+def test_study_says_what_was_measured_beside_top1(tmp_path):
+    contents, _ = make(tmp_path, [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed")])
+    row = next(row for row in contents["results"] if row["experiment"] == "digits_ed")
+    assert row["val_top1"]["mean"] == pytest.approx(0.875)
+    assert row["forgetting"]["primary"]["mean"] == pytest.approx(0.07)
+    assert row["ece"]["n"] == 3
+    assert set(row["agreement"]) == {f"digits_specialists/{name}" for name in ("primary", "middle", "university")}
+    assert row["teacher_forwards_spent"] == 9_100
+    assert contents["inputs"]["students"]["digits_ed"][0] == f"{0:015x}3"
+
+
+def test_table_has_a_row_for_each_and_hand_computed_cells(tmp_path):
+    _, lines = make(tmp_path, [with_top1(tmp_path, "digits_kd", KD), with_top1(tmp_path, "digits_ed", ED)])
+    assert len(lines) == 4
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len({len(row) for row in cells}) == 1
+    of = dict(zip(cells[0], cells[2], strict=True))
+    assert of["experiment"] == "digits_ed"
+    assert of["top1, test %"] == "75.00 ± 0.00"
+    assert of["test, minus digits_kd, pp"] == "+12.50 ± 31.05"
+    assert of["images"] == "24,000"
+    assert of["worst forgetting, pp"] == "+8.00"  # of primary; of middle it is 6.00
+    # 3 · (1e6·4000 + 2e6·8000 + 3e6·12000) of 3 · 3e6·24000
+    assert of["compute ÷ digits_kd"] == "0.778"
+    of_base = dict(zip(cells[0], cells[3], strict=True))
+    assert (of_base["test, minus digits_kd, pp"], of_base["p (Holm)"]) == ("–", "–")
+
+
+def test_table_without_validation_images_has_a_dash(tmp_path):
+    path = written(tmp_path, "digits_kd")
+    other = altered(written(tmp_path, "digits_ed"), summary__val_top1=None)
+    entries = read_entries([path, other])
+    base = base_of(entries, "digits_kd")
+    table = study_table(entries, base, comparisons_of(entries, base)).splitlines()
+    assert [cell.strip() for cell in table[3].split("|")][5] == "–"
+
+
+def test_interval_needs_two_seeds(tmp_path):
+    _, lines = make(tmp_path, [with_top1(tmp_path, "digits_kd", {0: 0.5}), with_top1(tmp_path, "digits_ed", {0: 0.75})])
+    assert "| 75.00 |" in lines[2]
+    assert "| +25.00 |" in lines[2]
+    assert mean_and_spread([0.5]).high is None
+
+
+def test_unequal_images_are_refused_and_nothing_is_written(tmp_path):
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", budget__images_seen=23_999)]
+    with pytest.raises(
+        MismatchError, match=r"images seen: .*23,999 \(digits_ed\).*; give all the same number, or make"
+    ):
+        make(tmp_path, paths)
+    assert not any(path.exists() for path in files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"setup__recipe__batch_size": 32}, "recipes differ: batch_size: 32"),
+        ({"setup__student__reference": "linear"}, "students differ: .*resnet8 with reference linear"),
+        ({"seeds": (0, 1)}, "seeds differ: .*0, 1 "),
+    ],
+)
+def test_what_a_study_has_in_common_must_be_equal(tmp_path, changes, said):
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", **changes)]
+    with pytest.raises(MismatchError, match=said):
+        make(tmp_path, paths)
+    assert not any(path.exists() for path in files(tmp_path))
+
+
+def test_warnings_stand_below_the_table(tmp_path):
+    _, lines = make(tmp_path, [with_top1(tmp_path, "digits_kd", {0: 0.5}), with_top1(tmp_path, "digits_ed", {0: 0.75})])
+    assert lines[4] == ""
+    assert any(line.startswith("one shared seed (0), so no interval and no p: digits_ed") for line in lines[5:])
+
+
+@pytest.mark.parametrize(("share", "is_allowed"), [(1.001, True), (0.98, True), (0.979, False), (1.002, False)])
+def test_compute_may_be_two_percent_less_and_a_thousandth_more(tmp_path, share, is_allowed):
+    base = written(tmp_path, "digits_kd", budget__training_macs=1_000_000)
+    macs = round(1_000_000 * share)
+    other = written(tmp_path, "digits_ed", budget__training_macs=macs, budget__images_seen=30_000)
+    if is_allowed:
+        assert sum(line.startswith("|") for line in make(tmp_path, [base, other], equal="compute")[1]) == 4
+    else:
+        said = f"digits_ed: training took {macs:,} multiply-accumulates, {share:.4f} times those of digits_kd"
+        with pytest.raises(MismatchError, match=said):
+            make(tmp_path, [base, other], equal="compute")
+
+
+def test_other_students_are_refused(tmp_path):
+    other = {"model": "resnet20", "reference": "adapter"}
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", setup__student=other)]
+    with pytest.raises(MismatchError, match=r"students differ: .* a study compares ways to teach one network"):
+        make(tmp_path, paths)
+
+
+def test_missing_result_is_refused(tmp_path):
+    with pytest.raises(CorruptFileError, match="no such file"):
+        make(tmp_path, [written(tmp_path, "digits_kd"), tmp_path / "results/digits_ed.json"])
+
+
+def params_of(studies, experiments=()):
+    raw = copy.deepcopy(RAW) | {"studies": studies}
+    for name in experiments:
+        raw["experiments"][name] = raw["experiments"]["digits_kd"]
+    raw["experiments"]["digits_less"] = KD_KNOBS | {"stages": {"only": {"images": 100}}}
+    raw["experiments"]["digits_other"] = KD_KNOBS | {"student": "resnet20"}
+    raw["experiments"]["digits_seeds"] = KD_KNOBS | {"seeds": [3]}
+    return parse_params(raw)
+
+
+def study_of(**changes):
+    return {"experiments": ["digits_kd", "digits_ed"], "base": "digits_kd"} | changes
+
+
+def test_job_reads_the_results_and_writes_the_files():
+    params = params_of({"digits": study_of()})
+    job = students.study(params, "digits")
+    assert job.command == "edpipe study --study digits"
+    assert [str(path) for path in job.all_inputs] == ["results/digits_kd.json", "results/digits_ed.json"]
+    assert [str(path) for path in job.outputs] == ["results/study_digits.json", "results/study_digits.md"]
+    assert json.loads(job.knobs_text)["study"]["equal"] == "images"
+
+
+@pytest.mark.parametrize(
+    ("study_knobs", "said"),
+    [
+        (study_of(experiments=["digits_kd", "digits_de"]), r"studies\.s\.experiments: 'digits_de' .*did you mean"),
+        (study_of(base="digits_ce"), "base 'digits_ce' is not among experiments"),
+        (study_of(experiments=["digits_kd", "digits_kd"]), "experiments must differ"),
+        (study_of(experiments=["digits_kd", "cifar100_kd"]), "all must have one dataset; digits_kd has digits"),
+        (study_of(equal="time"), r"studies\.s\.equal"),
+        (study_of(experiments=["digits_kd", "digits_less"]), "one number of images; digits_kd has 24,000, digits_less"),
+        (study_of(experiments=["digits_kd", "digits_other"]), "one student; digits_kd has resnet8, digits_other"),
+        (study_of(experiments=["digits_kd", "digits_seeds"]), r"one set of seeds; digits_kd has \[0, 1, 2\]"),
+    ],
+)
+def test_wrong_study_is_one_line(study_knobs, said):
+    with pytest.raises(ParamsError, match=said) as caught:
+        params_of({"s": study_knobs})
+    assert "\n" not in str(caught.value)
+
+
+def test_study_and_experiment_cannot_share_a_file():
+    with pytest.raises(ParamsError, match=r"results/study_s\.json belongs to experiments\.study_s"):
+        params_of({"s": study_of()}, experiments=["study_s"])
+
+
+def test_a_study_stands_for_all_its_experiments_each_once():
+    studies = {"some": {"base": "digits_kd", "experiments": ["digits_ce", "digits_kd", "digits_ed"]}}
+    params = params_of(studies)
+    assert graph.experiments_named(params, ["study_some"]) == ["digits_ce", "digits_kd", "digits_ed"]
+    named = ["digits_ed", "study_some", "digits_ed"]
+    assert graph.experiments_named(params, named) == ["digits_ed", "digits_ce", "digits_kd"]
+
+
+@pytest.mark.parametrize("command", ["plan", "verify"])
+def test_plan_and_verify_speak_of_a_study(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    raw = copy.deepcopy(RAW)
+    raw["studies"] = {"some": {"base": "digits_kd", "experiments": ["digits_ce", "digits_kd"]}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    assert main([command, "study_some"]) == 0
+    told = capsys.readouterr().out
+    assert "digits_kd" in told
+    assert main([command, "digits_ce", "digits_kd"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == told.splitlines()[:-1]
+    assert main([command, "study_other"]) == 2
+    assert "study_other" in capsys.readouterr().err

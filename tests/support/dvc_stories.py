@@ -1,0 +1,214 @@
+"""A project folder in a git repository of its own, with a copy of the package, the workflow and a small params.yaml.
+
+Steps are played by stand_in_command_line.py, so that what is counted is exactly what ran.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+STAND_IN = Path(__file__).with_name("stand_in_command_line.py")
+CACHE_TYPES = ("copy", "hardlink", "symlink")
+
+PARAMS = """\
+datasets:
+  digits: { reader: digits, image_size: 8, channels: 1, max_per_class: 12 }
+partitions:
+  thirds: { subsets: [primary, middle, university], ratio: [1, 1, 1] }
+recipes:
+  tiny: { batch_size: 32, warmup: 0.1 }
+teachers:
+  whole:
+    network: { model: resnet8 }
+    fitting: { recipe: tiny, epochs: 1, learning_rate: 0.1 }
+    min_top1: 0
+  specialists:
+    partition: thirds
+    network: { model: resnet8 }
+    fitting: { recipe: tiny, epochs: 1, learning_rate: 0.2 }
+    min_top1: 0
+students:
+  small: { model: resnet8 }
+soft_labels:
+  digits:
+    space: { augment: { kind: pad_crop, padding: 1, flip: false } }
+    views: { number: 2, per_file: 2 }
+    storage: { precision: uint8 }
+experiments:
+  ce:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: ce }
+    recipe: tiny
+    seeds: [0]
+    stages: { only: { images: 64 } }
+  kd:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: kd, teacher: whole, temperature: 4 }
+    recipe: tiny
+    seeds: [0]
+    stages: { only: { images: 64 } }
+  ed:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: ed, teacher: specialists }
+    recipe: tiny
+    seeds: [0]
+    stages:
+      primary: { images: 64, learning_rate: 0.1 }
+      middle: { images: 64, learning_rate: 0.1 }
+      university: { images: 64, learning_rate: 0.1 }
+tracked: [ce, kd, ed]
+"""
+MIDDLE = "middle: { images: 64, learning_rate: 0.1 }"
+SECOND_ED = """\
+  ed_longer:
+    dataset: digits
+    partition: thirds
+    student: small
+    method: { name: ed, teacher: specialists }
+    recipe: tiny
+    seeds: [0]
+    stages:
+      primary: { images: 64, learning_rate: 0.1 }
+      middle: { images: 64, learning_rate: 0.1 }
+      university: { images: 96, learning_rate: 0.1 }
+tracked: [ce, kd, ed, ed_longer]
+"""
+
+
+def said(output):
+    """Lines that are the package's own words."""
+    return [line for line in output.splitlines() if line.startswith("edpipe:")]
+
+
+def end_of(experiment):
+    """The steps after the last stage."""
+    return [
+        f"evaluate --experiment {experiment} --seed 0",
+        f"result --experiment {experiment}",
+        f"report --experiment {experiment}",
+    ]
+
+
+def teacher_steps(step, *views):
+    """A step of every teacher and subset; of a dump, for each range of views."""
+    jobs = [f"{step} --dataset digits --teacher {teacher} --subset {subset}" for teacher, subset in TEACHERS]
+    return [f"{job} --views {part}" for job in jobs for part in views] if views else jobs
+
+
+def stages_of(experiment, *stages):
+    return [f"run_stage --experiment {experiment} --seed 0 --stage {stage}" for stage in stages]
+
+
+FROM_MIDDLE = sorted([*stages_of("ed", "middle", "university"), *end_of("ed")])
+ALL_OF_KD = sorted([*stages_of("kd", "only"), *end_of("kd")])
+ALL_STUDENT_STEPS = sorted(
+    [
+        *stages_of("ce", "only"),
+        *stages_of("kd", "only"),
+        *stages_of("ed", "primary", "middle", "university"),
+        *end_of("ce"),
+        *end_of("kd"),
+        *end_of("ed"),
+    ]
+)
+STUDENT_RULES = {"run_stage", "evaluate", "result", "report"}
+SHARED_GROUPS = (
+    "pack_dataset",
+    "partition_dataset",
+    "train_teacher",
+    "dump_soft_labels",
+    "verify_soft_labels",
+    "evaluate_teacher",
+)
+TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
+NUM_STEPS = 32  # a dataset, a partition, 4 steps of each of 4 teachers, 5 stages, 3 times evaluate, result, report
+
+
+@dataclass
+class Folder:
+    """A project folder, and the commands that a person would type there."""
+
+    root: Path
+
+    def call(self, *words, is_refused=False):
+        """Runs a command; its output, all of it."""
+        answer = subprocess.run(words, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        output = answer.stdout + answer.stderr
+        assert (answer.returncode != 0) == is_refused, output
+        return output
+
+    @property
+    def environment(self):
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        names = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDPIPE", "DVC", "GIT"))}
+        own = {
+            "PYTHONPATH": str(self.root),
+            "PATH": programs,
+            "EDPIPE_TEST_RUNS": str(self.runs),
+            "EDPIPE_THREADS": "1",
+        }
+        return kept | names | own | {"DVC_SITE_CACHE_DIR": f"{self.root}.site", "XDG_CACHE_HOME": f"{self.root}.cache"}
+
+    @property
+    def runs(self):
+        return self.root.with_name(f"{self.root.name}.runs")
+
+    def steps_of(self, *words):
+        """Runs a command; the steps that were really computed, sorted."""
+        self.runs.unlink(missing_ok=True)
+        output = self.call(*words)
+        steps = sorted(self.runs.read_text().splitlines()) if self.runs.exists() else []
+        if not steps and words[0] == "snakemake":
+            assert "Nothing to be done" in output
+        return steps
+
+    def snakemake(self, *words):
+        return self.steps_of("snakemake", "--cores", "2", *words)
+
+    def dvc_repro(self):
+        return self.steps_of("dvc", "repro")
+
+    def edit(self, before, after, path="params.yaml"):
+        text = (self.root / path).read_text()
+        assert text.count(before) == 1
+        (self.root / path).write_text(text.replace(before, after))
+
+    def git_commit(self):
+        self.call("git", "add", "--all")
+        self.call("git", "commit", "--quiet", "--allow-empty", "--message", "state")
+
+    def copy(self, root):
+        subprocess.run(["cp", "--archive", str(self.root), str(root)], check=True)  # hard links stay hard links
+        return Folder(root)
+
+
+def start(root, cache_type, has_stand_in=True):
+    """A fresh git repository, nothing made yet."""
+    root.mkdir()
+    for name in ("edpipe", "workflow"):
+        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / name, root / name)
+    if has_stand_in:
+        (root / "edpipe/cli/main.py").rename(root / "edpipe/cli/command_line.py")
+        shutil.copy(STAND_IN, root / "edpipe/cli/main.py")
+    (root / "params.yaml").write_text(PARAMS)
+    folder = Folder(root)
+    folder.call("git", "init", "--quiet")
+    folder.call("dvc", "config", "cache.type", cache_type)
+    folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
+    folder.call("edpipe", "tracked_jobs")
+    folder.git_commit()
+    return folder

@@ -1,0 +1,133 @@
+"""Folders in which everything seems made: artifacts that hold their own path, and records as the steps write them."""
+
+import atexit
+import json
+import shutil
+import tempfile
+from contextlib import chdir
+from functools import cache
+from pathlib import Path
+
+from project import ROOT
+
+from edpipe.params.load import parse_params
+from edpipe.params.yaml_file import load_raw
+from edpipe.pipeline.jobs import graph
+from edpipe.storage.digests import digest_bytes, digest_json
+from edpipe.storage.records import make_record, read_record, record_path, write_record
+
+
+def change(params, path, value):
+    """Sets the value at a dotted path."""
+    *sections, name = path.split(".")
+    for section in sections:
+        params = params[section]
+    params[name] = value
+
+
+def raw_params(changes=()):
+    """The shipped params, with soft labels in several files."""
+    raw = load_raw(ROOT / "params.yaml")
+    for path, value in [("soft_labels.digits.views.per_file", 4), *changes]:
+        change(raw, path, value)
+    return raw
+
+
+def params_with(changes=()):
+    return parse_params(raw_params(changes))
+
+
+def write_params(folder, changes=()):
+    """JSON is YAML."""
+    (folder / "params.yaml").write_text(json.dumps(raw_params(changes)), encoding="utf-8")
+
+
+def digest_of(path):
+    """What the content of a pretended file has."""
+    return digest_bytes(str(path).encode())
+
+
+def inputs_of(job):
+    """Digests as each step records them."""
+    weights = {role: [digest_of(p) for p in paths if p.suffix != ".json"] for role, paths in job.inputs.items()}
+    inputs = {
+        role: digest_of(paths[0]) if paths else ""
+        for role, paths in job.inputs.items()
+        if role in ("dataset", "partition")
+    }
+    if job.step == "dump_soft_labels":
+        inputs["teacher"] = {"digest": weights["teacher"][0], "top1": 1.0}
+    if job.step == "verify_soft_labels":
+        inputs |= {"teacher": weights["teacher"][0], "soft_labels": weights["soft_labels"]}
+    if job.step == "evaluate_teacher":
+        inputs["teacher"] = weights["teacher"][0]
+    if job.step == "run_stage":
+        teachers = [digest_of(path.with_suffix(".safetensors")) for path in job.inputs["teachers"]]
+        inputs["previous"] = "".join(weights["previous"])
+        folders = [index.with_suffix("") for index in job.inputs["indexes"]]
+        files = [[digest_of(p) for p in job.inputs["soft_labels"] if p.parent == folder] for folder in folders]
+        uses = zip(files, teachers, strict=True)
+        inputs["soft_labels"] = [{"digests": digests, "teacher_digest": teacher} for digests, teacher in uses]
+        inputs["trajectory"] = [{"digests": weights["trajectory"]}] if weights["trajectory"] else []
+    if "student" in job.inputs:
+        inputs["student"] = weights["student"][0]
+    if job.step == "evaluate":
+        inputs["students"] = weights["students"]
+        inputs["teacher_evaluations"] = [digest_of(path) for path in job.inputs["teacher_evaluations"]]
+    return inputs
+
+
+def evaluated(seed):
+    """The part of an evaluation that a result keeps."""
+    record = make_record("evaluate", {}, {}, seed=seed, metrics={"top1": 0.5}, stages=[])
+    return {name: record[name] for name in ("seed", "metrics", "stages", "code", "versions")}
+
+
+def facts_of(job):
+    digest = digest_of(job.outputs[0])
+    if job.step in ("train_teacher", "fetch_teacher", "run_stage"):
+        return {"weights_digest": digest}
+    if job.step == "evaluate":
+        return evaluated(job.arguments["seed"])
+    if job.step == "result":
+        return {"seeds": [evaluated(seed) for seed in job.knobs["seeds"]], "method": job.knobs["method"]}
+    return {} if job.step == "verify_soft_labels" else {"digest": digest}
+
+
+def pretend(job):
+    """Writes the outputs of a job as if it had run; the artifact's content is its own path."""
+    for path in job.outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(path), encoding="utf-8")
+    if job.step == "report":
+        return
+    knobs = {} if job.step == "result" else job.knobs
+    record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
+    if job.step in ("partition_dataset", "evaluate_teacher"):
+        record["file_digest"] = digest_json(record)
+    write_record(record_path(job.outputs[0]), record)
+
+
+def edit_record(artifact_path, edit):
+    path = record_path(artifact_path)
+    record = read_record(path)
+    edit(record)
+    write_record(path, record)
+
+
+@cache
+def _template(experiments):
+    """Made once: writing so many files to disk takes a second."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "edpipe").symlink_to(ROOT / "edpipe")
+    write_params(folder)
+    with chdir(folder):
+        for job in graph.jobs_of(params_with(), experiments):
+            pretend(job)
+    return folder
+
+
+def pretend_all(folder, experiments):
+    """Everything of these experiments, with the code of this package beside it."""
+    shutil.copytree(_template(tuple(experiments)), folder, symlinks=True, dirs_exist_ok=True)
