@@ -35,12 +35,12 @@ from edpipe.models.zoo.build import build_network
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, StorageKnobs, StudentViews, ViewSpace
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
+from edpipe.soft_labels.dumping import fill
 from edpipe.soft_labels.file.format import Header, Provenance
 from edpipe.soft_labels.file.reader import SoftLabels, open_soft_labels
 from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.soft_labels.file.writer import create_soft_labels
 from edpipe.soft_labels.teacher_outputs import DUMP_BATCH, Teacher, TeacherFiles, teacher_forward
-from edpipe.steps.dump_soft_labels import fill
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
 from edpipe.views.sampling import view_of

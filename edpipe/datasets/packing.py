@@ -3,15 +3,17 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edpipe.datasets.dataset_file import decode_jpeg, sample_key
-from edpipe.datasets.dataset_writer import StoredImage, pixel_counts
+from edpipe.datasets.dataset_writer import Samples, StoredImage, pixel_counts
 from edpipe.datasets.images import applied_rules, to_jpeg, to_square
 from edpipe.datasets.packed_blocks import BlockFacts
-from edpipe.datasets.raw import RawSample
+from edpipe.datasets.raw import RawDataset, RawSample
+from edpipe.datasets.splits import check_counts
 from edpipe.errors import UnreadableImageError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.storage.digests import digest_json
@@ -79,3 +81,22 @@ def _state(path: Path) -> Iterator[int]:
     except OSError:  # reading it will tell
         return
     yield from (status.st_size, status.st_mtime_ns)
+
+
+def without_unreadable(raw: RawDataset, blocks: Sequence[BlockFacts]) -> RawDataset:
+    """The data set without the samples that could not be read.
+
+    Raises:
+        DataError: a class is left without images.
+    """
+    left = {source for block in blocks for source in block.left_aside}
+    if not left:
+        return raw
+    kept = replace(raw, samples=[sample for sample in raw.samples if sample.source not in left])
+    check_counts(kept)
+    return kept
+
+
+def sample_columns(samples: Sequence[RawSample]) -> Samples:
+    """Labels, splits and sources, as the dataset file has them."""
+    return Samples([s.label for s in samples], [str(s.split) for s in samples], [s.source for s in samples])

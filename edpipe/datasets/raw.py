@@ -8,6 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+RAW = Path("data/raw")
+
+
 RawImage = (
     Image.Image | UInt8[np.ndarray, "raw_height raw_width"] | UInt8[np.ndarray, "raw_height raw_width raw_channel"]
 )
@@ -48,3 +51,8 @@ class RawDataset:
     class_names: tuple[str, ...]
     samples: Sequence[RawSample]
     not_images: tuple[str, ...] = ()
+
+
+def raw_folder(dataset: str, root: str | None) -> Path:
+    """Folder of the raw files: the user's own `root`, or data/raw/<dataset>."""
+    return Path(root).expanduser() if root else RAW / dataset

@@ -1,5 +1,6 @@
 """What a curriculum is: an ordered list of stages, each saying what is taught, by whom, and with which loss."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -8,7 +9,10 @@ from edpipe.params.base import Knobs
 from edpipe.params.distill import FEATURE_WEIGHTS, PLAIN_KD, Algorithm
 from edpipe.params.experiment import DistillKnobs, TeskdWeightKnobs, WeightingRule
 from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.soft_labels import StudentViews
 from edpipe.params.stage import StageKnobs
+from edpipe.params.student import StudentKnobs
 
 
 class TeacherUse(Knobs):
@@ -81,3 +85,13 @@ def loss_weights(method: DistillKnobs, algorithm: Algorithm) -> dict[str, Any]:
     if given is None:
         given = FEATURE_WEIGHTS.get(algorithm.kind, 1 - method.task_weight)
     return {"temperature": method.temperature, "task_weight": method.task_weight, "distill_weight": given}
+
+
+@dataclass(frozen=True)
+class StageJobKnobs:
+    """Knobs of one stage of one student."""
+
+    plan: StagePlan
+    student: StudentKnobs
+    recipe: RecipeKnobs
+    views: StudentViews

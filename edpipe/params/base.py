@@ -1,6 +1,7 @@
 """What all knobs have in common: read-only, complete, unknown keys refused."""
 
 import json
+from dataclasses import fields, is_dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,4 +24,6 @@ def canonical_json(value: object) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"cannot be written as JSON: {type(value).__name__}")

@@ -1,5 +1,6 @@
 """Knobs of `datasets:`: which images, and how they are packed."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -116,3 +117,10 @@ class DatasetKnobs(Knobs):
         if self.stored_side is not None and self.stored_side < self.image_size:
             raise ValueError(f"stored_side {self.stored_side} is smaller than image_size {self.image_size}")
         return self
+
+
+@dataclass(frozen=True)
+class PackKnobs:
+    """Knobs of one packing."""
+
+    dataset: DatasetKnobs

@@ -1,5 +1,6 @@
 """Knobs of `experiments:`: a student, a method, a budget, seeds."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -258,3 +259,12 @@ class ExperimentKnobs(Knobs):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
         return self
+
+
+@dataclass(frozen=True)
+class ResultKnobs:
+    """Knobs of one result."""
+
+    seeds: tuple[int, ...]
+    method: str
+    """Its name."""

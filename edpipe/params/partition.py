@@ -1,5 +1,6 @@
 """Knobs of `partitions:`: which classes each school level introduces."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -63,3 +64,10 @@ class PartitionKnobs(Knobs):
         if self.confusion is not None and self.class_order_seed is not None:
             raise ValueError("confusion gives the classes an order; remove it, or class_order_seed")
         return self
+
+
+@dataclass(frozen=True)
+class PartitionJobKnobs:
+    """Knobs of one partition of one dataset."""
+
+    partition: PartitionKnobs

@@ -1,10 +1,12 @@
 """Knobs of `soft_labels:`: which views of each image there are, which of them students see, how logits are stored."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from edpipe.params.base import Knobs
+from edpipe.params.partition import PartitionKnobs
 
 MOST_VIEWS = 100_000
 
@@ -204,3 +206,27 @@ class SoftLabelKnobs(Knobs):
     def student_views(self) -> StudentViews:
         """What students of these soft labels see."""
         return StudentViews(space=self.space, number=self.views.number, choice=self.views.choice)
+
+
+@dataclass(frozen=True)
+class DumpKnobs:
+    """Knobs of one dump of soft labels; how many views there are is none: more of them leave a file as it is."""
+
+    space: ViewSpace
+    storage: StorageKnobs
+    min_top1: float
+
+
+@dataclass(frozen=True)
+class VerifyKnobs:
+    """Knobs of the verification of one teacher's soft labels."""
+
+    views: ViewUse
+
+
+@dataclass(frozen=True)
+class ConfusionJobKnobs:
+    """Knobs of one partition by what a teacher confuses."""
+
+    partition: PartitionKnobs
+    space: ViewSpace

@@ -1,5 +1,6 @@
 """Knobs of `studies:`: experiments that are held against each other."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -28,3 +29,10 @@ class StudyKnobs(Knobs):
         if self.base not in self.experiments:
             raise ValueError(f"base '{self.base}' is not among experiments {list(self.experiments)}")
         return self
+
+
+@dataclass(frozen=True)
+class StudyJobKnobs:
+    """Knobs of one study's table."""
+
+    study: StudyKnobs

@@ -1,11 +1,14 @@
 """Knobs of `teachers:`: which network, where its weights come from, how it is fitted and gated."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
+from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.soft_labels import Augment, StorageKnobs, StudentViews
 
 Source = Literal["train", "timm", "torchvision", "file", "url", "student"]
 
@@ -140,3 +143,24 @@ class TeacherKnobs(Knobs):
         if self.network.source == "student" and self.partition is not None:
             raise ValueError("source: student gives one teacher of all classes; remove partition")
         return self
+
+
+@dataclass(frozen=True)
+class TeacherJobKnobs:
+    """Knobs of one teacher, trained or fetched."""
+
+    network: NetworkKnobs
+    fitting: FittingKnobs
+    recipe: RecipeKnobs
+    augment: Augment
+
+
+@dataclass(frozen=True)
+class TrajectoryKnobs:
+    """Knobs of one recording of a teacher that trains on what students see."""
+
+    network: NetworkKnobs
+    fitting: FittingKnobs
+    recipe: RecipeKnobs
+    views: StudentViews
+    storage: StorageKnobs

@@ -1,40 +1,31 @@
 """Stores one teacher's logits on some views of its subset's training samples."""
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edpipe.datasets.dataset_file import Dataset, open_dataset
-from edpipe.errors import EdpipeError, ParamsError, TeacherError
-from edpipe.params.soft_labels import StorageKnobs, ViewSpace, every_view
-from edpipe.runtime.device import prepare_device
-from edpipe.runtime.progress import Tick, announce, show_progress
-from edpipe.soft_labels.encoding.precisions import CERTIFIED_TEMPERATURE, Parts, make_precision
-from edpipe.soft_labels.file.format import Header
+from edpipe.datasets.dataset_file import open_dataset
+from edpipe.errors import TeacherError
+from edpipe.params.soft_labels import DumpKnobs
+from edpipe.runtime.progress import announce
+from edpipe.soft_labels.dumping import dump_batches, dump_header, fill
+from edpipe.soft_labels.encoding.precisions import CERTIFIED_TEMPERATURE
+from edpipe.soft_labels.file.existing import is_whole
 from edpipe.soft_labels.file.reader import SoftLabels, open_soft_labels, read_header
-from edpipe.soft_labels.file.writer import Block, SoftLabelWriter, adopt_soft_labels, create_soft_labels
-from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, TeacherForward, load_teacher, teacher_forward
+from edpipe.soft_labels.file.writer import SoftLabelWriter, adopt_soft_labels, create_soft_labels
+from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, load_teacher, teacher_forward
 from edpipe.storage.digests import digest_json
-from edpipe.storage.records import code_digest, library_versions, make_record, read_record, record_path
-from edpipe.views.batches import ViewBatches
-from edpipe.views.spec import ViewRange, ViewSpec
-
-_WAITING_BLOCKS = 1
-"""Blocks that are being stored while the teacher is at the next: a kill costs these and that one."""
+from edpipe.storage.job import Job
+from edpipe.storage.records import code_digest, library_versions, make_record
+from edpipe.views.spec import ViewRange
 
 
-@dataclass(frozen=True)
-class DumpKnobs:
-    """What a dump is told by params.yaml."""
-
-    space: ViewSpace
-    storage: StorageKnobs
-    min_top1: float
+def run(job: Job[DumpKnobs]) -> None:
+    """Runs a job of this step."""
+    files = TeacherFiles.of_job(job.arguments, job.inputs)
+    dump_soft_labels(files, job.knobs, ViewRange.parse(str(job.arguments["views"])), job.outputs[0])
 
 
 def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, out_path: Path) -> None:
@@ -49,11 +40,11 @@ def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, ou
     dataset = open_dataset(files.dataset_path)
     teacher = load_teacher(files, dataset)
     _check_gate(teacher, knobs.min_top1)
-    batches = _batches(dataset, teacher, knobs.space, views)
+    batches = dump_batches(dataset, teacher, knobs.space, views)
     with teacher_forward(teacher, batches, knobs.storage.attention, knobs.storage.hint) as forward_pass:
-        header = _header(dataset, teacher, batches, knobs.storage, views, forward_pass)
+        header = dump_header(dataset, teacher, batches, knobs.storage, views, forward_pass)
         code, describe = digest_json(_makers()), partial(_describe, knobs, teacher)
-        if _is_whole(out_path, header):
+        if is_whole(out_path, header, _makers()):
             announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
             adopt_soft_labels(out_path, header, code, describe)
         else:
@@ -69,17 +60,6 @@ def _makers() -> list[object]:
     return [code_digest("dump_soft_labels"), library_versions()]
 
 
-def _is_whole(out_path: Path, header: Header) -> bool:
-    """Whether the very file that is to be made lies there already, as after a kill at the last moment."""
-    try:
-        record = read_record(record_path(out_path), "code", "versions", "digest")
-        labels = open_soft_labels(out_path)
-    except EdpipeError:
-        return False
-    is_same = labels.header.facts() == header.facts() and record["digest"] == labels.digest
-    return is_same and [record["code"], record["versions"]] == _makers()
-
-
 def _check_gate(teacher: Teacher, min_top1: float) -> None:
     if teacher.top1 < min_top1:
         raise TeacherError(
@@ -88,67 +68,11 @@ def _check_gate(teacher: Teacher, min_top1: float) -> None:
         )
 
 
-def _batches(dataset: Dataset, teacher: Teacher, space: ViewSpace, views: ViewRange) -> ViewBatches:
-    # How many views there are in all is not known here and changes none of them.
-    spec = ViewSpec.from_knobs(every_view(space), dataset.image_size)
-    pool = dataset.sample_ids("train", teacher.class_ids)
-    return ViewBatches(dataset, spec, prepare_device(), (pool,))
-
-
-def _header(
-    dataset: Dataset,
-    teacher: Teacher,
-    batches: ViewBatches,
-    storage: StorageKnobs,
-    views: ViewRange,
-    forward_pass: TeacherForward,
-) -> Header:
-    ids = dataset.sample_ids("train", teacher.class_ids)
-    try:
-        make_precision(storage, len(teacher.class_ids))
-    except ValueError as error:
-        raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
-    features = forward_pass.outputs(ids[:1], np.array([views.first]))[1]
-    return Header(
-        provenance=teacher.provenance(batches, views),
-        storage=storage,
-        views=views,
-        sample_ids=ids,
-        sample_keys=dataset.sample_keys[ids],
-        labels=dataset.labels[ids],
-        class_ids=np.array(teacher.class_ids, dtype=np.int32),
-        features={name: values.shape[1:] for name, values in features.items()},
-    )
-
-
 def _announce_kept_blocks(out_path: Path, writer: SoftLabelWriter) -> None:
     if writer.num_kept:
         announce(f"{out_path}: {writer.num_kept} blocks were finished before, {len(writer.missing)} are left")
     if writer.num_damaged:
         announce(f"{out_path}: {writer.num_damaged} blocks are damaged and are made again")
-
-
-def fill(forward_pass: TeacherForward, header: Header, writer: SoftLabelWriter) -> None:
-    """Every missing block goes through the teacher once; it is stored while the teacher is at the next."""
-    blocks, done = writer.missing, 0
-    title = f"soft labels {header.provenance.teacher}/{header.provenance.subset} views {header.views}"
-    total = sum(block.stop - block.start for block in blocks)
-    with ThreadPoolExecutor(1) as pool, show_progress(title, total) as show:
-        waiting: deque[Future[None]] = deque()
-        for block in blocks:
-            ids = header.sample_ids[block.start : block.stop]
-            logits, features = forward_pass.outputs(ids, np.full(len(ids), block.view))
-            while len(waiting) >= _WAITING_BLOCKS:
-                waiting.popleft().result()
-            waiting.append(pool.submit(_store, writer, block, logits, features))
-            done += len(ids)
-            show(Tick(done, f"view {block.view}"))
-        for future in waiting:
-            future.result()
-
-
-def _store(writer: SoftLabelWriter, block: Block, logits: np.ndarray, features: Parts) -> None:
-    writer.write(block, logits, features)
 
 
 def _describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from edpipe.results.measures.predictions import PlainImages, plain_logits
 from edpipe.results.measures.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
 from edpipe.runtime.progress import announce
 from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, load_teacher
+from edpipe.storage.job import Job, NoKnobs
 from edpipe.storage.records import make_record
+
+
+def run(job: Job[NoKnobs]) -> None:
+    """Runs a job of this step."""
+    evaluate_teacher(TeacherFiles.of_job(job.arguments, job.inputs), job.outputs[0])
 
 
 def evaluate_teacher(files: TeacherFiles, out_path: Path) -> None:

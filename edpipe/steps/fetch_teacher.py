@@ -8,12 +8,19 @@ from typing import Any
 from torch import nn
 
 from edpipe.errors import CorruptFileError, MismatchError, TeacherError
-from edpipe.models.pretrained.fetch import Fetched, Normalisation, Wanted, fetch_weights, take_over
-from edpipe.params.teacher import NetworkKnobs
+from edpipe.models.pretrained.fetch import WEIGHTS_FOLDER, Fetched, Normalisation, Wanted, fetch_weights, take_over
+from edpipe.params.teacher import NetworkKnobs, TeacherJobKnobs
 from edpipe.runtime.progress import announce
+from edpipe.storage.job import Job
 from edpipe.storage.records import record_path
 from edpipe.storage.weights import read_weights
-from edpipe.training.teacher import TeacherSetup, train_and_save
+from edpipe.training.teacher import TeacherSetup, setup_of_job, train_and_save
+
+
+def run(job: Job[TeacherJobKnobs]) -> None:
+    """Runs a job of this step."""
+    student = job.input_or_none("student")
+    fetch_teacher(setup_of_job(job), job.knobs.network, job.outputs[0], WEIGHTS_FOLDER, student)
 
 
 def fetch_teacher(
@@ -22,7 +29,7 @@ def fetch_teacher(
     """Writes the teacher's weights and their record, with its top1 on its own classes.
 
     Args:
-        course: what it learns, if it is fine-tuned.
+        setup: what it learns, if it is fine-tuned.
         network: which, and from where.
         out_path: of its weights.
         folder: where weights from addresses are kept, for all teachers that are made of them.

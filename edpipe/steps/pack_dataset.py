@@ -1,30 +1,38 @@
 """Packs one data set: raw images become one file with labels, splits and keys, and a record of every odd one."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from edpipe.datasets.dataset_file import SPLITS, Dataset, DatasetHeader, open_dataset
-from edpipe.datasets.dataset_writer import Samples, write_stored
+from edpipe.datasets.dataset_file import Dataset, DatasetHeader, open_dataset
+from edpipe.datasets.dataset_writer import write_stored
 from edpipe.datasets.duplicate_images import EqualImages, count_equal
+from edpipe.datasets.pack_summary import announce_packed, counts_of
 from edpipe.datasets.packed_blocks import BlockFacts, PackedBlocks, open_blocks
-from edpipe.datasets.packing import make_block, stamp_of, stamp_of_folder
-from edpipe.datasets.raw import RawDataset, RawSample
+from edpipe.datasets.packing import make_block, sample_columns, stamp_of, stamp_of_folder, without_unreadable
+from edpipe.datasets.raw import RawDataset, RawSample, raw_folder
 from edpipe.datasets.readers.by_name import read_raw
-from edpipe.datasets.splits import assign_splits, check_counts
+from edpipe.datasets.splits import assign_splits
 from edpipe.errors import OverwriteError
-from edpipe.params.dataset import DatasetKnobs
+from edpipe.params.dataset import DatasetKnobs, PackKnobs
 from edpipe.runtime.prefetch import in_order
 from edpipe.runtime.progress import Tick, announce, show_progress
 from edpipe.runtime.threads import num_threads
 from edpipe.storage.digests import digest_json
+from edpipe.storage.job import Job
 from edpipe.storage.records import code_digest, library_versions, make_record, record_path, write_record
 
 BLOCK = 32
 """Images that a thread takes at once, and that a kill costs at most of each thread."""
+
+
+def run(job: Job[PackKnobs]) -> None:
+    """Runs a job of this step."""
+    name, knobs = str(job.arguments["dataset"]), job.knobs.dataset
+    pack_dataset(name, knobs, raw_folder(name, knobs.root), job.outputs[0])
 
 
 def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> None:
@@ -43,9 +51,9 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
     cut = [raw.samples[start : start + BLOCK] for start in range(0, len(raw.samples), BLOCK)]
     with open_blocks(out_path, _key(header, knobs, raw, root), lambda: map(stamp_of, cut)) as blocks:
         _pack_missing(name, knobs, cut, blocks)
-        kept = _without_those_left_aside(raw, blocks.done)
+        kept = without_unreadable(raw, blocks.done)
         with blocks.stored() as stored:
-            write_stored(out_path, header, _columns(kept.samples), blocks.contents(), stored)
+            write_stored(out_path, header, sample_columns(kept.samples), blocks.contents(), stored)
         # Read back through the reader: what was written is what every later step will be given.
         dataset = open_dataset(out_path)
         if knobs.encoding == "raw":  # decoding every JPEG again would take as long as packing did
@@ -53,7 +61,7 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
         equal = count_equal(dataset)
         record = _record(dataset, knobs, raw, blocks.done, equal)
         write_record(record_path(out_path), record)
-    _announce(out_path, record, equal)
+    announce_packed(out_path, record, equal)
 
 
 def _remove_record(out_path: Path) -> None:
@@ -85,27 +93,6 @@ def _pack_missing(name: str, knobs: DatasetKnobs, cut: Sequence[Sequence[RawSamp
             show(Tick(done, ""))
 
 
-def _without_those_left_aside(raw: RawDataset, blocks: Sequence[BlockFacts]) -> RawDataset:
-    left = {source for block in blocks for source in block.left_aside}
-    if not left:
-        return raw
-    kept = replace(raw, samples=[sample for sample in raw.samples if sample.source not in left])
-    check_counts(kept)
-    return kept
-
-
-def _columns(samples: Sequence[RawSample]) -> Samples:
-    return Samples([s.label for s in samples], [str(s.split) for s in samples], [s.source for s in samples])
-
-
-def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    counts = Counter(zip(dataset.splits.tolist(), dataset.labels.tolist(), strict=True))
-    return {
-        split: {class_name: counts[position, label] for label, class_name in enumerate(dataset.class_names)}
-        for position, split in enumerate(SPLITS)
-    }
-
-
 def _record(
     dataset: Dataset, knobs: DatasetKnobs, raw: RawDataset, blocks: Sequence[BlockFacts], equal: EqualImages
 ) -> dict[str, object]:
@@ -120,7 +107,7 @@ def _record(
         dataset=dataset.name,
         digest=dataset.digest,
         num_samples=dataset.num_samples,
-        counts=_counts(dataset),
+        counts=counts_of(dataset),
         class_names=list(dataset.class_names),
         mean=list(dataset.mean),
         std=list(dataset.std),
@@ -128,25 +115,3 @@ def _record(
         left_aside={"not_images": list(raw.not_images), "unreadable": unreadable},
         equal_images=asdict(equal),
     )
-
-
-def _announce(out_path: Path, record: dict, equal: EqualImages) -> None:
-    """One line of what was packed and how, and one more if a test image is also taught."""
-    totals = ", ".join(f"{sum(of_class.values())} {split}" for split, of_class in record["counts"].items())
-    announce("; ".join([f"{out_path}: {len(record['class_names'])} classes, {totals}", *_odd(record)]))
-    if equal.example is not None:
-        announce(
-            f"warning: {out_path}: {equal.test_also_taught} test images are also in train or val (the first: "
-            f"{' = '.join(equal.example)}); top1 on them says nothing; remove one of each pair"
-        )
-
-
-def _odd(record: dict) -> Iterator[str]:
-    if record["images"]:
-        yield "odd images: " + ", ".join(f"{count} {rule}" for rule, count in sorted(record["images"].items()))
-    left = {what: len(names) for what, names in record["left_aside"].items() if names}
-    if left:
-        yield "left aside: " + ", ".join(f"{count} {what}" for what, count in left.items())
-    equal = {what: count for what, count in record["equal_images"].items() if what != "example" and count}
-    if equal:
-        yield "equal pixels: " + ", ".join(f"{count} {what}" for what, count in equal.items())

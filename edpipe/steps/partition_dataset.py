@@ -5,9 +5,15 @@ from pathlib import Path
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition import make_partition
 from edpipe.datasets.partition_file import write_partition
-from edpipe.params.partition import PartitionKnobs
+from edpipe.params.partition import PartitionJobKnobs, PartitionKnobs
 from edpipe.runtime.progress import announce
+from edpipe.storage.job import Job
 from edpipe.storage.records import make_record
+
+
+def run(job: Job[PartitionJobKnobs]) -> None:
+    """Runs a job of this step."""
+    partition_dataset(job.input("dataset"), job.knobs.partition, job.outputs[0])
 
 
 def partition_dataset(dataset_path: Path, knobs: PartitionKnobs, out_path: Path) -> None:

@@ -9,33 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from edpipe.datasets.dataset_file import Dataset, open_dataset
-from edpipe.errors import EdpipeError, ParamsError
-from edpipe.params.partition import ALL_CLASSES
+from edpipe.models.zoo.names import check_model_name
+from edpipe.params.teacher import TrajectoryKnobs
 from edpipe.runtime.device import prepare_device
 from edpipe.runtime.progress import announce
-from edpipe.soft_labels.encoding.precisions import make_precision
-from edpipe.soft_labels.file.format import Header, Provenance
+from edpipe.soft_labels.file.existing import is_whole
 from edpipe.soft_labels.file.reader import open_soft_labels
 from edpipe.soft_labels.file.writer import adopt_soft_labels, create_soft_labels
-from edpipe.soft_labels.trajectory import TrajectoryRecorder, trajectory_header
+from edpipe.soft_labels.trajectory import TrajectoryRecorder
 from edpipe.storage.digests import digest_json
-from edpipe.storage.records import code_digest, library_versions, make_record, read_record, record_path
+from edpipe.storage.job import Job
+from edpipe.storage.records import code_digest, library_versions, make_record
 from edpipe.training.checkpoint import Checkpoints
-from edpipe.training.loop import Budget
-from edpipe.training.resumable import ResumableTraining
-from edpipe.training.sample_stream import stream_text
+from edpipe.training.scratch_recording import recording_header, train_and_record
 from edpipe.training.scratch_teacher import (
-    RecordedTraining,
-    ScratchTeacherTask,
     SharedBatches,
-    TrajectoryKnobs,
-    build_scratch,
-    scratch_seed,
 )
-from edpipe.views.spec import ViewRange
+
+
+def run(job: Job[TrajectoryKnobs]) -> None:
+    """Runs a job of this step."""
+    check_model_name(job.knobs.network.model)
+    teacher, seed = str(job.arguments["teacher"]), int(job.arguments["seed"])
+    record_trajectory(teacher, seed, job.knobs, job.input("dataset"), job.outputs[0])
 
 
 def record_trajectory(teacher: str, seed: int, knobs: TrajectoryKnobs, dataset_path: Path, out_path: Path) -> None:
@@ -50,76 +48,23 @@ def record_trajectory(teacher: str, seed: int, knobs: TrajectoryKnobs, dataset_p
     """
     dataset = open_dataset(dataset_path)
     shared = SharedBatches(seed, knobs.views, dataset, prepare_device())
-    header = _header(teacher, knobs, shared)
+    header = recording_header(teacher, knobs, shared)
     code, describe = digest_json(_makers()), partial(_describe, seed, knobs, dataset)
-    if _is_whole(out_path, header):
+    if is_whole(out_path, header, _makers()):
         announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
         adopt_soft_labels(out_path, header, code, describe)
         Checkpoints(out_path, code).clear()
         return
     with create_soft_labels(out_path, header, code, describe) as writer:
-        fitting = _learn(
-            f"trajectory {teacher} seed {seed}", seed, knobs, shared, TrajectoryRecorder(writer, header), out_path
-        )
-    fitting.finish()
-
-
-def _learn(
-    title: str, seed: int, knobs: TrajectoryKnobs, shared: SharedBatches, recorder: TrajectoryRecorder, out_path: Path
-) -> ResumableTraining:
-    """Trains the teacher to its end; the recorder then has every epoch."""
-    network = build_scratch(seed, knobs, shared.dataset)
-    network.to(shared.batches.device).to(memory_format=torch.channels_last)
-    num_samples = len(shared.sample_ids)
-    budget = Budget(round(knobs.fitting.epochs) * num_samples, knobs.fitting.learning_rate)
-    noise_seed = scratch_seed(knobs.fitting.seed, seed)
-    training = RecordedTraining(recorder, num_samples, network, knobs.recipe, budget, noise_seed)
-    fitting = ResumableTraining(title, training, out_path, _record(seed, knobs, shared.dataset), num_samples)
-    fitting.run(ScratchTeacherTask(shared, knobs.recipe, recorder))
-    return fitting
+        title, facts = f"trajectory {teacher} seed {seed}", _record(seed, knobs, dataset)
+        recorder = TrajectoryRecorder(writer, header)
+        training = train_and_record(title, seed, knobs, shared, recorder, facts, out_path)
+    training.finish()
 
 
 def _makers() -> list[object]:
     """What besides its inputs decides what a file holds."""
     return [code_digest("record_trajectory"), library_versions()]
-
-
-def _is_whole(out_path: Path, header: Header) -> bool:
-    """Whether the very file that is to be made lies there already, as after a kill at the last moment."""
-    try:
-        record = read_record(record_path(out_path), "code", "versions", "digest")
-        labels = open_soft_labels(out_path)
-    except EdpipeError:
-        return False
-    is_same = labels.header.facts() == header.facts() and record["digest"] == labels.digest
-    return is_same and [record["code"], record["versions"]] == _makers()
-
-
-def _teacher_digest(knobs: TrajectoryKnobs) -> str:
-    """Of how the teacher learns: it has no weights yet when the file is begun."""
-    return digest_json({"network": knobs.network, "fitting": knobs.fitting, "recipe": knobs.recipe})
-
-
-def _header(teacher: str, knobs: TrajectoryKnobs, shared: SharedBatches) -> Header:
-    dataset, ids = shared.dataset, shared.sample_ids
-    try:
-        make_precision(knobs.storage, dataset.num_classes)
-    except ValueError as error:
-        raise ParamsError(f"soft_labels.{dataset.name}.storage: {error}") from error
-    provenance = Provenance(
-        teacher=teacher,
-        subset=ALL_CLASSES,
-        teacher_digest=_teacher_digest(knobs),
-        dataset_digest=dataset.digest,
-        partition_digest="",
-        view_spec=shared.batches.spec.canonical(),
-        pixel_canary=shared.batches.canary(ids),
-    )
-    class_ids = np.arange(dataset.num_classes, dtype=np.int32)
-    labels = dataset.labels[ids]
-    header = Header(provenance, knobs.storage, ViewRange(0, 1), ids, dataset.sample_keys[ids], labels, class_ids)
-    stream = stream_text(shared.seed, knobs.recipe.batch_size, knobs.views.choice)
-    return trajectory_header(header, stream, round(knobs.fitting.epochs))
 
 
 def _record(seed: int, knobs: TrajectoryKnobs, dataset: Dataset) -> dict[str, Any]:

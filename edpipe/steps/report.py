@@ -4,6 +4,12 @@ from pathlib import Path
 
 from edpipe.results.page.page import SampleImages, drawn
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.job import Job, NoKnobs
+
+
+def run(job: Job[NoKnobs]) -> None:
+    """Runs a job of this step."""
+    report(job.input("result"), job.outputs[0], SampleImages(job.input("dataset"), job.input("partition")))
 
 
 def report(result_path: Path, out_path: Path, images: SampleImages | None = None) -> None:

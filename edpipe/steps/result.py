@@ -5,14 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.params.experiment import ResultKnobs
 from edpipe.results.measures.cost import CostPart, sum_costs
 from edpipe.results.measures.seeds import budget_of, curve_csv, summarise
 from edpipe.results.result_file import RESULT_FORMAT, RESULT_FORMAT_VERSION
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.job import Job
 from edpipe.storage.records import make_record, read_record, write_record
 
 SEED_KEYS = ("seed", "metrics", "stages", "code", "versions")
 """What is kept of each seed's evaluation; the rest is the same for all."""
+
+
+def run(job: Job[ResultKnobs], costs: Sequence[CostPart]) -> None:
+    """Runs a job of this step; `costs` are of everything that the experiment needed."""
+    experiment, method = str(job.arguments["experiment"]), job.knobs.method
+    result(experiment, method, job.inputs["evaluations"], costs, *job.outputs)
 
 
 def result(

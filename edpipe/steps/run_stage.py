@@ -3,18 +3,27 @@
 import torch
 
 from edpipe.errors import ParamsError
-from edpipe.methods.plan import StagePlan
+from edpipe.methods.plan import StageJobKnobs, StagePlan
+from edpipe.models.zoo.names import check_model_name
 from edpipe.runtime.device import prepare_device
 from edpipe.runtime.distributed import joined
 from edpipe.soft_labels.file.store import SoftLabelStore
+from edpipe.storage.job import Job
 from edpipe.storage.records import make_record
 from edpipe.storage.weights import write_weights
 from edpipe.training.loop import Budget, Training
 from edpipe.training.resumable import ResumableTraining
 from edpipe.training.schedule import num_images
-from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles, open_stage
 from edpipe.training.stage.student import build_student, training_macs, weights_to_keep
+
+
+def run(job: Job[StageJobKnobs]) -> None:
+    """Runs a job of this step."""
+    check_model_name(job.knobs.student.model)
+    experiment, seed, stage = job.arguments.values()
+    run_stage(f"{experiment} seed {seed} {stage}", int(seed), job.knobs, StageFiles.of_job(job))
 
 
 def run_stage(title: str, seed: int, knobs: StageJobKnobs, files: StageFiles) -> None:

@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
-from edpipe.params.study import StudyKnobs
+from edpipe.params.study import StudyJobKnobs, StudyKnobs
 from edpipe.results.comparison.comparison import base_of, comparisons_of, notes_of, ranked, read_entries, warnings_of
 from edpipe.results.comparison.study_table import check_equal, study_facts, study_table
 from edpipe.runtime.progress import announce
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.job import Job
 from edpipe.storage.records import make_record, write_record
+
+
+def run(job: Job[StudyJobKnobs]) -> None:
+    """Runs a job of this step."""
+    study(str(job.arguments["study"]), job.knobs.study, job.inputs["results"], *job.outputs)
 
 
 def study(name: str, knobs: StudyKnobs, result_paths: tuple[Path, ...], out_path: Path, table_path: Path) -> None:

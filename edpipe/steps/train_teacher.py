@@ -3,8 +3,14 @@
 from pathlib import Path
 
 from edpipe.models.zoo.build import build_network
-from edpipe.params.teacher import NetworkKnobs
-from edpipe.training.teacher import TeacherSetup, train_and_save
+from edpipe.params.teacher import NetworkKnobs, TeacherJobKnobs
+from edpipe.storage.job import Job
+from edpipe.training.teacher import TeacherSetup, setup_of_job, train_and_save
+
+
+def run(job: Job[TeacherJobKnobs]) -> None:
+    """Runs a job of this step."""
+    train_teacher(setup_of_job(job), job.knobs.network, job.outputs[0])
 
 
 def train_teacher(setup: TeacherSetup, network: NetworkKnobs, out_path: Path) -> None:

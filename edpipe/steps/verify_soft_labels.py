@@ -3,18 +3,26 @@
 from pathlib import Path
 
 from edpipe.datasets.dataset_file import open_dataset
-from edpipe.params.soft_labels import ViewUse
+from edpipe.params.soft_labels import VerifyKnobs, ViewUse
 from edpipe.runtime.progress import announce
 from edpipe.soft_labels.file.store import open_store
 from edpipe.soft_labels.teacher_outputs import TeacherFiles, load_teacher
 from edpipe.soft_labels.verification import compare_with_teacher
 from edpipe.storage.atomic import remove_file
+from edpipe.storage.job import Job
 from edpipe.storage.records import make_record, write_record
 
 ROWS = 1000
 
 
 SEED = 0
+
+
+def run(job: Job[VerifyKnobs]) -> None:
+    """Runs a job of this step."""
+    files = TeacherFiles.of_job(job.arguments, job.inputs)
+    labels = tuple(path for path in job.inputs["soft_labels"] if path.suffix == ".h5")
+    verify_soft_labels(files, labels, job.knobs.views, job.outputs[0])
 
 
 def verify_soft_labels(files: TeacherFiles, label_paths: tuple[Path, ...], views: ViewUse, out_path: Path) -> None:

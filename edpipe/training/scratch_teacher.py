@@ -17,8 +17,8 @@ from edpipe.models.forward import forward
 from edpipe.models.resize import resize_images
 from edpipe.models.zoo.build import build_network
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import StorageKnobs, StudentViews
-from edpipe.params.teacher import FittingKnobs, NetworkKnobs
+from edpipe.params.soft_labels import StudentViews
+from edpipe.params.teacher import TrajectoryKnobs
 from edpipe.runtime.progress import announce
 from edpipe.soft_labels.trajectory import TrajectoryRecorder
 from edpipe.storage.digests import digest_json
@@ -35,17 +35,6 @@ STAGE = 1
 
 WAITING = "waiting."
 """Prefix of the tensors of epochs that are not whole yet in a checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrajectoryKnobs:
-    """What a recording is told by params.yaml."""
-
-    network: NetworkKnobs
-    fitting: FittingKnobs
-    recipe: RecipeKnobs
-    views: StudentViews
-    storage: StorageKnobs
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,17 @@ from edpipe.models.forward import forward
 from edpipe.models.pretrained.classifier import freeze_all_but_classifier
 from edpipe.models.probe import count_outputs
 from edpipe.models.resize import resize_images
+from edpipe.models.zoo.names import check_model_name
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited_views
 from edpipe.params.stage import StageKnobs
-from edpipe.params.teacher import FittingKnobs, NetworkKnobs
+from edpipe.params.teacher import FittingKnobs, NetworkKnobs, TeacherJobKnobs
 from edpipe.results.measures.metrics import Hits, top_k_hits
 from edpipe.runtime.device import prepare_device
 from edpipe.runtime.distributed import Group, joined
 from edpipe.runtime.progress import announce
+from edpipe.storage.job import Job
 from edpipe.storage.records import make_record
 from edpipe.storage.weights import write_weights
 from edpipe.training.loop import Budget, Training
@@ -91,6 +93,26 @@ def open_teacher_setup(
     spec = ViewSpec.from_knobs(unlimited_views(ViewSpace.model_validate({"augment": augment})), dataset.image_size)
     batches = ViewBatches(dataset, replace(spec, seed=fitting.seed), device)
     return TeacherSetup(title, dataset, partition_digest, subset, class_ids, batches, fitting, recipe)
+
+
+def setup_of_job(job: Job[TeacherJobKnobs]) -> TeacherSetup:
+    """What a job of train_teacher or fetch_teacher trains on.
+
+    Raises:
+        NetworkError: unknown model.
+        CorruptFileError: a file is damaged.
+        MismatchError: the partition was made from another dataset.
+    """
+    check_model_name(job.knobs.network.model)
+    return open_teacher_setup(
+        f"teacher {job.arguments['teacher']}/{job.arguments['subset']}",
+        job.input("dataset"),
+        job.input_or_none("partition"),
+        str(job.arguments["subset"]),
+        job.knobs.augment,
+        job.knobs.fitting,
+        job.knobs.recipe,
+    )
 
 
 def subset_classes(dataset: Dataset, partition_path: Path | None, subset: str) -> tuple[tuple[int, ...], str]:

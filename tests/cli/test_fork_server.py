@@ -335,7 +335,7 @@ def test_the_front_end_imports_nothing_that_takes_time():
 PREPARED = """
 import os, sys
 from edpipe.pipeline.snakemake import fork_server_launch as launch
-for name in (*launch.modules_of(launch.MODULES), "timm", "torchvision.models"):
+for name in (*launch.modules_of([step.name for step in launch.STEPS]), "timm", "torchvision.models"):
     __import__(name)
 import torch
 print(len(os.listdir("/proc/self/task")), torch.cuda.is_initialized())

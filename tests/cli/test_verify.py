@@ -56,11 +56,12 @@ def evaluation(job, params):
 def make(job, params):
     """Makes the artifact of a job; students are pretended, all else is real."""
     if job.step == "pack_dataset":
+        from edpipe.datasets.raw import raw_folder
         from edpipe.steps.pack_dataset import pack_dataset
 
-        pack_dataset("digits", job.knobs["dataset"], paths.raw_path("digits", None), job.outputs[0])
+        pack_dataset("digits", job.knobs.dataset, raw_folder("digits", None), job.outputs[0])
     elif job.step == "partition_dataset":
-        partition_dataset(job.inputs["dataset"][0], job.knobs["partition"], job.outputs[0])
+        partition_dataset(job.inputs["dataset"][0], job.knobs.partition, job.outputs[0])
     elif job.step == "run_stage":
         pretend(job)
         digests = {role: read_record(record_path(job.inputs[role][0]))["digest"] for role in ("dataset", "partition")}

@@ -27,10 +27,10 @@ from edpipe.errors import (
 from edpipe.params.partition import PartitionKnobs
 from edpipe.params.soft_labels import PadCrop, StorageKnobs, ViewSpace, every_view
 from edpipe.pipeline.state.recorded import Records, recorded_origin
+from edpipe.soft_labels.confusion_inputs import ConfusionFiles
 from edpipe.soft_labels.file.format import Provenance
 from edpipe.soft_labels.file.store import open_store
-from edpipe.steps import partition_by_confusion as step
-from edpipe.steps.partition_by_confusion import ConfusionFiles, partition_by_confusion
+from edpipe.steps.partition_by_confusion import partition_by_confusion
 from edpipe.storage.records import write_record
 from edpipe.views.spec import ViewRange, ViewSpec
 
@@ -124,7 +124,7 @@ def test_ratio_gives_the_sizes(tmp_path, dataset, answers):
 
 def test_chunks_make_no_difference(tmp_path, dataset, answers, monkeypatch):
     whole = run(dataset, answers, tmp_path / "p.json")
-    monkeypatch.setattr(step, "CHUNK_ROWS", 5)
+    monkeypatch.setattr("edpipe.soft_labels.confusion_inputs.CHUNK_ROWS", 5)
     assert run(dataset, answers, tmp_path / "q.json") == whole
     assert (tmp_path / "p.json").read_bytes() == (tmp_path / "q.json").read_bytes()
 
@@ -199,7 +199,7 @@ def test_an_absent_teacher_is_refused(tmp_path, dataset, answers):
 
 
 def test_altered_rows_are_refused(tmp_path, dataset, answers):
-    rows = step.open_store(answers.soft_labels).files[1].parts["logits"].tobytes()
+    rows = open_store(answers.soft_labels).files[1].parts["logits"].tobytes()
     data = bytearray(answers.soft_labels[1].read_bytes())
     data[data.index(rows)] ^= 1
     answers.soft_labels[1].write_bytes(data)

@@ -30,6 +30,7 @@ from edpipe.errors import (
 from edpipe.losses.features import attention_loss
 from edpipe.losses.kd import kd_loss, task_loss
 from edpipe.methods.ctkd import curriculum
+from edpipe.methods.plan import StageJobKnobs
 from edpipe.models.students.auxiliary import AuxiliaryStudent, attention_ends
 from edpipe.models.students.outputs import student_outputs
 from edpipe.models.students.student import Student
@@ -38,7 +39,7 @@ from edpipe.params.experiment import CtkdKnobs
 from edpipe.params.soft_labels import Mixing, StorageKnobs, StudentViews, ViewSpace, ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
-from edpipe.params.teacher import FittingKnobs, NetworkKnobs
+from edpipe.params.teacher import FittingKnobs, NetworkKnobs, TrajectoryKnobs
 from edpipe.runtime.signals import Interrupted, interruptible
 from edpipe.soft_labels.file.reader import open_soft_labels
 from edpipe.soft_labels.file.store import open_store
@@ -49,10 +50,10 @@ from edpipe.storage.weights import read_weights
 from edpipe.training import resumable as fitting_step
 from edpipe.training.loop import Budget, Training
 from edpipe.training.sample_stream import SampleStream
-from edpipe.training.scratch_teacher import TrajectoryKnobs, scratch_seed
+from edpipe.training.scratch_teacher import scratch_seed
 from edpipe.training.stage import inputs
 from edpipe.training.stage import student as stage_student
-from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise

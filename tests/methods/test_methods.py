@@ -13,6 +13,7 @@ from school import params as school_params
 from edpipe.cli.main import main
 from edpipe.errors import ParamsError
 from edpipe.methods import by_name
+from edpipe.methods.plan import StageJobKnobs
 from edpipe.models.macs import count_macs
 from edpipe.models.zoo.build import build_network
 from edpipe.params.load import load_params, parse_params
@@ -20,7 +21,7 @@ from edpipe.pipeline.jobs import graph, students
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.weights import read_weights
 from edpipe.training.stage import inputs, student
-from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles
 
 LEVELS = ("primary", "middle", "university")
@@ -284,9 +285,7 @@ def stage_job(experiment, stage, out):
     roles = ("indexes", "soft_labels", "teachers")
     previous = (*job.inputs["previous"], None)[0]
     paths = (job.inputs[role] for role in roles)
-    return StageJobKnobs(**job.knobs), StageFiles(
-        job.inputs["dataset"][0], job.inputs["partition"][0], previous, *paths, out
-    )
+    return job.knobs, StageFiles(job.inputs["dataset"][0], job.inputs["partition"][0], previous, *paths, out)
 
 
 @pytest.mark.slow

@@ -29,7 +29,6 @@ from edpipe.pipeline.jobs import graph, teachers
 from edpipe.pipeline.jobs.model_checks import check_params
 from edpipe.pipeline.state.cost_ledger import parts_of
 from edpipe.pipeline.state.staleness import Verdict
-from edpipe.results.measures.cost import SHARED_STEPS
 from edpipe.soft_labels.file.store import open_store
 from edpipe.steps.fetch_teacher import fetch_teacher
 from edpipe.storage.records import read_record, record_path, write_record
@@ -295,7 +294,7 @@ def test_stages_of_the_students_experiment_count_as_making_the_teacher(pretended
     assert steps.count("run_stage") == 1
     assert steps.count("fetch_teacher") == 2
     assert [part.step for part in parts_of(found)].count("run_stage") == 2
-    assert "fetch_teacher" in SHARED_STEPS
+    assert all(part.is_shared for part in parts_of(found, "kd") if part.step == "fetch_teacher")
 
 
 # Snakemake
@@ -413,12 +412,12 @@ def refused(error, tmp_path, weights, edit=None, network=None, **fitting):
     for place, value in (edit or {}).items():
         change(record, place, value)
     write_record(record_path(path), record)
-    knobs, recipe = job.knobs["fitting"].model_copy(update=fitting), job.knobs["recipe"]
+    knobs, recipe = job.knobs.fitting.model_copy(update=fitting), job.knobs.recipe
     setup = open_teacher_setup(
-        "teacher assistant/all", job.inputs["dataset"][0], None, "all", job.knobs["augment"], knobs, recipe
+        "teacher assistant/all", job.inputs["dataset"][0], None, "all", job.knobs.augment, knobs, recipe
     )
     with pytest.raises(error) as caught:
-        fetch_teacher(setup, network or job.knobs["network"], tmp_path / "out.safetensors", tmp_path, path)
+        fetch_teacher(setup, network or job.knobs.network, tmp_path / "out.safetensors", tmp_path, path)
     assert not (tmp_path / "out.safetensors").exists()
     text = str(caught.value)
     assert "\n" not in text

@@ -18,9 +18,10 @@ from edpipe import __version__
 from edpipe.cli.main import EXIT_MENDABLE, main
 from edpipe.errors import TrainingError
 from edpipe.pipeline.jobs import graph, paths, students, teachers
+from edpipe.pipeline.jobs.steps import STEP
 from edpipe.pipeline.state import cost_ledger
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of, read_entry
-from edpipe.results.measures.cost import SHARED_STEPS, Figures
+from edpipe.results.measures.cost import Figures
 from edpipe.runtime.signals import Interrupted, interruptible
 
 MIB = 2**20
@@ -313,9 +314,9 @@ def test_only_figures_of_the_very_artifact_that_lies_there_count(job):
 
 def test_an_artifact_is_shared_if_its_job_names_no_experiment(folder):
     every = graph.jobs_of(params_with(), ["digits_ed", "digits_kd", "digits_ce"])
-    shared = {job.step for job in every if "experiment" not in job.arguments}
-    assert shared == SHARED_STEPS - {"fetch_teacher", "partition_by_confusion", "record_trajectory"}
-    assert not {job.step for job in every if "experiment" in job.arguments} & SHARED_STEPS
+    assert all(STEP[job.step].is_shared == ("experiment" not in job.arguments) for job in every)
+    shared = {part.step for part in parts_of(every) if part.is_shared}
+    assert shared == {job.step for job in every if "experiment" not in job.arguments}
 
 
 def test_an_unfinished_attempt_is_in_no_sum(job):

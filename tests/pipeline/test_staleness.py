@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edpipe.pipeline.jobs.job import Job
 from edpipe.pipeline.state.staleness import (
     SHOWN_LENGTH,
     Assessment,
@@ -22,6 +21,7 @@ from edpipe.pipeline.state.staleness import (
     version_lines,
     version_notes,
 )
+from edpipe.storage.job import Job
 
 HERE = Origin(
     "run_stage",

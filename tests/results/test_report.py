@@ -164,7 +164,9 @@ def test_teachers_stand_in_the_order_of_the_school(ed):
 
 def test_what_is_not_known_of_the_cost_is_said(ed, tmp_path):
     assert "made elsewhere" not in Page(ed).text
-    result = write_result(tmp_path, costs=[*COSTS, CostPart("evaluate", None), CostPart("verify_soft_labels", None)])
+    result = write_result(
+        tmp_path, costs=[*COSTS, CostPart("evaluate", None), CostPart("verify_soft_labels", None, True)]
+    )
     report(result, tmp_path / "page.html")
     text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert "all seeds ≥ 2 min 2 s" in text

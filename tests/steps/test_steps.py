@@ -33,13 +33,12 @@ from edpipe.pipeline.jobs.students import evaluate as evaluate_job
 from edpipe.soft_labels.file.reader import open_soft_labels
 from edpipe.soft_labels.file.store import open_store
 from edpipe.soft_labels.teacher_outputs import TeacherFiles, load_teacher
-from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
+from edpipe.steps.dump_soft_labels import dump_soft_labels
 from edpipe.steps.evaluate import EvaluationFiles, evaluate
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.records import read_record, record_path, write_record
 from edpipe.storage.weights import read_weights
 from edpipe.training.stage import inputs
-from edpipe.training.stage.batches import StageJobKnobs
 from edpipe.training.stage.inputs import StageFiles
 from edpipe.training.stage.student import build_student
 from edpipe.views.pixels import normalise
@@ -88,7 +87,7 @@ def stage_job(experiment, stage):
     files = StageFiles(
         job.inputs["dataset"][0], job.inputs["partition"][0], previous[0] if previous else None, *paths, job.outputs[0]
     )
-    return StageJobKnobs(**job.knobs), files
+    return job.knobs, files
 
 
 def dump_job(teacher, subset):
@@ -96,7 +95,7 @@ def dump_job(teacher, subset):
     job = teachers.dump_soft_labels(load_params(), "digits", teacher, subset, "0-3")
     partition = (*job.inputs["partition"], None)[0]
     files = TeacherFiles(teacher, subset, job.inputs["dataset"][0], partition, job.inputs["teacher"][0])
-    return DumpKnobs(**job.knobs), files
+    return job.knobs, files
 
 
 def student_weights(experiment, name):

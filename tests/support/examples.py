@@ -144,9 +144,9 @@ def write_evaluations(folder, records):
 
 
 COSTS = [
-    CostPart("pack_dataset", Figures(1.5, 1.25, 0, 0, 100_000_000, None)),
-    CostPart("train_teacher", Figures(120.0, 200.0, 9_000, 0, 900_000_000, None)),
-    CostPart("dump_soft_labels", Figures(30.0, 40.0, 0, 9_100, 1_500_000_000, 2_000_000)),
+    CostPart("pack_dataset", Figures(1.5, 1.25, 0, 0, 100_000_000, None), True),
+    CostPart("train_teacher", Figures(120.0, 200.0, 9_000, 0, 900_000_000, None), True),
+    CostPart("dump_soft_labels", Figures(30.0, 40.0, 0, 9_100, 1_500_000_000, 2_000_000), True),
     CostPart("run_stage", Figures(60.5, 61.0, 24_000, 0, 800_000_000, 5_000_000)),
     CostPart("run_stage", Figures(59.5, 61.0, 24_000, 0, 700_000_000, None)),
     CostPart("evaluate", Figures(2.25, 2.0, 0, 0, 600_000_000, None)),

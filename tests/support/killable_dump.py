@@ -65,9 +65,9 @@ def note(job, text):
 
 def run(job, words):
     """The dump; does not come back."""
-    from edpipe.params.soft_labels import StorageKnobs, ViewSpace
+    from edpipe.params.soft_labels import DumpKnobs, StorageKnobs, ViewSpace
     from edpipe.soft_labels.teacher_outputs import TeacherFiles
-    from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
+    from edpipe.steps.dump_soft_labels import dump_soft_labels
     from edpipe.views.spec import ViewRange
 
     code = 1

@@ -24,6 +24,7 @@ from pathlib import Path
 from small_world import EXACT, NINE, SHIFTS, TRAINING, World, make_world
 
 from edpipe.methods.ed import curriculum
+from edpipe.methods.plan import StageJobKnobs
 from edpipe.params.experiment import EdKnobs
 from edpipe.params.partition import PartitionKnobs
 from edpipe.params.soft_labels import StudentViews, ViewUse
@@ -34,7 +35,6 @@ from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.steps.run_stage import run_stage
 from edpipe.steps.train_teacher import train_teacher
 from edpipe.storage.records import record_path
-from edpipe.training.stage.batches import StageJobKnobs
 from edpipe.training.stage.inputs import StageFiles
 from edpipe.training.teacher import open_teacher_setup
 

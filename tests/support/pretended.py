@@ -90,7 +90,7 @@ def facts_of(job):
     if job.step == "evaluate":
         return evaluated(job.arguments["seed"])
     if job.step == "result":
-        return {"seeds": [evaluated(seed) for seed in job.knobs["seeds"]], "method": job.knobs["method"]}
+        return {"seeds": [evaluated(seed) for seed in job.knobs.seeds], "method": job.knobs.method}
     return {} if job.step == "verify_soft_labels" else {"digest": digest}
 
 
@@ -101,7 +101,7 @@ def pretend(job):
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
         return
-    knobs = {} if job.step == "result" else job.knobs
+    knobs = {} if job.step == "result" else json.loads(job.knobs_text)
     record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
     if job.step in ("partition_dataset", "evaluate_teacher"):
         record["file_digest"] = digest_json(record)

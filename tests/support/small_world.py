@@ -12,23 +12,30 @@ from layouts import make_image_folder
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
-from edpipe.methods.plan import StagePlan, TeacherUse
+from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.models.forward import forward
 from edpipe.models.zoo.build import build_network
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.partition import PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import PadCrop, StorageKnobs, StudentViews, ViewSpace, ViewUse, unlimited_views
+from edpipe.params.soft_labels import (
+    DumpKnobs,
+    PadCrop,
+    StorageKnobs,
+    StudentViews,
+    ViewSpace,
+    ViewUse,
+    unlimited_views,
+)
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
 from edpipe.soft_labels.teacher_outputs import TeacherFiles
-from edpipe.steps.dump_soft_labels import DumpKnobs, dump_soft_labels
+from edpipe.steps.dump_soft_labels import dump_soft_labels
 from edpipe.steps.pack_dataset import pack_dataset
 from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.steps.verify_soft_labels import verify_soft_labels
 from edpipe.storage.records import make_record, record_path
 from edpipe.storage.weights import write_weights
-from edpipe.training.stage.batches import StageJobKnobs
 from edpipe.training.stage.inputs import StageFiles
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise

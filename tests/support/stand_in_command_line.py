@@ -13,9 +13,9 @@ from edpipe.errors import EdpipeError
 from edpipe.params.load import load_params
 from edpipe.pipeline.dvc.lists import STEPS, check_when_under_dvc
 from edpipe.pipeline.jobs import data, students, teachers
-from edpipe.pipeline.jobs.job import Job
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.digests import digest_file, digest_json
+from edpipe.storage.job import Job
 from edpipe.storage.records import code_digest, to_json
 
 RUNS = "EDPIPE_TEST_RUNS"

@@ -82,8 +82,8 @@ def watch(path, blow):
 def run(job, out):
     """The stage, through the command line's handling of errors and signals; its exit code."""
     from edpipe.cli import main, run_step
+    from edpipe.methods.plan import StageJobKnobs
     from edpipe.steps.run_stage import run_stage
-    from edpipe.training.stage.batches import StageJobKnobs
     from edpipe.training.stage.inputs import StageFiles
 
     knobs = StageJobKnobs(**{name: as_knobs(name)(value) for name, value in job["knobs"].items()})

@@ -9,11 +9,11 @@ from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
-from edpipe.pipeline.jobs.job import Job
 from edpipe.pipeline.state.cost_ledger import read_entry
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Outcome, Verdict, assess, outcomes, title, version_lines
 from edpipe.results.measures.cost import duration
+from edpipe.storage.job import Job
 
 
 def _soft_labels(words: Sequence[str]) -> None:

@@ -18,11 +18,11 @@ from rich.text import Text
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.params.load import load_params
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
-from edpipe.pipeline.jobs.job import Job
 from edpipe.pipeline.state.artifact_checks import check_artifact, is_page_of
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Assessment, Outcome, RecordedState, Verdict, assess, outcomes
 from edpipe.runtime.progress import LINE_EVERY_S, announce
+from edpipe.storage.job import Job
 
 
 def _soft_labels(words: Sequence[str]) -> None:

@@ -18,6 +18,9 @@ from edpipe.models.zoo.build import build_network
 from edpipe.models.zoo.names import check_model_name, split_name
 from edpipe.params.teacher import NetworkKnobs
 
+WEIGHTS_FOLDER = Path("data/weights")
+"""Files fetched from addresses, as they came: one called by its sha256 for all teachers that are made of it."""
+
 
 @dataclass(frozen=True)
 class Normalisation:

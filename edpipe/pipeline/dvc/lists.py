@@ -23,28 +23,14 @@ import yaml
 from edpipe.errors import ParamsError
 from edpipe.methods.by_name import curriculum
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs import paths, steps
 from edpipe.pipeline.jobs.data import partition_teachers
 from edpipe.pipeline.jobs.graph import jobs_of
-from edpipe.pipeline.jobs.job import Job
 from edpipe.pipeline.jobs.teachers import soft_label_files
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.job import Job
 
-STEPS = (
-    "pack_dataset",
-    "partition_dataset",
-    "partition_by_confusion",
-    "train_teacher",
-    "fetch_teacher",
-    "dump_soft_labels",
-    "verify_soft_labels",
-    "evaluate_teacher",
-    "record_trajectory",
-    "run_stage",
-    "evaluate",
-    "result",
-    "report",
-)
+STEPS = tuple(step.name for step in steps.STEPS if step.is_tracked)
 
 
 TEACHER_SLOTS = 5

@@ -1,27 +1,29 @@
 """The jobs of data: a dataset is packed, its classes are dealt out to subsets."""
 
-from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
+from edpipe.params.dataset import PackKnobs
+from edpipe.params.partition import ALL_CLASSES, PartitionJobKnobs, PartitionKnobs
 from edpipe.params.schema import Params, entry
-from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.params.soft_labels import ConfusionJobKnobs, SoftLabelKnobs
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.job import Job, with_record
+from edpipe.pipeline.jobs.paths import with_record
 from edpipe.pipeline.jobs.teachers import soft_label_paths
+from edpipe.storage.job import Job
 from edpipe.storage.records import record_path
 
 
-def pack_dataset(params: Params, dataset: str) -> Job:
+def pack_dataset(params: Params, dataset: str) -> Job[PackKnobs]:
     """Packs one data set into one file."""
     return Job(
         step="pack_dataset",
         arguments={"dataset": dataset},
-        knobs={"dataset": entry(params, "datasets", dataset)},
+        knobs=PackKnobs(entry(params, "datasets", dataset)),
         inputs={},
         outputs=with_record(paths.dataset_path(dataset)),
         keys=(f"datasets.{dataset}",),
     )
 
 
-def partition_dataset(params: Params, dataset: str, partition: str) -> Job:
+def partition_dataset(params: Params, dataset: str, partition: str) -> Job[PartitionJobKnobs] | Job[ConfusionJobKnobs]:
     """Deals the classes of one data set out to subsets; the step's name says whether a teacher is asked."""
     knobs: PartitionKnobs = entry(params, "partitions", partition)
     if knobs.confusion is not None:
@@ -29,19 +31,19 @@ def partition_dataset(params: Params, dataset: str, partition: str) -> Job:
     return Job(
         step="partition_dataset",
         arguments={"dataset": dataset, "partition": partition},
-        knobs={"partition": knobs},
+        knobs=PartitionJobKnobs(knobs),
         inputs={"dataset": (paths.dataset_path(dataset),)},
         outputs=(paths.partition_path(dataset, partition),),
         keys=(f"partitions.{partition}",),
     )
 
 
-def _partition_by_confusion(params: Params, dataset: str, partition: str, teacher: str) -> Job:
+def _partition_by_confusion(params: Params, dataset: str, partition: str, teacher: str) -> Job[ConfusionJobKnobs]:
     soft_labels: SoftLabelKnobs = entry(params, "soft_labels", dataset)
     return Job(
         step="partition_by_confusion",
         arguments={"dataset": dataset, "partition": partition},
-        knobs={"partition": params.partitions[partition], "space": soft_labels.space},
+        knobs=ConfusionJobKnobs(params.partitions[partition], soft_labels.space),
         inputs={
             "dataset": (paths.dataset_path(dataset),),
             "indexes": (paths.soft_labels_index_path(dataset, teacher, ALL_CLASSES),),

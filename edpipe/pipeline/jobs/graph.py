@@ -14,7 +14,6 @@ from edpipe.params.schema import Params, entry
 from edpipe.params.teacher import TeacherKnobs
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.data import pack_dataset, partition_dataset, partition_teachers
-from edpipe.pipeline.jobs.job import Job
 from edpipe.pipeline.jobs.students import evaluate, report, result, run_stage, teacher_uses
 from edpipe.pipeline.jobs.teachers import (
     dump_soft_labels,
@@ -24,6 +23,7 @@ from edpipe.pipeline.jobs.teachers import (
     soft_label_files,
     verify_soft_labels,
 )
+from edpipe.storage.job import Job
 
 
 def experiments_named(params: Params, words: Iterable[str]) -> list[str]:

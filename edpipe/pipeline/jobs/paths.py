@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-RAW = Path("data/raw")
-
-
-WEIGHTS = Path("data/weights")
-"""Fetched from addresses, as they came: a file called by its sha256 for all teachers that are made of it."""
-
+from edpipe.storage.records import record_path
 
 ARTIFACTS = Path("artifacts")
 
@@ -25,9 +20,9 @@ STUDY_PREFIX = "study_"
 DVC_IGNORE = Path(".dvcignore")
 
 
-def raw_path(dataset: str, root: str | None) -> Path:
-    """Folder of the raw files: the user's own, or data/raw/<dataset>."""
-    return Path(root).expanduser() if root else RAW / dataset
+def with_record(path: Path) -> tuple[Path, ...]:
+    """An artifact and the record beside it."""
+    return path, record_path(path)
 
 
 def dataset_path(dataset: str) -> Path:

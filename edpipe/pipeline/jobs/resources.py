@@ -1,26 +1,11 @@
-"""Which steps train, which run a network, and how many threads a job can use."""
+"""How many threads a job can use."""
 
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs.job import Job
-
-TRAINING_STEPS = ("train_teacher", "fetch_teacher", "run_stage")
-"""Those that several processes may run together."""
-
-
-NETWORK_STEPS = (
-    *TRAINING_STEPS,
-    "dump_soft_labels",
-    "verify_soft_labels",
-    "evaluate_teacher",
-    "record_trajectory",
-    "evaluate",
-)
-
+from edpipe.pipeline.jobs.steps import STEP, Artifact
+from edpipe.storage.job import Job
 
 PACKING_THREADS = 8
 """Raw images may be of any size; a machine with fewer cores gives what it has."""
-
-
 SMALL_SIDE = 64
 """Pixels; images up to this size are small."""
 
@@ -31,9 +16,10 @@ def threads_of(params: Params, job: Job) -> int:
     The last bits of what networks compute depend on it, so that it must not depend on who runs the job. What is packed
     does not depend on it.
     """
-    if job.step == "pack_dataset":
+    step = STEP[job.step]
+    if step.artifact is Artifact.DATASET:
         return PACKING_THREADS
-    if job.step not in NETWORK_STEPS:
+    if not step.needs_network:
         return 1
     experiment = job.arguments.get("experiment")
     dataset = str(job.arguments["dataset"]) if experiment is None else params.experiments[str(experiment)].dataset

@@ -4,18 +4,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edpipe.methods.by_name import curriculum
-from edpipe.methods.plan import StagePlan, TeacherUse
-from edpipe.params.experiment import CeKnobs, ExperimentKnobs, TeskdKnobs
+from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
+from edpipe.params.experiment import CeKnobs, ExperimentKnobs, ResultKnobs, TeskdKnobs
 from edpipe.params.schema import Params, entry, one_of
 from edpipe.params.soft_labels import StudentViews, unlimited_views
-from edpipe.params.study import StudyKnobs
+from edpipe.params.study import StudyJobKnobs, StudyKnobs
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.job import Job, with_record
+from edpipe.pipeline.jobs.paths import with_record
 from edpipe.pipeline.jobs.teachers import record_trajectory, soft_label_paths
+from edpipe.storage.job import Job, NoKnobs
 from edpipe.storage.records import record_path
 
 
-def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
+def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job[StageJobKnobs]:
     """Trains the student of one experiment and seed through one stage."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
@@ -26,12 +27,9 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job:
     return Job(
         step="run_stage",
         arguments={"experiment": experiment, "seed": seed, "stage": stage},
-        knobs={
-            "plan": plan,
-            "student": params.students[knobs.student],
-            "recipe": params.recipes[knobs.recipe],
-            "views": _stage_views(params, knobs),
-        },
+        knobs=StageJobKnobs(
+            plan, params.students[knobs.student], params.recipes[knobs.recipe], _stage_views(params, knobs)
+        ),
         inputs={
             "dataset": (paths.dataset_path(knobs.dataset),),
             "partition": (paths.partition_path(knobs.dataset, knobs.partition),),
@@ -92,7 +90,7 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
     )
 
 
-def evaluate(params: Params, experiment: str, seed: int) -> Job:
+def evaluate(params: Params, experiment: str, seed: int) -> Job[NoKnobs]:
     """Measures every stage's student of one seed on the test split, the last one also against its teachers."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
@@ -101,7 +99,7 @@ def evaluate(params: Params, experiment: str, seed: int) -> Job:
     return Job(
         step="evaluate",
         arguments={"experiment": experiment, "seed": seed},
-        knobs={},
+        knobs=NoKnobs(),
         inputs={
             "dataset": (paths.dataset_path(knobs.dataset),),
             "partition": (paths.partition_path(knobs.dataset, knobs.partition),),
@@ -114,26 +112,26 @@ def evaluate(params: Params, experiment: str, seed: int) -> Job:
     )
 
 
-def result(params: Params, experiment: str) -> Job:
+def result(params: Params, experiment: str) -> Job[ResultKnobs]:
     """Gathers the seeds of one experiment."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     return Job(
         step="result",
         arguments={"experiment": experiment},
-        knobs={"seeds": list(knobs.seeds), "method": knobs.method.name},
+        knobs=ResultKnobs(knobs.seeds, knobs.method.name),
         inputs={"evaluations": tuple(paths.evaluation_path(experiment, seed) for seed in knobs.seeds)},
         outputs=(paths.result_path(experiment), paths.curve_path(experiment)),
         keys=(f"experiments.{experiment}.seeds", f"experiments.{experiment}.method.name"),
     )
 
 
-def report(params: Params, experiment: str) -> Job:
+def report(params: Params, experiment: str) -> Job[NoKnobs]:
     """Draws the page of one experiment."""
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     return Job(
         step="report",
         arguments={"experiment": experiment},
-        knobs={},
+        knobs=NoKnobs(),
         inputs={
             "result": (paths.result_path(experiment),),
             "dataset": (paths.dataset_path(knobs.dataset),),
@@ -143,13 +141,13 @@ def report(params: Params, experiment: str) -> Job:
     )
 
 
-def study(params: Params, study: str) -> Job:
+def study(params: Params, study: str) -> Job[StudyJobKnobs]:
     """Holds the results of several experiments against one of them."""
     knobs: StudyKnobs = entry(params, "studies", study)
     return Job(
         step="study",
         arguments={"study": study},
-        knobs={"study": knobs},
+        knobs=StudyJobKnobs(knobs),
         inputs={"results": tuple(paths.result_path(experiment) for experiment in knobs.experiments)},
         outputs=(paths.study_path(study), paths.study_table_path(study)),
         keys=(f"studies.{study}",),

@@ -6,10 +6,11 @@ from edpipe.params.lineage import check_dataset, last_stage
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.references import check_scratch
 from edpipe.params.schema import Params, entry, one_of
-from edpipe.params.soft_labels import SoftLabelKnobs
-from edpipe.params.teacher import TeacherKnobs
+from edpipe.params.soft_labels import DumpKnobs, SoftLabelKnobs, VerifyKnobs
+from edpipe.params.teacher import TeacherJobKnobs, TeacherKnobs, TrajectoryKnobs
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.job import Job, with_record
+from edpipe.pipeline.jobs.paths import with_record
+from edpipe.storage.job import Job, NoKnobs
 from edpipe.views.spec import ViewRange, count_views, view_ranges
 
 
@@ -23,18 +24,18 @@ def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> d
     return {"dataset": (paths.dataset_path(dataset),), "partition": (paths.partition_path(dataset, partition),)}
 
 
-def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job[TeacherJobKnobs]:
     """Trains or fetches one teacher; the step's name says which."""
     knobs = entry(params, "teachers", teacher)
     return Job(
         step="train_teacher" if knobs.network.source == "train" else "fetch_teacher",
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
-        knobs={
-            "network": knobs.network,
-            "fitting": knobs.fitting,
-            "recipe": params.recipes[knobs.fitting.recipe],
-            "augment": entry(params, "soft_labels", dataset).space.augment,
-        },
+        knobs=TeacherJobKnobs(
+            knobs.network,
+            knobs.fitting,
+            params.recipes[knobs.fitting.recipe],
+            entry(params, "soft_labels", dataset).space.augment,
+        ),
         inputs=_subset_inputs(params, dataset, teacher, subset) | _student_input(params, dataset, teacher),
         outputs=with_record(paths.teacher_path(dataset, teacher, subset)),
         keys=(
@@ -62,19 +63,14 @@ def soft_label_files(params: Params, dataset: str) -> tuple[ViewRange, ...]:
     return view_ranges(count_views(knobs.student_views), knobs.views.per_file)
 
 
-def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, views: str) -> Job:
+def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, views: str) -> Job[DumpKnobs]:
     """Stores one teacher's logits on some views of its subset's training samples; `views` as in "0-7"."""
     knobs: SoftLabelKnobs = entry(params, "soft_labels", dataset)
     one_of(f"views of soft_labels.{dataset}", views, [str(part) for part in soft_label_files(params, dataset)])
     return Job(
         step="dump_soft_labels",
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset, "views": views},
-        # How many views there are is no knob: more of them leave this file as it is.
-        knobs={
-            "space": knobs.space,
-            "storage": knobs.storage,
-            "min_top1": entry(params, "teachers", teacher).min_top1,
-        },
+        knobs=DumpKnobs(knobs.space, knobs.storage, entry(params, "teachers", teacher).min_top1),
         inputs=_subset_inputs(params, dataset, teacher, subset)
         | {"teacher": with_record(paths.teacher_path(dataset, teacher, subset))},
         outputs=with_record(paths.soft_labels_path(dataset, teacher, subset, views)),
@@ -82,12 +78,12 @@ def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, vi
     )
 
 
-def verify_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+def verify_soft_labels(params: Params, dataset: str, teacher: str, subset: str) -> Job[VerifyKnobs]:
     """Holds sampled rows of all files of one teacher's soft labels against the teacher; students wait for it."""
     return Job(
         step="verify_soft_labels",
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
-        knobs={"views": entry(params, "soft_labels", dataset).views},
+        knobs=VerifyKnobs(entry(params, "soft_labels", dataset).views),
         inputs=_subset_inputs(params, dataset, teacher, subset)
         | {
             "teacher": with_record(paths.teacher_path(dataset, teacher, subset)),
@@ -106,7 +102,7 @@ def soft_label_paths(params: Params, dataset: str, teacher: str, subset: str) ->
     )
 
 
-def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> Job:
+def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> Job[TrajectoryKnobs]:
     """Trains one teacher on what students of this seed see, and stores what it says of each sample in each epoch."""
     entry(params, "datasets", dataset)
     network, fitting = check_scratch(params, f"teachers.{teacher}", teacher)
@@ -114,13 +110,9 @@ def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> 
     return Job(
         step="record_trajectory",
         arguments={"dataset": dataset, "teacher": teacher, "seed": seed},
-        knobs={
-            "network": network,
-            "fitting": fitting,
-            "recipe": params.recipes[fitting.recipe],
-            "views": soft_labels.student_views,
-            "storage": soft_labels.storage,
-        },
+        knobs=TrajectoryKnobs(
+            network, fitting, params.recipes[fitting.recipe], soft_labels.student_views, soft_labels.storage
+        ),
         inputs={"dataset": (paths.dataset_path(dataset),)},
         outputs=with_record(paths.trajectory_path(dataset, teacher, seed)),
         keys=(
@@ -132,12 +124,12 @@ def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> 
     )
 
 
-def evaluate_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job:
+def evaluate_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job[NoKnobs]:
     """Asks one teacher about the test images of its classes, once for all students that are held against it."""
     return Job(
         step="evaluate_teacher",
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
-        knobs={},
+        knobs=NoKnobs(),
         inputs=_subset_inputs(params, dataset, teacher, subset)
         | {"teacher": with_record(paths.teacher_path(dataset, teacher, subset))},
         outputs=(paths.teacher_evaluation_path(dataset, teacher, subset),),

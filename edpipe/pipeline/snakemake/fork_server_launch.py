@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edpipe.pipeline.jobs.steps import STEPS
 from edpipe.runtime.fork_protocol import SERVER
 
 LONGEST_SOCKET_PATH = 100
@@ -24,25 +25,6 @@ LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
 
 LIBRARIES = {"timm:": "timm", "torchvision:": "torchvision.models"}
 """Beginnings of model names, and what building such a network imports."""
-
-
-MODULES = {
-    "pack_dataset": (),
-    "partition_dataset": (),
-    "partition_by_confusion": (),
-    "train_teacher": ("torch", "torch._dynamo"),  # torch's optimizers import it when they are first used
-    "fetch_teacher": ("torch", "torch._dynamo"),
-    "dump_soft_labels": ("torch",),
-    "verify_soft_labels": ("torch",),
-    "evaluate_teacher": ("torch",),
-    "record_trajectory": ("torch", "torch._dynamo"),
-    "run_stage": ("torch", "torch._dynamo"),
-    "evaluate": ("torch", "torch._dynamo"),
-    "result": ("scipy.special",),
-    "report": (),
-    "study": ("scipy.special",),
-}
-"""What steps import when they run, besides their own modules; in the order in which they are needed."""
 
 
 def start_fork_server(workflow: Any) -> None:
@@ -67,8 +49,8 @@ def modules_of(steps: Collection[str]) -> list[str]:
     ['edpipe.cli.main', 'scipy.special', 'edpipe.steps.result', 'edpipe.steps.report']
     """
     found = ["edpipe.cli.main"]
-    for step in (step for step in MODULES if step in steps):
-        found += [*MODULES[step], f"edpipe.steps.{step}"]
+    for step in (step for step in STEPS if step.name in steps):
+        found += [*step.preloads, f"edpipe.steps.{step.name}"]
     return list(dict.fromkeys(found))
 
 

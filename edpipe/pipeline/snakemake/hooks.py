@@ -16,8 +16,8 @@ from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
-from edpipe.pipeline.jobs.job import Job
 from edpipe.runtime.threads import num_processes
+from edpipe.storage.job import Job
 
 _STARTED_S = time.time()
 """Logs that are older are of an earlier run."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edpipe.errors import CorruptFileError, MismatchError
-from edpipe.pipeline.jobs.job import Job
+from edpipe.pipeline.jobs.steps import STEP, Artifact
 from edpipe.pipeline.state.recorded import SEED_KEYS, Records
 from edpipe.storage.digests import digest_file
+from edpipe.storage.job import Job
 from edpipe.storage.records import record_path
 
 
@@ -20,7 +21,7 @@ def check_artifact(job: Job, records: Records) -> None:
         CorruptFileError: its reader refuses it, or its content is not that of its record.
         MismatchError: the same, of a reader that says so.
     """
-    path, check = job.outputs[0], _CHECKS.get(job.step)
+    path, check = job.outputs[0], _CHECKS.get(STEP[job.step].artifact)
     if check is None:
         return
     digest = check(job, records)
@@ -93,18 +94,14 @@ def _result(job: Job, _records: Records) -> None:
     read_result(job.outputs[0])
 
 
-_CHECKS: dict[str, Callable[[Job, Records], str | None]] = {
-    "pack_dataset": _dataset,
-    "partition_dataset": _partition,
-    "partition_by_confusion": _partition,
-    "train_teacher": _weights,
-    "fetch_teacher": _weights,
-    "dump_soft_labels": _soft_labels,
-    "record_trajectory": _soft_labels,
-    "evaluate_teacher": _teacher_evaluation,
-    "run_stage": _weights,
-    "evaluate": _evaluation,
-    "result": _result,
+_CHECKS: dict[Artifact, Callable[[Job, Records], str | None]] = {
+    Artifact.DATASET: _dataset,
+    Artifact.PARTITION: _partition,
+    Artifact.WEIGHTS: _weights,
+    Artifact.SOFT_LABELS: _soft_labels,
+    Artifact.TEACHER_EVALUATION: _teacher_evaluation,
+    Artifact.EVALUATION: _evaluation,
+    Artifact.RESULT: _result,
 }
 
 

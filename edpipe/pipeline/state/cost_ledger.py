@@ -23,12 +23,13 @@ from edpipe import __version__
 from edpipe.errors import EdpipeError
 from edpipe.params.base import Knobs
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.job import Job
+from edpipe.pipeline.jobs.steps import STEP
 from edpipe.results.measures.cost import CostPart, Figures, together
 from edpipe.runtime.progress import announce
 from edpipe.runtime.threads import is_main_process, num_started, num_threads
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.digests import digest_file, digest_json
+from edpipe.storage.job import Job
 from edpipe.storage.records import read_record, record_path, to_json
 
 Count = Annotated[int, Field(ge=0)]
@@ -91,7 +92,10 @@ def parts_of(jobs: Sequence[Job], experiment: str | None = None) -> list[CostPar
     If they are all that one experiment needs, stages of another made a student that teaches it: they count as fetching
     the teacher.
     """
-    return [CostPart(_counted_as(job, experiment), _figures_of_present(job)) for job in jobs]
+    steps = [_counted_as(job, experiment) for job in jobs]
+    return [
+        CostPart(step, _figures_of_present(job), STEP[step].is_shared) for step, job in zip(steps, jobs, strict=True)
+    ]
 
 
 def _counted_as(job: Job, experiment: str | None) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, EdpipeError
-from edpipe.pipeline.jobs.job import Job
+from edpipe.pipeline.jobs.steps import STEP, Artifact
 from edpipe.pipeline.state.staleness import Origin, RecordedState
 from edpipe.results.result_file import SeedOutcome
 from edpipe.storage.digests import digest_json
+from edpipe.storage.job import Job
 from edpipe.storage.records import code_digest, library_versions, read_record, record_path
 from edpipe.storage.source_files import source_files
 
@@ -25,10 +26,6 @@ OWN_DIGESTS = ("weights_digest", "digest")
 
 SEED_KEYS = frozenset(SeedOutcome.model_fields)
 """What a result keeps of an evaluation."""
-
-
-NO_RECORD = frozenset({"report"})
-"""Steps whose artifact has no record."""
 
 
 class Records:
@@ -96,7 +93,7 @@ def _mend(path: Path) -> str:
 def recorded_state(job: Job, records: Records) -> RecordedState:
     """What the outputs of a job say of themselves."""
     missing = frozenset(path for path in job.outputs if not path.exists())
-    if job.step in NO_RECORD:
+    if STEP[job.step].artifact is Artifact.PAGE:  # has no record
         return RecordedState(None, missing, reasons=_newer_files(job) if not missing else ())
     try:
         recorded = recorded_origin(records.read(record_path(job.outputs[0])))

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edpipe.pipeline.jobs.job import Job
+from edpipe.storage.job import Job
 
 SHOWN_LENGTH = 60
 """Characters of a knob's value in a reason; the rest is cut off."""

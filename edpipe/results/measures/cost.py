@@ -4,21 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-SHARED_STEPS = frozenset(
-    {
-        "pack_dataset",
-        "partition_dataset",
-        "partition_by_confusion",
-        "train_teacher",
-        "fetch_teacher",
-        "dump_soft_labels",
-        "verify_soft_labels",
-        "evaluate_teacher",
-        "record_trajectory",
-    }
-)
-"""Steps whose artifacts other experiments use as well."""
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -44,13 +29,15 @@ class CostPart:
     step: str
     figures: Figures | None
     """None: nobody knows, as of an artifact that was made elsewhere."""
+    is_shared: bool = False
+    """Whether other experiments use the artifact as well."""
 
 
 def sum_costs(parts: Sequence[CostPart]) -> dict[str, Any]:
     """The sum over all parts, and over those of each step; null where nothing is known of any of them."""
     steps = dict.fromkeys(part.step for part in parts)
-    shared = [part for part in parts if part.step in SHARED_STEPS]
-    own = [part for part in parts if part.step not in SHARED_STEPS]
+    shared = [part for part in parts if part.is_shared]
+    own = [part for part in parts if not part.is_shared]
     return {
         **_sum(parts),
         "shared_seconds": _sum(shared)["seconds"],
@@ -60,7 +47,8 @@ def sum_costs(parts: Sequence[CostPart]) -> dict[str, Any]:
 
 
 def _sum_of_step(step: str, parts: Sequence[CostPart]) -> dict[str, Any]:
-    return {"is_shared": step in SHARED_STEPS, **_sum([part for part in parts if part.step == step])}
+    own = [part for part in parts if part.step == step]
+    return {"is_shared": own[0].is_shared, **_sum(own)}
 
 
 def _sum(parts: Sequence[CostPart]) -> dict[str, Any]:

@@ -12,12 +12,9 @@ from edpipe.datasets.partition import Partition
 from edpipe.errors import OtherClassesError
 from edpipe.losses.kd import kd_loss
 from edpipe.losses.teskd import TeskdWeights, teskd_loss
-from edpipe.methods.plan import StagePlan
+from edpipe.methods.plan import StageJobKnobs
 from edpipe.models.forward import forward
 from edpipe.models.students.outputs import TeskdOutputs, student_outputs
-from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import StudentViews
-from edpipe.params.student import StudentKnobs
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
 from edpipe.soft_labels.difficulty import easiest, label_losses
 from edpipe.soft_labels.file.store import SoftLabelStore
@@ -36,16 +33,6 @@ MAX_SCORED_VIEWS = 8
 
 CHUNK_ROWS = 8192
 """Rows of logits that are read together: 1000 classes take 64 MB as float64."""
-
-
-@dataclass(frozen=True)
-class StageJobKnobs:
-    """What a stage is told by params.yaml."""
-
-    plan: StagePlan
-    student: StudentKnobs
-    recipe: RecipeKnobs
-    views: StudentViews
 
 
 @dataclass(frozen=True)

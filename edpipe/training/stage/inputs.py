@@ -9,16 +9,17 @@ import torch
 from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import MismatchError, MissingRowsError, OtherTemperatureError, OtherViewsError, UnverifiedError
-from edpipe.methods.plan import StagePlan, TeacherUse
+from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
 from edpipe.soft_labels.file.checks import check_content, check_provenance
 from edpipe.soft_labels.file.format import Provenance
 from edpipe.soft_labels.file.reader import SoftLabels, open_soft_labels
 from edpipe.soft_labels.file.store import SoftLabelStore, check_verified, open_store
+from edpipe.storage.job import Job
 from edpipe.storage.records import read_record, record_path
 from edpipe.training.sample_stream import stream_text
-from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.batches import StageTask
 from edpipe.views.spec import ViewRange
 
 
@@ -38,6 +39,21 @@ class StageFiles:
     out: Path
     trajectory: Path | None = None
     """Of the teacher that learns beside the student; its record lies beside it."""
+
+    @classmethod
+    def of_job(cls, job: Job[StageJobKnobs]) -> "StageFiles":
+        """Those of a job of run_stage."""
+        paths = job.inputs
+        return cls(
+            job.input("dataset"),
+            job.input("partition"),
+            job.input_or_none("previous"),
+            paths["indexes"],
+            paths["soft_labels"],
+            paths["teachers"],
+            job.outputs[0],
+            job.input_or_none("trajectory"),
+        )
 
 
 def open_stage(seed: int, knobs: StageJobKnobs, files: StageFiles, device: torch.device) -> StageTask:

@@ -11,7 +11,7 @@ from edpipe.errors import (
     MismatchError,
     MissingRowsError,
 )
-from edpipe.methods.plan import StagePlan
+from edpipe.methods.plan import StageJobKnobs, StagePlan
 from edpipe.models.macs import count_macs, count_training_macs
 from edpipe.models.splitting.chain import Tap
 from edpipe.models.students.auxiliary import AuxiliaryStudent, attention_ends, inherit_references, kept_references
@@ -21,7 +21,7 @@ from edpipe.models.students.student import Student, grow, student_weights
 from edpipe.models.students.teskd_branches import TeskdNetwork
 from edpipe.models.zoo.build import build_network
 from edpipe.storage.weights import read_weights
-from edpipe.training.stage.batches import StageJobKnobs, StageTask
+from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles
 
 

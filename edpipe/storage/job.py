@@ -2,20 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from edpipe.params.base import canonical_json
-from edpipe.storage.records import record_path
+
+JobKnobs_co = TypeVar("JobKnobs_co", covariant=True)
+"""A frozen dataclass: all that params.yaml decides of a job."""
 
 
 @dataclass(frozen=True)
-class Job:
+class NoKnobs:
+    """Of a job that its inputs decide alone."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[JobKnobs_co]):
     """One act of the pipeline."""
 
     step: str
     """Rule, module and subcommand."""
     arguments: dict[str, str | int]
     """Options of the subcommand; they name the job."""
-    knobs: dict[str, object]
+    knobs: JobKnobs_co
     """All values that the step is given, defaults filled in; a change of any re-runs the job."""
     inputs: dict[str, tuple[Path, ...]]
     """Artifacts that are read, by role."""
@@ -39,7 +47,10 @@ class Job:
         """Inputs of every role."""
         return tuple(path for paths in self.inputs.values() for path in paths)
 
+    def input(self, role: str) -> Path:
+        """The first input of a role that every job of this step has."""
+        return self.inputs[role][0]
 
-def with_record(path: Path) -> tuple[Path, ...]:
-    """An artifact and the record beside it."""
-    return path, record_path(path)
+    def input_or_none(self, role: str) -> Path | None:
+        """The first input of a role that some jobs of this step have."""
+        return next(iter(self.inputs.get(role, ())), None)
