@@ -269,7 +269,7 @@ def test_a_teacher_is_measured_from_its_weights_and_for_a_specialist_its_partiti
         "teacher": [f"{weights}.safetensors", f"{weights}.json"],
     }
     assert full.inputs["partition"] == ()
-    assert (special.knobs, special.keys) == ({}, ())
+    assert (special.knobs_text, special.keys) == ("{}", ())
     assert [str(path) for path in special.outputs] == [
         "artifacts/teacher_evaluations/digits/digits_specialists/middle.json"
     ]
