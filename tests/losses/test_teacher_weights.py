@@ -93,14 +93,34 @@ def test_weights_by_average_entropy_and_confidence_are_the_formulas(shape):
         np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_weights_by_hand():
+def test_two_teachers_are_weighed_by_hand():
     # Probabilities of two classes: (1/2, 1/2) and (3/4, 1/4); the label is the first.
     teachers, student, label = torch.tensor([[[1.0, 1.0]], [[3.0, 1.0]]]).log(), torch.zeros(1, 2), torch.tensor([0])
     entropies = [math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3)]
-    ebkd = teacher_weights("ebkd", student, teachers, label, 4.0)[:, 0].tolist()
-    assert ebkd == pytest.approx([entropies[1] / sum(entropies), entropies[0] / sum(entropies)])
-    # exp(-log p) is 1/p: 2 against 4/3, so softmax gives 3/5 and 2/5 of the blame.
-    assert teacher_weights("ca_mkd", student, teachers, label, 4.0)[:, 0].tolist() == pytest.approx([0.4, 0.6])
+    for rule, expected in (
+        ("aver", [0.5, 0.5]),
+        ("ebkd", [entropies[1] / sum(entropies), entropies[0] / sum(entropies)]),
+        # exp(-log p) is 1/p: 2 against 4/3, so softmax gives 3/5 and 2/5 of the blame.
+        ("ca_mkd", [0.4, 0.6]),
+        # The student says what the first teacher says: its gradient is 0, and the bound alone leaves the second some.
+        ("aekd", [0.6, 0.4]),
+    ):
+        weights = teacher_weights(rule, student, teachers, label, 4.0)
+        assert weights.shape == (2, 1)
+        assert weights[:, 0].tolist() == pytest.approx(expected), rule
+
+
+@settings(deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 4), st.integers(2, 6), st.floats(0.5, 20))
+def test_aekd_of_two_teachers_is_the_formula(seed, samples, classes, temperature):
+    # Where the line through both gradients is next to 0, held between 0.4 and 0.6.
+    student, teachers, labels = teacher_weighting((seed, 2, samples, classes, temperature))
+    first, second = gradients(student, teachers, temperature)
+    between = second - first
+    expected = np.clip(second @ between / (between @ between), 1 - CAP, CAP)
+    weights = teacher_weights("aekd", *tensors(student, teachers, labels), temperature)[:, 0].tolist()
+    assume(between @ between > 1e-3 * (first @ first + second @ second))  # else the ridge has its say
+    assert weights == pytest.approx([expected, 1 - expected], abs=1e-4)
 
 
 def test_teachers_that_are_all_certain_share_equally():
@@ -125,18 +145,22 @@ def test_aekd_has_the_shortest_sum_of_the_kd_losses_gradients(shape):
 
 
 @settings(deadline=None)
-@given(st.integers(0, 9999), st.integers(2, 10), st.integers(1, 40))
-@example(0, 10, 1)
-@example(0, 10, 40)
-def test_the_shortest_sum_is_exact_for_any_vectors(seed, num_teachers, length):
+@given(st.integers(0, 9999), st.integers(2, 10), st.integers(1, 40), st.sampled_from([0.0, 1e-9, 1e-5, 1.0]))
+@example(0, 10, 1, 1.0)
+@example(0, 10, 40, 1.0)
+@example(0, 10, 40, 0.0)
+def test_the_shortest_sum_is_exact_for_any_vectors(seed, num_teachers, length, difference):
+    """`difference`: how far the other vectors are from the first."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(rng.integers(-1, 2), 1, (num_teachers, length)) * rng.choice([0.1, 1, 10], (num_teachers, 1))
+    vectors = vectors[:1] + difference * (vectors - vectors[:1])
     gram = vectors @ vectors.T
     weights = _shortest_sum(torch.from_numpy(gram)).numpy()
     assert weights.sum() == pytest.approx(1, abs=1e-12)
     assert weights.min() >= 0
     assert weights.max() <= CAP
     assert how_far_from_the_minimum(gram, weights) < 1e-6
+    assert np.array_equal(weights, _shortest_sum(torch.from_numpy(gram)).numpy())
 
 
 @settings(deadline=None)

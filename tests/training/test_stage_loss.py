@@ -1,5 +1,7 @@
 """What a batch's loss is made of: teachers by their shares, panels, references that know fewer classes."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,13 +60,39 @@ def test_specialists_teach_the_samples_of_their_classes_alone():
 
 
 @pytest.mark.parametrize("rule", ["aver", "ebkd", "aekd", "ca_mkd"])
-def test_panels_weigh_their_teachers_by_the_rule_and_one_teacher_is_kd_bit_for_bit(rule):
+@pytest.mark.parametrize("num_teachers", [2, 3])
+def test_panels_weigh_their_teachers_by_the_rule(rule, num_teachers):
+    panel = [target(seed, share=1 / num_teachers) for seed in range(1, num_teachers + 1)]
+    logits = torch.stack([one.logits for one in panel])
+    shares = teacher_weights(rule, LOGITS, logits, LABELS, 4.0)
+    expected = sum(share * kd_loss(LOGITS, own, 4.0) for share, own in zip(shares, logits, strict=True))
+    knobs = plan(task_weight=0.0, distill_weight=1.0, teacher_weighting=rule)
+    torch.testing.assert_close(batch_loss(knobs, LOGITS, batch(*panel)), expected, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "second_weight"),
+    [
+        ("aver", 1 / 2),
+        ("ebkd", math.log(2) / (math.log(2) + math.log(4) / 4 + math.log(4 / 3) * 3 / 4)),
+        ("aekd", 0.4),
+        ("ca_mkd", 3 / 5),
+    ],
+)
+def test_two_teachers_by_hand(rule, second_weight):
+    # Of two classes, the student and the first teacher give each 1/2, the second teacher 3/4 to the label.
+    student, rows, columns = torch.zeros(1, 2), torch.tensor([0]), torch.arange(2)
+    logits = [torch.tensor([[1.0, 1.0]]).log(), torch.tensor([[3.0, 1.0]]).log()]
+    targets = [TeacherTargets(rows, own, columns, torch.tensor([0.5])) for own in logits]
+    given = StageBatch(torch.zeros(1, 1, 4, 4), torch.tensor([0]), None, targets)
+    knobs = plan(task_weight=0.0, distill_weight=1.0, temperature=1.0, teacher_weighting=rule)
+    divergence = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
+    assert batch_loss(knobs, student, given).tolist() == pytest.approx([second_weight * divergence])
+
+
+@pytest.mark.parametrize("rule", ["aver", "ebkd", "aekd", "ca_mkd"])
+def test_one_teacher_is_kd_bit_for_bit_by_every_rule(rule):
     weights = {"task_weight": 0.0, "distill_weight": 1.0, "teacher_weighting": rule}
-    three = [target(seed, share=1 / 3) for seed in (1, 2, 3)]
-    told = torch.stack([one.logits for one in three])
-    shares = teacher_weights(rule, LOGITS, told, LABELS, 4.0)
-    expected = sum(share * kd_loss(LOGITS, logits, 4.0) for share, logits in zip(shares, told, strict=True))
-    torch.testing.assert_close(batch_loss(plan(**weights), LOGITS, batch(*three)), expected, check_dtype=False)
     alone = batch_loss(plan(**weights), LOGITS, batch(target(1)))
     assert torch.equal(alone, batch_loss(plan(**weights | {"teacher_weighting": "aver"}), LOGITS, batch(target(1))))
 
