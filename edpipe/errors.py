@@ -1,6 +1,7 @@
 """Errors that a user can mend; each is shown as one line.
 
 EdpipeError
+├── UsageError         the command line: an unknown command or option, or a word missing
 ├── ParamsError        params.yaml is wrong: unknown knob, bad value, dangling name
 ├── DataError          raw images or a dataset file: missing, unreadable, empty class
 │   └── UnreadableImageError  one raw file that holds no image that can be packed
@@ -42,6 +43,10 @@ from collections.abc import Iterable
 
 class EdpipeError(Exception):
     """Base of all errors a user can mend; the text is one line: what, where, value, allowed, remedy."""
+
+
+class UsageError(EdpipeError):
+    """The command line: an unknown command or option, a value out of range, or a word missing."""
 
 
 class ParamsError(EdpipeError):

@@ -19,8 +19,19 @@ PATIENCE_S = 60.0
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+EXIT_INTERRUPTED = 130
+
+
 def main() -> int:
-    """Runs the command of this process; returns its exit code."""
+    """Runs the command of this process; returns its exit code, after Ctrl-C at start-up 130."""
+    try:
+        return _run()
+    except KeyboardInterrupt:  # before the command has handlers of its own, as while modules are imported
+        print("edpipe: interrupted before it began; nothing was changed", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run() -> int:
     connection = _hand_over()
     if connection is not None:
         with connection:

@@ -1,14 +1,17 @@
 """The command line: `edpipe STEP …` runs one step of the pipeline; the other commands help people.
 
-Steps import torch only when they run, so that a wrong word costs no waiting.
+Steps import torch only when they run, and a command is imported only when it is named, so that a wrong word costs no
+waiting.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 
 from edpipe import __version__
-from edpipe.cli.arguments import TOOLS
+from edpipe.cli.arguments import CommandParser
+from edpipe.cli.overview import FIRST_STEPS, add_arguments, command_names, help_lines, help_of, refuse_command
 from edpipe.cli.run_step import STEPS
 from edpipe.errors import EdpipeError, LostProcessError
 from edpipe.runtime.signals import Interrupted, interruptible
@@ -20,11 +23,11 @@ EXIT_MENDABLE = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. What a user can mend is one line on standard error."""
-    options = vars(_parser().parse_args(arguments))
-    run: Callable[..., None] = options.pop("run")
+    _escape_unprintable()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         with interruptible():
-            run(**options)
+            _run(words)
     except EdpipeError as error:
         # Of several processes that train together, all fail alike, but for the loss of one of them.
         for line in str(error).splitlines() if is_main_process() or isinstance(error, LostProcessError) else ():
@@ -39,24 +42,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edpipe", description="Education Distillation, as a pipeline of cached stages."
-    )
-    parser.add_argument("--version", action="version", version=f"edpipe {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (run, words, text) in STEPS.items():
-        _add(commands, name, run, text, words)
-    for name, (add, text) in TOOLS.items():
-        add(commands.add_parser(name, help=text, description=text))
+def _escape_unprintable() -> None:
+    """A character that the terminal's encoding lacks is printed as its escape: no number is lost, nothing fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run(words: Sequence[str]) -> None:
+    """Does what the words of a command line say.
+
+    Raises:
+        EdpipeError: they are wrong, or the command fails in a way that the user can mend.
+    """
+    if not words:
+        print(FIRST_STEPS, end="")
+    elif words[0] in ("-h", "--help"):
+        print("\n".join(help_lines(_step_texts())))
+    elif words[0] == "--version":
+        print(f"edpipe {__version__}")
+    else:
+        options = vars(_parser_of(words[0]).parse_args(words[1:]))
+        run: Callable[..., None] = options.pop("run")
+        run(**options)
+
+
+def _step_texts() -> dict[str, str]:
+    return {name: text for name, (_, _, text) in STEPS.items()}
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of one command.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if name in STEPS:
+        run, options, text = STEPS[name]
+        parser = CommandParser(prog=f"edpipe {name}", description=text)
+        parser.set_defaults(run=run)
+        for option in options:
+            parser.add_argument(f"--{option}", required=True, type=int if option == "seed" else str)
+    elif name in command_names():
+        parser = CommandParser(prog=f"edpipe {name}", description=help_of(name))
+        add_arguments(name, parser)
+    else:
+        raise refuse_command(name, _step_texts())
     return parser
-
-
-def _add(commands: argparse._SubParsersAction, name: str, run: Callable, text: str, words: tuple[str, ...]) -> None:
-    command = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(run=run)
-    for word in words:
-        command.add_argument(f"--{word}", required=True, type=int if word == "seed" else str)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Results side by side on the terminal, and each against a base."""
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,20 @@ LEFT_ALIGNED = frozenset({"experiment", "method", "report", "class"})
 
 
 GIGA = 10**9
+
+
+def add_compare(command: ArgumentParser) -> None:
+    """The command's words."""
+    command.add_argument("results", nargs="+", type=Path, help="results/<experiment>.json of one dataset, two or more")
+    command.add_argument(
+        "--base", metavar="NAME", help="experiment that the others are compared to; default: the only ce, or the first"
+    )
+    command.add_argument(
+        "--unequal-budgets", action="store_true", help="compare even if the numbers of training images differ"
+    )
+    command.add_argument("--per-class", action="store_true", help="also print how top1 on each class changes")
+    command.add_argument("--json", type=Path, metavar="FILE", dest="json_path", help="write all numbers there as well")
+    command.set_defaults(run=compare)
 
 
 def compare(

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,21 @@ USUAL_TEST, USUAL_VAL, LARGER_VAL = 0.2, 0.1, 0.2
 
 FEWEST_VAL_IMAGES = 100
 """With fewer of them a larger share is set aside."""
+
+
+def add_new(command: ArgumentParser) -> None:
+    """The command's words."""
+    command.add_argument("name", help="of the dataset; the experiments are NAME_ed, NAME_kd and NAME_ce")
+    command.add_argument("--root", required=True, help="folder of class folders, or of train and test that hold them")
+    command.add_argument("--image-size", type=int, default=64, help="side of the network's input, pixels; default: 64")
+    command.add_argument("--channels", type=int, default=3, choices=(1, 3), help="1: grey, 3: colour; default: 3")
+    command.add_argument("--teacher", help="model, such as timm:resnet34; default: by image size, resnet56 up to 64")
+    command.add_argument("--student", help="model, such as resnet20; default: by image size, resnet20 up to 64")
+    command.add_argument(
+        "--pretrained", action="store_true", help="fine-tune timm's weights, fetched once; else teachers from scratch"
+    )
+    command.add_argument("--epochs", type=int, help="passes over the images; default: fewer over more images")
+    command.set_defaults(run=new)
 
 
 def new(

@@ -1,6 +1,7 @@
 """`edpipe partition show`: which classes and how many images each subset has, and what they look like."""
 
 import json
+from argparse import ArgumentParser
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ NAMES_SHOWN = 8
 
 
 PICTURE_SUFFIXES = (".html", ".png")
+
+
+def add_partition(command: ArgumentParser) -> None:
+    """The command's words."""
+    acts = command.add_subparsers(metavar="ACT", required=True)
+    show = acts.add_parser("show", help="print classes and numbers of images")
+    show.add_argument("dataset", help="name in params.yaml")
+    show.add_argument("partition", help="name in params.yaml")
+    show.add_argument("--json", action="store_true", dest="as_json", help="print all of it as JSON")
+    show.add_argument("--pictures", type=Path, metavar="FILE", help="write sample images there, as .html or .png")
+    show.set_defaults(run=show_partition)
 
 
 def show_partition(dataset: str, partition: str, as_json: bool, pictures: Path | None) -> None:

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from edpipe.cli.arguments import CommandParser
 from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import ParamsError
@@ -64,9 +65,9 @@ def verify(words: Sequence[str]) -> None:
     print(f"{options.file}: {verify_file(files, options.file, options.rows, options.seed).say()}")
 
 
-def _parser(word: str, command: Callable[[Sequence[str]], None]) -> argparse.ArgumentParser:
+def _parser(word: str, command: Callable[[Sequence[str]], None]) -> CommandParser:
     text = (command.__doc__ or "").partition("\n")[0]
-    return argparse.ArgumentParser(prog=f"edpipe {word} soft-labels", description=text)
+    return CommandParser(prog=f"edpipe {word} soft-labels", description=text)
 
 
 def _whole_from(least: int) -> Callable[[str], int]:

@@ -1,0 +1,15 @@
+"""`edpipe knobs`: every knob of params.yaml, in Markdown; docs/params.md holds it."""
+
+from argparse import ArgumentParser
+
+from edpipe.params.reference_page import reference_page
+
+
+def add_knobs(command: ArgumentParser) -> None:
+    """It has no arguments."""
+    command.set_defaults(run=knobs)
+
+
+def knobs() -> None:
+    """Prints the page."""
+    print(reference_page(), end="")

@@ -1,0 +1,83 @@
+"""Which commands there are beside the steps, by purpose, and what `edpipe` and `edpipe --help` print."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from edpipe.errors import UsageError, nearest
+
+GROUPS: dict[str, dict[str, str]] = {
+    "run and look": {
+        "plan": "what snakemake would run, and why; or what storing soft labels costs",
+        "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
+        "compare": "a table of results, and the paired difference of each to a base",
+        "partition": "the classes and images of each subset",
+        "zoo": "networks: parameters, MACs, feature stages",
+    },
+    "share": {
+        "dvc-record": "record in DVC the artifacts that were made without it",
+        "tracked_jobs": "write the lists of jobs that dvc.yaml reads",
+    },
+    "set up": {
+        "new": "add a folder of your own images to params.yaml",
+        "check": "check params.yaml",
+        "schema": "print the JSON schema of params.yaml, for editors",
+        "knobs": "print every knob of params.yaml, for docs/params.md",
+    },
+}
+"""Command → help text; `edpipe/cli/commands/<command>.py` has its `add_<command>`, with underscores for hyphens."""
+
+
+FIRST_STEPS = """\
+edpipe: Education Distillation as a pipeline of cached stages. To begin:
+
+  make demo                                    install, then ED, KD and CE on handwritten digits
+  edpipe check                                 check params.yaml
+  edpipe plan digits_ed                        what would run, and why
+  snakemake --cores 2 results/digits_ed.html   make a result and its page
+  edpipe --help                                all commands
+"""
+
+
+def command_names() -> tuple[str, ...]:
+    """The commands of all groups."""
+    return tuple(name for commands in GROUPS.values() for name in commands)
+
+
+def help_of(name: str) -> str:
+    """The line of help of a command that is no step.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    return {name: text for commands in GROUPS.values() for name, text in commands.items()}[name]
+
+
+def add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    """Gives the parser the arguments of one command, whose module alone is imported."""
+    module = name.replace("-", "_")
+    getattr(import_module(f"edpipe.cli.commands.{module}"), f"add_{module}")(parser)
+
+
+def help_lines(steps: Mapping[str, str]) -> Iterator[str]:
+    """What `edpipe --help` prints: every command on a line, in groups.
+
+    Args:
+        steps: help text of each step.
+    """
+    yield "usage: edpipe COMMAND ...    (edpipe COMMAND --help describes one)"
+    width = max(map(len, (*steps, *command_names())))
+    for title, commands in (GROUPS | {"steps, as Snakemake and DVC call them": steps}).items():
+        yield f"\n{title}"
+        yield from (f"  {name:<{width}}  {text}" for name, text in commands.items())
+    yield "\noptions"
+    yield f"  {'--version':<{width}}  print the version"
+    yield f"  {'--help':<{width}}  print this text"
+
+
+def refuse_command(name: str, steps: Mapping[str, str]) -> UsageError:
+    """The error for a command that does not exist."""
+    kind = "option" if name.startswith("-") else "command"
+    known = ("--help", "--version") if kind == "option" else (*command_names(), *steps)
+    hint = nearest(name, known)
+    return UsageError(f"unknown {kind} '{name}'{hint if 'mean' in hint else '; `edpipe --help` lists all'}")

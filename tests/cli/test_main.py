@@ -1,0 +1,181 @@
+"""The command line as a whole: what it prints first, its groups, wrong words in one line, encodings, Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from comparable_results import written
+from project import tiny_params
+
+from edpipe.cli.main import main
+from edpipe.cli.overview import GROUPS, command_names
+from edpipe.cli.run_step import STEPS
+
+PACKAGE = Path(__file__).resolve().parents[2]
+NETWORK_LIBRARIES = ("torch", "timm", "torchvision")
+
+
+def run_python(folder, code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE)} | environment,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+def said(capsys):
+    """The one line on standard error."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"edpipe: [^\n]+\n", err), err
+    return err.removeprefix("edpipe: ").rstrip()
+
+
+# What to do first
+
+
+def test_edpipe_alone_says_how_to_begin(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 10
+    for words in ("make demo", "edpipe check", "edpipe plan digits_ed", "snakemake --cores 2", "edpipe --help"):
+        assert words in out
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_has_every_command_on_one_line_in_its_group(option, capsys):
+    assert main([option]) == 0
+    out = capsys.readouterr().out
+    blocks = dict(block.split("\n", 1) for block in out.split("\n\n")[1:])
+    for title, commands in GROUPS.items():
+        assert [line.split()[0] for line in blocks[title].splitlines()] == list(commands)
+    steps = next(text for title, text in blocks.items() if title.startswith("steps"))
+    assert [line.split()[0] for line in steps.splitlines()] == list(STEPS)
+    assert all(len(line) <= 120 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("name", [*command_names(), *STEPS])
+def test_every_command_describes_itself(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    assert f"usage: edpipe {name}" in capsys.readouterr().out
+
+
+def test_a_command_is_one_module_and_has_no_name_of_a_step():
+    for name in command_names():
+        assert find_spec(f"edpipe.cli.commands.{name.replace('-', '_')}"), name
+    assert not set(command_names()) & set(STEPS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"edpipe \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+# Wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["chek"], "unknown command 'chek'; did you mean 'check'?"),
+        (["run-stage"], "unknown command 'run-stage'; did you mean 'run_stage'?"),
+        (["qqqqq"], "unknown command 'qqqqq'; `edpipe --help` lists all"),
+        (["--vershon"], "unknown option '--vershon'; did you mean '--version'?"),
+        (
+            ["compare", "a.json", "--perclass"],
+            "compare: unknown option '--perclass'; did you mean '--per-class'?; "
+            "`edpipe compare --help` describes the command",
+        ),
+        (
+            ["partition", "show", "digits", "thirds", "--jsn"],
+            "partition show: unknown option '--jsn'; did you mean '--json'?; "
+            "`edpipe partition show --help` describes the command",
+        ),
+        (["check", "this"], "check: unexpected argument 'this'; `edpipe check --help` describes the command"),
+        (
+            ["run_stage", "--experiment", "digits_ed"],
+            "run_stage: the following arguments are required: --seed, --stage; "
+            "`edpipe run_stage --help` describes the command",
+        ),
+    ],
+)
+def test_a_wrong_word_is_one_line_with_the_nearest_known_and_exit_code_2(words, message, capsys):
+    assert main(words) == 2
+    assert said(capsys) == message
+
+
+# Imports
+
+
+def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs(tmp_path):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False), encoding="utf-8")
+    code = (
+        "import json, sys\nfrom edpipe.cli.entry import main\nsys.argv = ['edpipe', 'check']\ncode = main()\n"
+        "print(json.dumps([code, sorted({name.partition('.')[0] for name in sys.modules})]))"
+    )
+    ran = run_python(tmp_path, code)
+    assert ran.returncode == 0, ran.stderr
+    checked, end = ran.stdout.decode().splitlines()
+    assert checked.endswith("nothing wrong found")
+    code, modules = json.loads(end)
+    assert code == 0
+    assert not set(NETWORK_LIBRARIES) & set(modules)
+
+
+def test_help_imports_no_library_of_numbers_and_no_command(tmp_path):
+    code = (
+        "import sys\nfrom edpipe.cli.main import main\nmain(['--help'])\n"
+        "print([name for name in sys.modules if name.startswith(('edpipe.cli.commands.', 'scipy', 'torch', 'h5py'))])"
+    )
+    assert run_python(tmp_path, code).stdout.decode().splitlines()[-1] == "[]"
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_terminal_of_few_characters_gets_escapes_and_every_row(tmp_path, encoding):
+    paths = [str(written(tmp_path, f"digits_{name}", shift)) for name, shift in (("ed", 0.02), ("ce", 0))]
+    code = (
+        f"import sys\nfrom edpipe.cli.entry import main\nsys.argv = ['edpipe', 'compare', *{paths!r}]\nsys.exit(main())"
+    )
+    ran = run_python(tmp_path, code, PYTHONIOENCODING=encoding, COLUMNS="200")
+    assert ran.returncode == 0, ran.stderr
+    text = ran.stdout.decode(encoding)
+    assert ("\\u2265" in text) == (encoding != "utf-8")
+    assert ("≥" in text) == (encoding == "utf-8")
+    assert all(Path(path).stem in text for path in paths)
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_at_start_up_is_one_line_and_exit_code_130(tmp_path):
+    # The interrupt comes in the midst of the imports: the module that they begin with raises it.
+    code = (
+        "import os, signal, sys\nfrom edpipe.cli.entry import main\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'edpipe.cli.main':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\nsys.argv = ['edpipe', 'check']\nsys.exit(main())"
+    )
+    ran = run_python(tmp_path, f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{code}")
+    assert ran.returncode == 128 + signal.SIGINT
+    assert ran.stderr.decode() == "edpipe: interrupted before it began; nothing was changed\n"
+
+
+def test_ctrl_c_while_a_command_waits_is_one_line_and_exit_code_130(monkeypatch, capsys):
+    monkeypatch.setattr("edpipe.cli.commands.check.load_params", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["check"]) == 128 + signal.SIGINT
+    assert said(capsys) == "interrupted; what is finished is kept, the same command goes on from there"
