@@ -31,6 +31,20 @@ def _new(**words: Any) -> None:
     new(**words)
 
 
+def _add_add(command: argparse.ArgumentParser) -> None:
+    command.add_argument("names", nargs="*", help="of experiments in examples/, and study_NAME for a study there")
+    command.add_argument(
+        "--list", action="store_true", dest="is_list", help="print what can be added, and change nothing"
+    )
+    command.set_defaults(run=_add_examples)
+
+
+def _add_examples(**words: Any) -> None:
+    from edpipe.cli.commands.add import add
+
+    add(**words)
+
+
 def _check() -> None:
     """Everything in params.yaml, model names included."""
     from edpipe.pipeline.jobs.model_checks import check_params
@@ -130,6 +144,7 @@ def _dvc_record() -> None:
 
 TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "new": (_add_new, "add entries for a folder of your own images to params.yaml"),
+    "add": (_add_add, "add experiments of examples/ to params.yaml, with all that they need"),
     "check": (_add_check, "check params.yaml"),
     "schema": (_add_schema, "print the JSON schema of params.yaml"),
     "knobs": (_add_knobs, "print every knob of params.yaml, for docs/params.md"),
