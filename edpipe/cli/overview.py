@@ -19,6 +19,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "tracked_jobs": "write the lists of jobs that dvc.yaml reads",
     },
     "set up": {
+        "add": "add experiments or studies of examples/ to params.yaml",
         "new": "add a folder of your own images to params.yaml",
         "check": "check params.yaml",
         "schema": "print the JSON schema of params.yaml, for editors",

@@ -14,7 +14,7 @@ def check_lineage(params: Params) -> None:
     for teacher in params.teachers:
         _check_student(params, teacher)
     for name, experiment in params.experiments.items():
-        for where, teacher in _teachers_needed(params, name):
+        for where, teacher in teachers_needed(params, name):
             check_dataset(params, where, teacher, experiment.dataset)
     done: set[str] = set()
     for name in params.experiments:
@@ -42,6 +42,16 @@ def last_stage(params: Params, experiment: str) -> tuple[int, str]:
     return len(levels), levels[-1]
 
 
+def teachers_needed(params: Params, experiment: str) -> list[tuple[str, str]]:
+    """Where each teacher that an experiment depends on is named, and its name: its own, and its partition's."""
+    knobs = params.experiments[experiment]
+    needed = [(f"experiments.{experiment}.method.{where}", name) for where, name in named_teachers(knobs.method)]
+    confusion = params.partitions[knobs.partition].confusion
+    if confusion is not None:
+        needed.append((f"partitions.{knobs.partition}.confusion.teacher", confusion.teacher))
+    return needed
+
+
 def _check_student(params: Params, teacher: str) -> None:
     where, knobs = f"teachers.{teacher}", params.teachers[teacher]
     experiment = knobs.network.experiment
@@ -64,16 +74,6 @@ def _check_student(params: Params, teacher: str) -> None:
         )
 
 
-def _teachers_needed(params: Params, experiment: str) -> list[tuple[str, str]]:
-    """Where each teacher that an experiment depends on is named, and its name: its own, and its partition's."""
-    knobs = params.experiments[experiment]
-    needed = [(f"experiments.{experiment}.method.{where}", name) for where, name in named_teachers(knobs.method)]
-    confusion = params.partitions[knobs.partition].confusion
-    if confusion is not None:
-        needed.append((f"partitions.{knobs.partition}.confusion.teacher", confusion.teacher))
-    return needed
-
-
 def _check_no_circle(params: Params, experiment: str, way: tuple[tuple[str, str], ...], done: set[str]) -> None:
     """`way`: the experiments that led here, each with the teacher that it asked for; `done`: those found sound."""
     names = [name for name, _ in way]
@@ -81,7 +81,7 @@ def _check_no_circle(params: Params, experiment: str, way: tuple[tuple[str, str]
         raise ParamsError(_circle_line(experiment, way[names.index(experiment) :]))
     if experiment in done:
         return
-    for _, teacher in _teachers_needed(params, experiment):
+    for _, teacher in teachers_needed(params, experiment):
         before = params.teachers[teacher].network.experiment
         if before is not None:
             _check_no_circle(params, before, (*way, (experiment, teacher)), done)

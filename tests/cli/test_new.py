@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import make_image_folder
-from project import ROOT, make_project, tiny_params
+from project import ROOT, as_yaml, make_project, tiny_params
 
 from edpipe.cli.commands.new_entries import (
     Choices,
@@ -30,7 +30,7 @@ from edpipe.params.load import load_params, parse_params
 from edpipe.params.yaml_file import load_raw, parse_text
 
 SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
-SMALL = yaml.safe_dump(tiny_params(), default_flow_style=False, sort_keys=False)
+SMALL = as_yaml(tiny_params())
 """Sound params that are read in no time."""
 
 
@@ -99,7 +99,7 @@ def test_the_form_of_ed_is_that_of_the_shipped_school(folder):
     (folder / "params.yaml").write_text(SHIPPED, encoding="utf-8")
     assert new() == 0
     params = load_params()
-    shipped, made = (params.experiments[name].method for name in ("cifar100_ed", "photos_ed"))
+    shipped, made = (params.experiments[name].method for name in ("food101_ed", "photos_ed"))
     differing = {"teachers"}
     assert made.model_dump(exclude=differing) == shipped.model_dump(exclude=differing)
     assert made.teachers["university"] == ("photos_teacher", "photos_teacher_b")
@@ -271,9 +271,8 @@ def test_a_section_in_one_line_is_not_added_to(text):
         insert_entries(text, {"a": "y: 1\n"})
 
 
-def test_a_missing_section_is_named():
-    with pytest.raises(ParamsError, match=r"b: params.yaml has no such section; add it"):
-        insert_entries("a:\n  x: 1\n", {"b": "y: 1\n"})
+def test_a_section_that_is_missing_is_begun():
+    assert insert_entries("a:\n  x: 1", {"b": "y:\n  z: 2\n"}) == "a:\n  x: 1\n\nb:\n  y:\n    z: 2\n"
 
 
 # the whole way

@@ -6,10 +6,9 @@ import json
 
 import numpy as np
 import pytest
-import yaml
 from layouts import class_image
 from PIL import Image
-from project import tiny_params
+from project import as_yaml, tiny_params
 
 from edpipe.cli.commands.partition import lines_of, page
 from edpipe.cli.main import main
@@ -46,7 +45,7 @@ def write_images(path, num_each=5, names=NAMES, channels=3):
 def folder(tmp_path, monkeypatch):
     """A project with dataset and partition made."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    (tmp_path / "params.yaml").write_text(as_yaml(tiny_params()))
     write_images(paths.dataset_path("digits"))
     partition_dataset(paths.dataset_path("digits"), HALVES, paths.partition_path("digits", "halves"))
     return tmp_path

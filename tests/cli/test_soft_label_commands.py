@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from project import tiny_params
+from project import as_yaml, tiny_params
 from small_world import World, every_row
 
 from edpipe.cli.commands import soft_labels
@@ -84,7 +83,7 @@ def write_params(storage=None, **changes):
         params["soft_labels"]["digits"]["storage"] = storage
     params["soft_labels"]["digits"]["views"] |= changes.pop("views", {})
     params["soft_labels"]["digits"]["space"] |= changes.pop("space", {})
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    Path("params.yaml").write_text(as_yaml(params))
 
 
 def run(step, **words):

@@ -7,12 +7,12 @@ import re
 import numpy as np
 import pytest
 import safetensors.torch
-import yaml
 from layouts import FOOD101_CLASSES, make_food101
 from project import ROOT, make_project
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.models.zoo.build import build_network
+from edpipe.params.yaml_file import load_raw
 from edpipe.soft_labels.file.reader import open_soft_labels
 from edpipe.storage.weights import read_weights
 
@@ -37,7 +37,7 @@ TRAIN_IMAGES, TEST_IMAGES, FOREIGN_CLASSES = 3, 2, 7
 
 def shrunk_params(root, weights):
     """The shipped params with small images, few of them, one seed, and teachers from a local file."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = load_raw(ROOT / "params.yaml")
     params["datasets"]["food101"] |= {"root": str(root), "download": False, "image_size": 32, "stored_side": 36}
     params["recipes"]["photographs"] |= {"batch_size": 32, "precision": "float32", "weight_decay": 1e-4}
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -48,8 +48,6 @@ def shrunk_params(root, weights):
     params["soft_labels"]["food101"]["views"]["number"] = 2
     stages = {"primary": {"images": 64}, "middle": {"images": 64}, "university": {"images": 128}}
     params["experiments"]["food101_ed"] |= {"seeds": [0], "stages": stages}
-    for recipe in params["recipes"].values():  # PyYAML reads 5e-4 as a text
-        recipe["weight_decay"] = float(recipe["weight_decay"])
     return params
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from project import as_yaml
 from school import params as school_params
 
 from edpipe.cli.main import main
@@ -211,7 +211,7 @@ def finished(tmp_path_factory):
     """A folder in which every method has run once, with one thread."""
     torch.set_num_threads(1)
     folder, before = tmp_path_factory.mktemp("methods"), Path.cwd()
-    (folder / "params.yaml").write_text(yaml.safe_dump(params()), encoding="utf-8")
+    (folder / "params.yaml").write_text(as_yaml(params()), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDPIPE_THREADS", "1")
         patch.setenv("EDPIPE_DEVICE", "cpu")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from project import tiny_params
+from project import as_yaml, tiny_params
 
 from edpipe.cli.main import main
 from edpipe.models.pretrained.classifier import classifier_weights
@@ -52,7 +51,7 @@ def fetched(tmp_path, monkeypatch):
         raw = copy.deepcopy(tiny_params())
         raw["datasets"]["digits"]["max_per_class"] = 8
         raw["teachers"] |= teachers
-        Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+        Path("params.yaml").write_text(as_yaml(raw), encoding="utf-8")
         for job in (data.pack_dataset(load_params(), "digits"), *map(_job, teachers)):
             assert main(job.command.split()[1:]) == 0, job.command
         return {name: read_weights(Path(f"artifacts/teachers/digits/{name}/all.safetensors")) for name in teachers}

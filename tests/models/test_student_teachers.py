@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from pretended import change, pretend
-from project import ROOT, make_project, tiny_params
+from project import ROOT, as_yaml, make_project, tiny_params
+from shipped import shipped_and_examples
 
 from edpipe.cli.commands import plan
 from edpipe.cli.main import main
@@ -205,7 +205,7 @@ def test_the_teacher_reads_the_last_student_and_its_record():
 
 
 def test_the_last_stage_is_the_end_of_the_curriculum():
-    for found in (parse_params(params()), load_params(ROOT / "params.yaml")):
+    for found in map(parse_params, (params(), shipped_and_examples())):
         for name in found.experiments:
             plan = by_name.curriculum(found, name)[-1]
             assert last_stage(found, name) == (plan.number, plan.name) == (plan.num_stages, plan.name)
@@ -321,7 +321,7 @@ def finished(tmp_path_factory):
     """A folder in which ed and last have run, by the command line's own steps."""
     torch.set_num_threads(1)
     folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
-    (folder / "params.yaml").write_text(yaml.safe_dump(params()), encoding="utf-8")
+    (folder / "params.yaml").write_text(as_yaml(params()), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDPIPE_THREADS", "1")
         patch.setenv("EDPIPE_DEVICE", "cpu")

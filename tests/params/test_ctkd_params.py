@@ -5,7 +5,7 @@ import json
 
 import pytest
 import yaml
-from project import tiny_params
+from project import as_yaml, tiny_params
 
 from edpipe.cli.main import EXIT_MENDABLE, main
 from edpipe.errors import ParamsError
@@ -204,7 +204,7 @@ def test_the_model_of_the_scratch_teacher_is_checked_before_the_first_job():
 def finished(tmp_path_factory):
     """A folder in which both experiments have run once, by the command line."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw()), encoding="utf-8")
+    (folder / "params.yaml").write_text(as_yaml(raw()), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDPIPE_THREADS", "1")
         patch.setenv("EDPIPE_DEVICE", "cpu")

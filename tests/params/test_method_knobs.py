@@ -1,18 +1,17 @@
 """Knobs of methods that would have no effect, or another than their words say, are refused; pages tell true weights."""
 
 import copy
-from pathlib import Path
 
 import pytest
+from shipped import shipped_and_examples
 
 from edpipe.errors import ParamsError
 from edpipe.methods import by_name
 from edpipe.params.load import parse_params
-from edpipe.params.yaml_file import load_raw
 from edpipe.results.page.words import loss_text, method_text
 from edpipe.steps.run_stage import _check_whole_batch
 
-RAW = load_raw(Path(__file__).resolve().parents[2] / "params.yaml")
+RAW = shipped_and_examples()
 LEVELS = ("primary", "middle", "university")
 PANEL = ["digits_teacher", "digits_teacher_b"]
 SCHOOL = {"name": "ed", "teacher": "digits_specialists"}

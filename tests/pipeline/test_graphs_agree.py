@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from project import as_yaml
 
 from edpipe.params.load import load_params
+from edpipe.params.schema import Params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.dvc.lists import STEPS, tracked_jobs_text
 from edpipe.pipeline.jobs import paths
@@ -136,7 +138,7 @@ def graphs(request, tmp_path_factory):
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     raw = load_raw(ROOT / "params.yaml")
     raw = raw if request.param == "shipped" else variant(raw)
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    (folder / "params.yaml").write_text(as_yaml(raw))
     params = load_params(folder / "params.yaml")
     if request.param == "variant":
         (folder / paths.TRACKED_JOBS).write_text(tracked_jobs_text(params))
@@ -179,8 +181,7 @@ def test_both_graphs_watch_the_same_knobs(graphs):
 def test_check_params_watches_every_section(graphs):
     (check,) = graphs[3]
     assert check["command"] == "edpipe tracked_jobs --check"
-    # Studies are Snakemake's alone: nothing that DVC follows depends on them.
-    assert set(check["keys"]) == set(load_raw(ROOT / "params.yaml")) - {"studies"}
+    assert set(check["keys"]) == set(Params.model_fields) - {"studies"}  # which are Snakemake's alone
     assert check["inputs"] == [str(paths.TRACKED_JOBS)]
 
 

@@ -1,21 +1,21 @@
 """The jobs that follow from params.yaml: their curricula, knobs, files and commands."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import yaml
+from project import as_yaml
+from shipped import shipped_and_examples
 
 from edpipe.cli.main import main
 from edpipe.errors import ParamsError
 from edpipe.methods import by_name
 from edpipe.params.load import parse_params
-from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.dvc.lists import check_tracked_jobs, check_when_under_dvc, tracked_jobs_text, write_tracked_jobs
 from edpipe.pipeline.jobs import data, graph, students, teachers
 from edpipe.pipeline.jobs.model_checks import check_model, check_params
 
-RAW = load_raw(Path(__file__).resolve().parents[2] / "params.yaml")
+RAW = shipped_and_examples()
 LEVELS = ("primary", "middle", "university")
 ED, KD, CE = "experiments.digits_ed", "experiments.digits_kd", "experiments.digits_ce"
 
@@ -206,7 +206,7 @@ def test_each_kind_of_partition_has_its_own_command(tmp_path, monkeypatch, capsy
         ({}, "partition_by_confusion", "partition_dataset"),
         (CONFUSED, "partition_dataset", "partition_by_confusion"),
     ):
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(changes)))
+        (tmp_path / "params.yaml").write_text(as_yaml(changed(changes)))
         assert main([wrong, *words]) == 2
         assert capsys.readouterr().err == (
             f"edpipe: partitions.thirds.confusion: this partition is made by `edpipe {right}`, not {wrong}\n"

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from comparable_results import altered, with_top1, written
+from project import as_yaml
+from shipped import shipped_and_examples
 
 from edpipe.cli.main import main
 from edpipe.errors import CorruptFileError, MismatchError, ParamsError
 from edpipe.params.load import parse_params
 from edpipe.params.study import StudyKnobs
-from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph, students
 from edpipe.results.comparison.comparison import base_of, comparisons_of, read_entries
 from edpipe.results.comparison.study_table import study_table
@@ -20,7 +20,7 @@ from edpipe.results.measures.metrics import mean_and_spread
 from edpipe.steps.study import study
 from edpipe.storage.records import read_record
 
-RAW = load_raw(Path(__file__).resolve().parents[2] / "params.yaml")
+RAW = shipped_and_examples()
 KD_KNOBS = RAW["experiments"]["digits_kd"]
 KD = {0: 0.5, 1: 0.625, 2: 0.75}
 ED = {0: 0.75, 1: 0.75, 2: 0.75}
@@ -210,7 +210,7 @@ def test_plan_and_verify_speak_of_a_study(tmp_path, monkeypatch, capsys, command
     monkeypatch.chdir(tmp_path)
     raw = copy.deepcopy(RAW)
     raw["studies"] = {"some": {"base": "digits_kd", "experiments": ["digits_ce", "digits_kd"]}}
-    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    Path("params.yaml").write_text(as_yaml(raw), encoding="utf-8")
     assert main([command, "study_some"]) == 0
     told = capsys.readouterr().out
     assert "digits_kd" in told

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from project import without_cost
+from project import as_yaml, without_cost
 from school import LEVELS, params
 
 from edpipe.cli.main import main
@@ -51,7 +50,7 @@ EXPERIMENTS = ("ed", "kd", "one_level")
 
 def run_all(folder):
     """Every step but the report, in `folder`."""
-    (folder / "params.yaml").write_text(yaml.safe_dump(params()), encoding="utf-8")
+    (folder / "params.yaml").write_text(as_yaml(params()), encoding="utf-8")
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -100,7 +100,7 @@ class Project:
         return {name: str(value) for name, value in kept.items() if value is not None}
 
     def write_params(self, params):
-        (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+        (self.root / "params.yaml").write_text(as_yaml(params), encoding="utf-8")
 
     def read_json(self, path):
         return json.loads((self.root / path).read_text(encoding="utf-8"))
@@ -109,6 +109,11 @@ class Project:
         """Every file below these folders, as sorted paths from the project folder."""
         found = [path for folder in folders for path in (self.root / folder).rglob("*") if path.is_file()]
         return sorted(path.relative_to(self.root).as_posix() for path in found)
+
+
+def as_yaml(params):
+    """Params as YAML; values that stand in several places are written out at each, since aliases are refused."""
+    return yaml.safe_dump(json.loads(json.dumps(params)), default_flow_style=False, sort_keys=False)
 
 
 def make_project(root, params=None):

@@ -1,17 +1,12 @@
 """`edpipe new`: from a folder of images to checked entries in params.yaml."""
 
-import fcntl
-import os
 import re
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from edpipe.cli.commands.new_entries import Choices, FolderFacts, entries_of, levels_for
+from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
 from edpipe.datasets.raw import RawDataset
 from edpipe.datasets.readers.folder import read
 from edpipe.datasets.splits import assign_splits
@@ -21,8 +16,6 @@ from edpipe.params.insert import insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.partition import NAME_PATTERN
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
-from edpipe.pipeline.jobs.model_checks import check_params
-from edpipe.storage.atomic import write_text_atomically
 
 USUAL_TEST, USUAL_VAL, LARGER_VAL = 0.2, 0.1, 0.2
 
@@ -68,28 +61,14 @@ def new(
     parse_params(load_raw())
     facts = look_at(_folder(root))
     entries = entries_of(name, facts, choices)
-    with _alone():
+    experiments = [f"{name}_{kind}" for kind in ("ed", "kd", "ce")]
+    with alone():
         _check_free(load_raw(), name)
-        with PARAMS_PATH.open(encoding="utf-8", newline="") as stream:
-            old = stream.read()
-        text = insert_entries(old, entries)
-        params = parse_params(parse_text(text))
-        experiments = tuple(f"{name}_{kind}" for kind in ("ed", "kd", "ce"))
-        check_params(params, experiments)
+        text = insert_entries(read_text(), entries)
+        params = checked(text, experiments)
         _check_networks(choices, facts.num_classes)
-        write_text_atomically(PARAMS_PATH.resolve(), text)  # a link to another file stays one
+        write_text(text)
     _say(name, facts, sum(stage.images or 0 for stage in params.experiments[experiments[0]].stages.values()))
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Waits until no other call of `new` is changing the params.yaml of this folder."""
-    descriptor = os.open(".", os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _folder(root: str) -> Path:
@@ -117,7 +96,7 @@ def _check_networks(choices: Choices, num_classes: int) -> None:
 
 def _check_words(name: str, choices: Choices) -> None:
     # Words such as true and null are no names to YAML.
-    if not re.fullmatch(NAME_PATTERN, name) or not isinstance(yaml.safe_load(name), str):
+    if not re.fullmatch(NAME_PATTERN, name) or not isinstance(parse_text(f"name: {name}")["name"], str):
         raise ParamsError(
             f"{name!r}: names are lower-case letters, digits and _, beginning with a letter, and no keyword"
         )
