@@ -118,6 +118,21 @@ def _tracked_jobs(check: bool) -> None:
         write_tracked_jobs(params)
 
 
+def _add_code(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--check", action="store_true", help="only say whether the file fits the source files")
+    command.set_defaults(run=_code)
+
+
+def _code(check: bool) -> None:
+    from edpipe.pipeline.dvc.code_file import check_code, write_code
+
+    load_params()  # this is the project folder
+    if check:
+        check_code()
+    else:
+        write_code()
+
+
 def _add_dvc_record(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_dvc_record)
 
@@ -139,5 +154,6 @@ TOOLS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "compare": (_add_compare, "print a table of results, and each against a base, seed by seed"),
     "zoo": (add_zoo, "list networks: parameters, MACs, and the maps of the stages that a student grows by"),
     "tracked_jobs": (_add_tracked_jobs, "write the lists that dvc.yaml runs over"),
+    "code": (_add_code, "write the digest of each step's code, which dvc.yaml takes as a parameter"),
     "dvc-record": (_add_dvc_record, "hand artifacts made without DVC over to DVC"),
 }
