@@ -1,6 +1,7 @@
 """Which source files a step depends on: the import closure of its module, read from the text.
 
-Both graphs name these files as inputs, so that editing a module re-runs exactly the steps that import it.
+Both graphs know a step's code by one digest of these files, so that editing a module re-runs exactly the steps that
+import it.
 """
 
 import ast
@@ -11,6 +12,11 @@ PACKAGE = "edpipe"
 
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def step_names() -> tuple[str, ...]:
+    """Every step, sorted."""
+    return tuple(sorted(path.stem for path in ROOT.glob("steps/*.py") if path.stem != "__init__"))
 
 
 @cache

@@ -20,8 +20,9 @@ from edpipe.pipeline.state import recorded
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_origin
 from edpipe.pipeline.state.staleness import Verdict
 from edpipe.results.measures.cost import duration
+from edpipe.results.page.page_code import generator
 from edpipe.storage.digests import digest_json
-from edpipe.storage.records import read_record, record_path, write_record
+from edpipe.storage.records import code_digest, read_record, record_path, write_record
 
 WAS_EDITED = re.compile(r"the code of run_stage was edited \([0-9a-f]{16} → 0123456789abcdef\)")
 
@@ -130,13 +131,23 @@ def test_edited_code_runs_the_steps_that_import_it(folder, monkeypatch):
     assert {o.job.step for o in found if o.verdict is Verdict.WAITS} == {"evaluate", "result", "report"}
 
 
-def test_a_page_older_than_its_code_or_result_is_drawn_again(folder):
+def test_a_page_older_than_its_result_is_drawn_again(folder):
     page = paths.report_path("digits_ed")
     os.utime(page, ns=(0, 0))
     (outcome,) = of_step(plan_of(), "report")
     assert outcome.verdict is Verdict.STALE
     assert "results/digits_ed.json is newer" in outcome.reasons
-    assert "edpipe/steps/report.py is newer" in outcome.reasons
+
+
+@pytest.mark.parametrize(("before", "then"), [(r"0123456789abcdef", "0123456789abcdef"), ("", "nothing")])
+def test_a_page_drawn_by_other_code_is_drawn_again(folder, before, then):
+    page = paths.report_path("digits_ed")
+    line = f'<meta name="generator" content="{generator(code_digest("report"))}">'
+    earlier = line.replace(code_digest("report"), before) if before else ""
+    page.write_text(page.read_text(encoding="utf-8").replace(line, earlier), encoding="utf-8")
+    (outcome,) = of_step(plan_of(), "report")
+    assert outcome.verdict is Verdict.STALE
+    assert outcome.reasons == (f"the code of report was edited ({then} → {code_digest('report')})",)
 
 
 def test_another_teacher_in_place_is_told_where_it_is_read(folder):

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 from pretended import digest_of, edit_record, params_with, pretend, pretend_all, write_params
-from project import ROOT
 
 from edpipe.cli.commands import verify
 from edpipe.errors import CorruptFileError, MismatchError
@@ -79,7 +78,6 @@ def make(job, params):
 def real(tmp_path, monkeypatch):
     """A folder in which digits_ce is made."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "edpipe").symlink_to(ROOT / "edpipe")
     write_params(tmp_path)
     params = params_with()
     for job in graph.jobs_of(params, ["digits_ce"]):

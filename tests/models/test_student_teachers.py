@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pretended import change, pretend
-from project import ROOT, as_yaml, make_project, tiny_params
+from project import as_yaml, make_project, tiny_params
 from shipped import shipped_and_examples
 
 from edpipe.cli.commands import plan
@@ -251,7 +251,6 @@ def test_a_partition_asks_the_student_before_it_is_made():
 def pretended(tmp_path, monkeypatch):
     """A folder in which everything of kd is made."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "edpipe").symlink_to(ROOT / "edpipe")
     for job in graph.jobs_of(parse_params(params()), ["kd"]):
         pretend(job)
     return tmp_path

@@ -27,7 +27,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "edpipe", tmp_path / "edpipe", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     for name in ("DVC_STAGE", "EDPIPE_DVC"):
@@ -101,7 +100,7 @@ def test_an_entry_of_a_dead_process_stops_nobody(folder):
 
 def test_a_real_run_brings_the_lists_in_step_and_a_dry_run_does_not(folder):
     params = load_params()
-    written = (folder / paths.TRACKED_JOBS, folder / paths.DVC_IGNORE)
+    written = (folder / paths.TRACKED_JOBS, folder / paths.CODE, folder / paths.DVC_IGNORE)
     reconcile.reconcile(params, is_dry_run=True)
     assert not any(path.exists() for path in written)
     reconcile.reconcile(params, is_dry_run=False)
@@ -161,7 +160,9 @@ def test_absent_files_are_not_stale():
     absent = {"artifacts/a.h5": "not in cache", "artifacts/evaluations/ed": "deleted"}
     assert reconcile._is_only_absent([{"changed deps": absent}, {"changed outs": absent}], outputs)
     assert not reconcile._is_only_absent([{"changed deps": {"artifacts/a.h5": "modified"}}], outputs)
-    assert not reconcile._is_only_absent([{"changed deps": {"edpipe/losses/kd.py": "deleted"}}], outputs)
+    assert not reconcile._is_only_absent([{"changed deps": {"own.txt": "deleted"}}], outputs)
+    assert not reconcile._is_only_absent([{"changed deps": {str(paths.CODE): {"code.report": "modified"}}}], outputs)
+    assert not reconcile._is_only_absent([{"changed deps": {str(paths.CODE): "deleted"}}], outputs)
     assert not reconcile._is_only_absent([{"changed deps": {"params.yaml": {"recipes.a": "deleted"}}}], outputs)
     assert not reconcile._is_only_absent(["changed command"], outputs)
 
@@ -171,8 +172,8 @@ def a_dependency(path, is_locked=True):
 
 
 def test_an_input_that_dvc_replaced_misleads_but_one_of_a_new_stage_does_not(folder):
-    changes = [{"changed deps": {"artifacts/a.h5": "modified", "edpipe/losses/kd.py": "modified"}}, "changed command"]
-    stage = types.SimpleNamespace(deps=[a_dependency("artifacts/a.h5"), a_dependency("edpipe/losses/kd.py")])
+    changes = [{"changed deps": {"artifacts/a.h5": "modified", "own.txt": "modified"}}, "changed command"]
+    stage = types.SimpleNamespace(deps=[a_dependency("artifacts/a.h5"), a_dependency("own.txt")])
     assert reconcile._has_replaced_input(stage, changes, {"artifacts/a.h5"})
     assert not reconcile._has_replaced_input(stage, changes, {"artifacts/b.h5"})
     assert not reconcile._has_replaced_input(stage, [], {"artifacts/a.h5"})
@@ -209,6 +210,18 @@ def test_a_file_is_intact_until_it_is_replaced(made):
     records.restamp(made)
     assert records.is_intact(made)
     assert json.loads(records.record_file(made).read_text())["rule"] == "a"
+
+
+def test_a_record_of_unknown_params_makes_a_file_stale_for_snakemake(made):
+    records.record_unknown_params(made)
+    assert not records.is_intact(made)
+    record = pytest.importorskip("snakemake.persistence").MetadataRecord(
+        **json.loads(records.record_file(made).read_text())
+    )
+    assert record.params == []
+    assert record.record_format_version == pytest.importorskip("snakemake.persistence").RECORD_FORMAT_VERSION
+    records.record_unknown_params("a/new.h5")
+    assert not records.is_intact("a/new.h5")
 
 
 def test_without_a_record_a_file_is_not_intact(made):

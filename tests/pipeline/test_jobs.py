@@ -8,9 +8,10 @@ from project import as_yaml
 from shipped import shipped_and_examples
 
 from edpipe.cli.main import main
-from edpipe.errors import ParamsError
+from edpipe.errors import MismatchError, ParamsError
 from edpipe.methods import by_name
 from edpipe.params.load import parse_params
+from edpipe.pipeline.dvc.code_file import write_code
 from edpipe.pipeline.dvc.lists import check_tracked_jobs, check_when_under_dvc, tracked_jobs_text, write_tracked_jobs
 from edpipe.pipeline.jobs import data, graph, students, teachers
 from edpipe.pipeline.jobs.model_checks import check_model, check_params
@@ -497,6 +498,9 @@ def test_the_lists_for_dvc_are_written_once_and_checked(folder, monkeypatch):
     other = params({"tracked": ["digits_ce"]})
     check_when_under_dvc(other)
     monkeypatch.setenv("DVC_STAGE", "run_stage@x")
+    with pytest.raises(MismatchError, match=r"^workflow/code\.yaml: does not fit the source files of dump_soft"):
+        check_when_under_dvc(params())
+    write_code()
     check_when_under_dvc(params())
     with pytest.raises(ParamsError, match=r"^workflow/tracked_jobs\.yaml: does not fit"):
         check_when_under_dvc(other)

@@ -160,6 +160,46 @@ def test_lists_that_do_not_fit_stop_dvc_with_one_line(repository):
     assert repository.snakemake() == []
 
 
+def test_code_that_was_edited_stops_dvc_with_one_line(repository):
+    losses = repository.root / "edpipe/losses/kd.py"
+    losses.write_text(losses.read_text() + "\n# A harmless line.\n")
+    digests = (repository.root / "workflow/code.yaml").read_bytes()
+    line = "edpipe: workflow/code.yaml: does not fit the source files of run_stage any more; run `edpipe code`, then"
+    for command in (["dvc", "repro"], ["dvc", "repro", "--force", "report@ed"], ["edpipe", "code", "--check"]):
+        assert {f"{line} call dvc again"} == set(said(repository.call(*command, is_refused=True))), command
+    assert re.search(r"total +15\n", repository.call("snakemake", "--dry-run")), "14 steps of students and rule all"
+    assert (repository.root / "workflow/code.yaml").read_bytes() == digests, "a dry run writes nothing"
+    repository.call("edpipe", "code")
+    assert repository.dvc_repro() == ALL_STUDENT_STEPS
+    assert repository.snakemake() == []
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+def test_a_harmless_edit_is_made_up_for_once_by_either_tool(tmp_path, cache_type):
+    """Weights come out with the same bytes: from DVC's cache a link comes back that looks as old as before."""
+    folder = start(tmp_path / "project", cache_type)
+    every = folder.snakemake()
+    losses, packing = (folder.root / "edpipe" / name for name in ("losses/kd.py", "datasets/packing.py"))
+    losses.write_text(losses.read_text() + "\n# A harmless line.\n")
+    folder.call("edpipe", "code")
+    assert folder.dvc_repro() == ALL_STUDENT_STEPS
+    assert folder.snakemake() == []
+    packing.write_text(packing.read_text() + "\n# A harmless line.\n")
+    assert folder.snakemake() == every, "a dataset has no input that could be newer"
+    assert folder.dvc_repro() == []
+    assert folder.snakemake() == []
+
+
+def test_an_edit_of_what_packs_images_reaches_files_that_dvc_made(tmp_path):
+    folder = start(tmp_path / "project", "copy")
+    every = folder.dvc_repro()
+    packing = folder.root / "edpipe/datasets/packing.py"
+    packing.write_text(packing.read_text() + "\n# A harmless line.\n")
+    assert "rule pack_dataset" in folder.call("snakemake", "--dry-run")
+    assert folder.snakemake() == every, "although Snakemake has no record of them"
+    assert folder.dvc_repro() == []
+
+
 def clone_of(folder, tmp_path):
     """A second person's clone of a folder, committed and pushed; nothing pulled yet."""
     folder.git_commit()

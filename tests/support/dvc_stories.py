@@ -210,5 +210,6 @@ def start(root, cache_type, has_stand_in=True):
     folder.call("dvc", "config", "cache.type", cache_type)
     folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
     folder.call("edpipe", "tracked_jobs")
+    folder.call("edpipe", "code")
     folder.git_commit()
     return folder

@@ -13,8 +13,9 @@ from project import ROOT
 from edpipe.params.load import parse_params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph
+from edpipe.results.page.page_code import generator
 from edpipe.storage.digests import digest_bytes, digest_json
-from edpipe.storage.records import make_record, read_record, record_path, write_record
+from edpipe.storage.records import code_digest, make_record, read_record, record_path, write_record
 
 
 def change(params, path, value):
@@ -100,6 +101,7 @@ def pretend(job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
+        job.outputs[0].write_text(f'<meta name="generator" content="{generator(code_digest(job.step))}">')
         return
     knobs = {} if job.step == "result" else json.loads(job.knobs_text)
     record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
@@ -120,7 +122,6 @@ def _template(experiments):
     """Made once: writing so many files to disk takes a second."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    (folder / "edpipe").symlink_to(ROOT / "edpipe")
     write_params(folder)
     with chdir(folder):
         for job in graph.jobs_of(params_with(), experiments):
@@ -129,5 +130,5 @@ def _template(experiments):
 
 
 def pretend_all(folder, experiments):
-    """Everything of these experiments, with the code of this package beside it."""
-    shutil.copytree(_template(tuple(experiments)), folder, symlinks=True, dirs_exist_ok=True)
+    """Everything of these experiments."""
+    shutil.copytree(_template(tuple(experiments)), folder, dirs_exist_ok=True)

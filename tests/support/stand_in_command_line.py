@@ -54,13 +54,14 @@ def job_of(step: str, words: list[str]) -> Job:
 
 
 def make_outputs(job: Job) -> None:
-    """Equal knobs, inputs and code give equal files, also in another experiment."""
+    """Equal knobs, inputs and code give equal files, also in another experiment; of weights the code is indifferent."""
     if FAILING.exists() and FAILING.read_text(encoding="utf-8") in job.command:
         raise EdpipeError("this step is told to fail")
     arguments = {name: value for name, value in job.arguments.items() if name != "experiment"}
     contents = [digest_file(path) for path in job.all_inputs]
-    digest = digest_json([job.step, arguments, job.knobs, contents, code_digest(job.step)])
     for path in job.outputs:
+        code = "" if path.suffix in (".h5", ".safetensors") else code_digest(job.step)
+        digest = digest_json([job.step, arguments, job.knobs, contents, code])
         write_text_atomically(path, to_json({"digest": digest, "suffix": path.suffix, "top1": int(digest, 16) / 2**64}))
     with Path(os.environ[RUNS]).open("a", encoding="utf-8") as stream:
         stream.write(job.command.removeprefix("edpipe ") + "\n")

@@ -8,7 +8,6 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from edpipe.pipeline.jobs import data, resources, students, teachers
 from edpipe.pipeline.snakemake import hooks
 from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server
-from edpipe.storage.source_files import source_files
 
 hooks.put_command_on_path()
 PARAMS = hooks.load(workflow, config)
@@ -49,12 +48,10 @@ def job_of(make, wildcards):
 
 
 def inputs_of(make):
-    """Input function: artifacts by role, and the source files that the step imports."""
+    """Input function: artifacts by role."""
 
     def inputs(wildcards):
-        job = job_of(make, wildcards)
-        named = {role: [str(path) for path in paths] for role, paths in job.inputs.items()}
-        return named | {"code": list(source_files(job.step))}
+        return {role: [str(path) for path in paths] for role, paths in job_of(make, wildcards).inputs.items()}
 
     return inputs
 
@@ -62,6 +59,11 @@ def inputs_of(make):
 def knobs_of(make):
     """Params function: the job's own knobs as one canonical text, so that only their change re-runs it."""
     return lambda wildcards: job_of(make, wildcards).knobs_text
+
+
+def code_of(step):
+    """Params function: one digest of all source files that the step imports, as they are now."""
+    return lambda wildcards: hooks.code_digest_of(step)
 
 
 def threads_of(make):

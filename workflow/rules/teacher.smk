@@ -16,6 +16,7 @@ rule train_teacher:
         runtime=1440,
     params:
         knobs=knobs_of(teachers.make_teacher),
+        code=code_of("train_teacher"),
     shell:
         "exec edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -39,6 +40,7 @@ rule fetch_teacher:
         runtime=1440,
     params:
         knobs=knobs_of(teachers.make_teacher),
+        code=code_of("fetch_teacher"),
     shell:
         "exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -58,6 +60,7 @@ rule evaluate_teacher:
         runtime=120,
     params:
         knobs=knobs_of(teachers.evaluate_teacher),
+        code=code_of("evaluate_teacher"),
     shell:
         "exec edpipe evaluate_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

@@ -23,6 +23,7 @@ import yaml
 from edpipe.errors import ParamsError
 from edpipe.methods.by_name import curriculum
 from edpipe.params.schema import Params
+from edpipe.pipeline.dvc.code_file import check_code
 from edpipe.pipeline.jobs import paths, steps
 from edpipe.pipeline.jobs.data import partition_teachers
 from edpipe.pipeline.jobs.graph import jobs_of
@@ -158,9 +159,15 @@ def check_tracked_jobs(params: Params) -> None:
 
 
 def check_when_under_dvc(params: Params) -> None:
-    """The same, but only inside a stage that DVC runs; DVC names it in the environment."""
+    """That lists and digests of code fit, but only inside a stage that DVC runs; DVC names it in the environment.
+
+    Raises:
+        ParamsError: the lists do not fit params.yaml.
+        MismatchError: the digests do not fit the source files.
+    """
     if "DVC_STAGE" in os.environ:
         check_tracked_jobs(params)
+        check_code()
 
 
 def _on_disk(path: Path) -> str:

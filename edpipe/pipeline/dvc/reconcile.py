@@ -12,6 +12,7 @@ import yaml
 from edpipe.errors import BusyError
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import snakemake_metadata as records
+from edpipe.pipeline.dvc.code_file import changed_steps, write_code
 from edpipe.pipeline.dvc.lists import STEPS, tracked_jobs_text, write_tracked_jobs
 from edpipe.pipeline.dvc.repo import (
     digest_at_start,
@@ -28,7 +29,8 @@ from edpipe.pipeline.jobs import paths
 def reconcile(params: Params, is_dry_run: bool) -> None:
     """Before the graph is built: what dvc.lock vouches for is made to look fresh to Snakemake, and stale what is stale.
 
-    A real run first brings the lists of tracked jobs in step with params.yaml; a dry run leaves out jobs that differ.
+    A real run first brings the lists of tracked jobs in step with params.yaml, and the digests of code with the source
+    files; a dry run leaves out jobs that differ.
 
     Raises:
         BusyError: DVC is at work here; a dry run then goes on without asking it.
@@ -38,6 +40,7 @@ def reconcile(params: Params, is_dry_run: bool) -> None:
     changed: set[str] = set()
     if not is_dry_run:
         write_tracked_jobs(params)
+        write_code()
         digest_at_start[:] = [digest_of_sources(params)]
     elif paths.TRACKED_JOBS.is_file():
         changed = _changed_jobs(params)
@@ -52,7 +55,8 @@ def reconcile(params: Params, is_dry_run: bool) -> None:
 
 
 def _changed_jobs(params: Params) -> set[str]:
-    """Jobs, as DVC calls them, whose entry in workflow/tracked_jobs.yaml no longer fits params.yaml."""
+    """Jobs, as DVC calls them, whose entry in workflow/tracked_jobs.yaml no longer fits, or whose digest of code."""
+    edited = changed_steps()
     fitting = yaml.safe_load(tracked_jobs_text(params))["jobs"]
     try:
         on_disk = (yaml.safe_load(paths.TRACKED_JOBS.read_text(encoding="utf-8")) or {}).get("jobs", {})
@@ -62,7 +66,7 @@ def _changed_jobs(params: Params) -> set[str]:
         f"{step}@{name}"
         for step in STEPS
         for name in {**fitting[step], **on_disk.get(step, {})}
-        if fitting[step].get(name) != on_disk.get(step, {}).get(name)
+        if step in edited or fitting[step].get(name) != on_disk.get(step, {}).get(name)
     }
 
 
@@ -140,6 +144,6 @@ def _make_newer(output: str, time_ns: int) -> None:
 
 def _mark_stale(output: str) -> None:
     """DVC knows this file stale; Snakemake, which knows nothing of it, shall make it again."""
-    records.forget(output)
+    records.record_unknown_params(output)
     records.stand_alone(output)
     records.set_output_time(output, records.LONG_AGO_NS)

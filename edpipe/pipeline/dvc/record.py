@@ -9,6 +9,7 @@ from edpipe.errors import EdpipeError, MismatchError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import snakemake_metadata as records
+from edpipe.pipeline.dvc.code_file import write_code
 from edpipe.pipeline.dvc.lists import write_tracked_jobs
 from edpipe.pipeline.dvc.repo import (
     CHECK_STAGE,
@@ -62,7 +63,7 @@ def _commit(done: set[str]) -> int:
 
 def _is_ready_to_commit(stage: Any, done: set[str]) -> bool:
     if stage.addressing == CHECK_STAGE:
-        return True  # the lists were written from params.yaml when the run began
+        return True  # what it checks was written when the run began
     outputs = local_paths(stage.outs)
     return is_pipeline_stage(stage) and all(path in done and records.is_intact(path) for path in outputs)
 
@@ -79,6 +80,7 @@ def record_made() -> None:
         raise MismatchError("dvc-record: there is no DVC here; install it, run `dvc init`, and unset EDPIPE_DVC")
     params = load_params()
     write_tracked_jobs(params)
+    write_code()
     _check_nothing_to_do()
     made = {path for path in _tracked_outputs(params) if records.is_intact(path)}
     print(f"{_commit(made)} steps handed over to DVC")

@@ -17,9 +17,9 @@ from typing import Any
 
 from edpipe.errors import BusyError, CorruptFileError, OverwriteError
 from edpipe.params.schema import Params
+from edpipe.pipeline.dvc.code_file import code_digests
 from edpipe.pipeline.dvc.lists import STEPS
-from edpipe.storage.digests import digest_file, digest_json
-from edpipe.storage.source_files import source_files
+from edpipe.storage.digests import digest_json
 
 PIPELINE = Path("dvc.yaml")
 
@@ -149,5 +149,4 @@ def local_paths(entries: list[Any]) -> list[str]:
 
 def digest_of_sources(params: Params) -> str:
     """Digest of params.yaml and of all code that some step depends on."""
-    files = sorted({name for step in STEPS for name in source_files(step)})
-    return digest_json({"params": params, "code": {name: digest_file(Path(name)) for name in files}})
+    return digest_json({"params": params, "code": code_digests()})

@@ -1,7 +1,7 @@
 """Snakemake's records of the files it has made (.snakemake/metadata), and the modification times it goes by.
 
-Snakemake keeps one JSON file for each output, named by the output's path in base64. Two of its fields matter here: that
-there is one, and `endtime`, the output's modification time when its job ended.
+Snakemake keeps one JSON file for each output, named by the output's path in base64. What matters here: that there is
+one; `endtime`, the output's modification time when its job ended; and `params`, what the rule had as params then.
 """
 
 import base64
@@ -53,6 +53,18 @@ def is_intact(output: str) -> bool:
 def forget(output: str, kind: str = MADE) -> None:
     """Removes what Snakemake knows of an output, if anything."""
     record_file(output, kind).unlink(missing_ok=True)
+
+
+def record_unknown_params(output: str) -> None:
+    """Replaces what Snakemake knows of an output: it was made with none of its rule's params, so that it is stale.
+
+    Its modification time alone would not do: a job without input files has nothing that is newer.
+    """
+    from snakemake.persistence import RECORD_FORMAT_VERSION
+
+    path = record_file(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"record_format_version": RECORD_FORMAT_VERSION, "params": []}), encoding="utf-8")
 
 
 def restamp(output: str) -> None:

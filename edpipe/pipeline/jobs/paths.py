@@ -13,6 +13,9 @@ RESULTS = Path("results")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
 
 
+CODE = Path("workflow/code.yaml")
+
+
 STUDY_PREFIX = "study_"
 """Of the files of a study, among those of experiments."""
 

@@ -1,4 +1,4 @@
-"""What the records say of each job's artifact, and what its inputs are now; reads records and no artifact."""
+"""What the records say of each job's artifact, and what its inputs are now; reads records, and of pages the head."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any
 
 from edpipe.errors import CorruptFileError, EdpipeError
 from edpipe.pipeline.jobs.steps import STEP, Artifact
-from edpipe.pipeline.state.staleness import Origin, RecordedState
+from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
+from edpipe.results.page.page_code import read_page_code
 from edpipe.results.result_file import SeedOutcome
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
 from edpipe.storage.records import code_digest, library_versions, read_record, record_path
-from edpipe.storage.source_files import source_files
 
 REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions": dict}
 """What every record has, and as what."""
@@ -94,7 +94,7 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
     """What the outputs of a job say of themselves."""
     missing = frozenset(path for path in job.outputs if not path.exists())
     if STEP[job.step].artifact is Artifact.PAGE:  # has no record
-        return RecordedState(None, missing, reasons=_newer_files(job) if not missing else ())
+        return RecordedState(None, missing, reasons=_page_changes(job) if not missing else ())
     try:
         recorded = recorded_origin(records.read(record_path(job.outputs[0])))
     except EdpipeError as error:
@@ -107,12 +107,13 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
     return RecordedState(recorded, missing, damage)
 
 
-def _newer_files(job: Job) -> tuple[str, ...]:
-    """Files that are newer than an artifact of which no record tells what it was made from; Snakemake asks the same."""
+def _page_changes(job: Job) -> tuple[str, ...]:
+    """Why a page is stale, of which no record tells what it was made from: newer inputs, as for Snakemake; its code."""
     made_ns = job.outputs[0].stat().st_mtime_ns
-    paths = [*job.all_inputs, *map(Path, source_files(job.step))]
-    newer = [path for path in paths if path.exists() and path.stat().st_mtime_ns > made_ns]
-    return tuple(f"{path} is newer" for path in newer)
+    newer = [path for path in job.all_inputs if path.exists() and path.stat().st_mtime_ns > made_ns]
+    code, present = read_page_code(job.outputs[0]) or NOTHING, _code_digest(job.step)
+    edited = () if code == present else (code_change(job.step, code, present),)
+    return (*(f"{path} is newer" for path in newer), *edited)
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:

@@ -112,12 +112,16 @@ def differences(recorded: Origin, present: Origin) -> tuple[str, ...]:
     if recorded.step != present.step:
         reasons.insert(0, f"was made by {recorded.step}, now {present.step} makes it")
     elif recorded.code != present.code:
-        # The record has one digest for all source files of the step: which one was edited cannot be known.
-        reasons.append(f"the code of {present.step} was edited ({recorded.code} → {present.code})")
+        reasons.append(code_change(present.step, recorded.code, present.code))
     for role, digests in present.inputs.items():
         if role in recorded.inputs and recorded.inputs[role] != digests:
             reasons.append(f"{_input_name(role)} another one now ({_input_change(recorded.inputs[role], digests)})")
     return tuple(reasons)
+
+
+def code_change(step: str, before: str, now: str) -> str:
+    """The phrase for another digest of code: it is one for all source files, so which was edited cannot be known."""
+    return f"the code of {step} was edited ({before} → {now})"
 
 
 def _input_name(role: str) -> str:

@@ -11,10 +11,12 @@ from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.results.measures.metrics import Spread, mean_and_spread
 from edpipe.results.page import charts
+from edpipe.results.page.page_code import generator
 from edpipe.results.page.sample_sheet import Strip, strips
 from edpipe.results.page.units import grouped, macs, percent, points, short, size
 from edpipe.results.page.words import classes_arrive, loss_text, method_text
 from edpipe.results.result_file import Result, StageOutcome, TeacherOutcome, format_seconds, read_result
+from edpipe.storage.records import code_digest
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
@@ -87,7 +89,7 @@ def _strips(result_path: Path, result: Result, images: SampleImages) -> tuple[St
 
 
 def page(result: Result, found: Sequence[Strip] = ()) -> str:
-    """The page as text, with these images of each subset; equal arguments give equal pages."""
+    """The page as text, with these images of each subset; equal arguments and equal code give equal pages."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -104,6 +106,7 @@ def page(result: Result, found: Sequence[Strip] = ()) -> str:
     every_stage = [stage for seed in result.seeds for stage in seed.stages]
     return template.render(
         result=result,
+        generator=generator(code_digest("report")),
         own_time=format_seconds(result.cost, False),
         shared_time=format_seconds(result.cost, True),
         method_text=method_text(result.method, result.setup.stages),

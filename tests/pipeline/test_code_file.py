@@ -1,0 +1,61 @@
+"""workflow/code.yaml: written once, checked in DVC's stages, and each way of not fitting is one line."""
+
+import pytest
+import yaml
+
+from edpipe.errors import MismatchError
+from edpipe.pipeline.dvc import code_file
+from edpipe.pipeline.jobs import paths
+from edpipe.storage.records import code_digest
+from edpipe.storage.source_files import step_names
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a file that fits."""
+    monkeypatch.chdir(tmp_path)
+    code_file.write_code()
+    return tmp_path
+
+
+def test_it_holds_the_digest_of_each_step(folder):
+    found = yaml.safe_load(paths.CODE.read_text())
+    assert found == {"code": {step: code_digest(step) for step in step_names()}}
+    code_file.check_code()
+
+
+def test_a_digest_of_decimal_digits_stays_text(folder, monkeypatch):
+    monkeypatch.setattr(code_file, "code_digest", lambda step: "12345678901234e5")
+    code_file.write_code()
+    assert '  report: "12345678901234e5"\n' in paths.CODE.read_text()
+
+
+def test_a_file_that_fits_is_not_written_again(folder):
+    before_ns = paths.CODE.stat().st_mtime_ns
+    code_file.write_code()
+    assert paths.CODE.stat().st_mtime_ns == before_ns
+
+
+def test_a_file_that_does_not_fit_is_one_line_that_names_the_steps(folder, monkeypatch):
+    monkeypatch.setattr(
+        code_file, "code_digest", lambda step: "0" * 16 if step in ("evaluate", "result") else code_digest(step)
+    )
+    with pytest.raises(
+        MismatchError,
+        match=r"^workflow/code.yaml: does not fit the source files of evaluate, result any more; "
+        r"run `edpipe code`, then call dvc again$",
+    ):
+        code_file.check_code()
+    code_file.write_code()
+    code_file.check_code()
+
+
+@pytest.mark.parametrize("contents", [b"<<<<<<< HEAD\n", b"code:\n", b"[1]\n", b"\xff", b"", None])
+def test_a_file_that_is_none_fits_no_step_and_is_written_anew(folder, contents):
+    if contents is None:
+        paths.CODE.unlink()
+    else:
+        paths.CODE.write_bytes(contents)
+    assert code_file.changed_steps() == list(step_names())
+    code_file.write_code()
+    code_file.check_code()
