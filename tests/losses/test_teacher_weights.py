@@ -117,9 +117,9 @@ def test_aekd_of_two_teachers_is_the_formula(seed, samples, classes, temperature
     student, teachers, labels = teacher_weighting((seed, 2, samples, classes, temperature))
     first, second = gradients(student, teachers, temperature)
     between = second - first
+    assume(between @ between > 1e-3 * (first @ first + second @ second))  # else the ridge has its say
     expected = np.clip(second @ between / (between @ between), 1 - CAP, CAP)
     weights = teacher_weights("aekd", *tensors(student, teachers, labels), temperature)[:, 0].tolist()
-    assume(between @ between > 1e-3 * (first @ first + second @ second))  # else the ridge has its say
     assert weights == pytest.approx([expected, 1 - expected], abs=1e-4)
 
 
