@@ -5,7 +5,9 @@ waiting.
 """
 
 import argparse
+import codecs
 import io
+import json
 import sys
 from collections.abc import Callable, Sequence
 
@@ -43,10 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _escape_unprintable() -> None:
-    """A character that the terminal's encoding lacks is printed as its escape: no number is lost, nothing fails."""
+    """A character that the terminal's encoding lacks is printed as \\uXXXX: nothing is lost, and JSON stays JSON."""
+    codecs.register_error("json_escapes", _json_escapes)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="json_escapes")
+
+
+def _json_escapes(error: UnicodeError) -> tuple[str, int]:
+    """What stands for the characters that cannot be encoded, and where to go on after them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _run(words: Sequence[str]) -> None:

@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 from comparable_results import written
-from project import tiny_params
+from project import as_yaml, tiny_params
 
 from edpipe.cli.main import main
 from edpipe.cli.overview import GROUPS, command_names
@@ -118,7 +117,7 @@ def test_a_wrong_word_is_one_line_with_the_nearest_known_and_exit_code_2(words, 
 
 
 def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs(tmp_path):
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(as_yaml(tiny_params()), encoding="utf-8")
     code = (
         "import json, sys\nfrom edpipe.cli.entry import main\nsys.argv = ['edpipe', 'check']\ncode = main()\n"
         "print(json.dumps([code, sorted({name.partition('.')[0] for name in sys.modules})]))"
@@ -132,10 +131,11 @@ def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs
     assert not set(NETWORK_LIBRARIES) & set(modules)
 
 
-def test_help_imports_no_library_of_numbers_and_no_command(tmp_path):
+def test_help_imports_neither_torch_nor_any_command(tmp_path):
     code = (
         "import sys\nfrom edpipe.cli.main import main\nmain(['--help'])\n"
-        "print([name for name in sys.modules if name.startswith(('edpipe.cli.commands.', 'scipy', 'torch', 'h5py'))])"
+        "unwanted = ('edpipe.cli.commands.', 'scipy', 'torch', 'timm', 'h5py')\n"
+        "print([name for name in sys.modules if name.startswith(unwanted)])"
     )
     assert run_python(tmp_path, code).stdout.decode().splitlines()[-1] == "[]"
 
@@ -155,6 +155,18 @@ def test_a_terminal_of_few_characters_gets_escapes_and_every_row(tmp_path, encod
     assert ("\\u2265" in text) == (encoding != "utf-8")
     assert ("≥" in text) == (encoding == "utf-8")
     assert all(Path(path).stem in text for path in paths)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_json_stays_json_on_such_a_terminal(tmp_path, encoding):
+    text = "café ≥ 😀 \udcff"
+    code = (
+        "import json\nfrom edpipe.cli.main import main\nmain(['--version'])\n"
+        f"print(json.dumps({text!r}, ensure_ascii=False))"
+    )
+    ran = run_python(tmp_path, code, PYTHONIOENCODING=encoding)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.decode(encoding).splitlines()[-1]) == text
 
 
 # Ctrl-C
