@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 from comparable_results import written
-from project import tiny_params
+from project import as_yaml, tiny_params
 
 from edpipe.cli.main import main
 from edpipe.cli.overview import GROUPS, command_names
@@ -118,7 +117,7 @@ def test_a_wrong_word_is_one_line_with_the_nearest_known_and_exit_code_2(words, 
 
 
 def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs(tmp_path):
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(as_yaml(tiny_params()), encoding="utf-8")
     code = (
         "import json, sys\nfrom edpipe.cli.entry import main\nsys.argv = ['edpipe', 'check']\ncode = main()\n"
         "print(json.dumps([code, sorted({name.partition('.')[0] for name in sys.modules})]))"
