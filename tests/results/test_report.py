@@ -6,12 +6,12 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, write_result
 
 from edpipe.errors import CorruptFileError
 from edpipe.results.measures.cost import CostPart
 from edpipe.steps.report import report
 from edpipe.storage.records import read_record, write_record
-from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, write_result
 
 VOID = {"meta", "link", "br"}
 HOSTILE = '<script src="https://evil.example/x.js"></script>&\'"'

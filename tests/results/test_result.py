@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from examples import COSTS, DATASET, SUBSETS, evaluation, write_evaluations, write_result
 from project import without_cost
 
 from edpipe.errors import CorruptFileError, MismatchError
@@ -15,7 +16,6 @@ from edpipe.results.measures.cost import CostPart
 from edpipe.results.result_file import Result, format_seconds, read_result, result_schema
 from edpipe.steps.result import result
 from edpipe.storage.records import read_record
-from examples import COSTS, DATASET, SUBSETS, evaluation, write_evaluations, write_result
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STUDENT_T_2 = 4.302652729911275

@@ -1,8 +1,9 @@
 """Results to be compared, and what `edpipe compare` says of them."""
 
+from examples import evaluation, write_result
+
 from edpipe.cli.main import EXIT_MENDABLE, main
 from edpipe.storage.records import read_record, write_record
-from examples import evaluation, write_result
 
 
 def written(folder, experiment="digits_ed", shift=0.0, seeds=(0, 1, 2), **changes):

@@ -10,7 +10,7 @@ from typing import Any
 import edpipe
 from edpipe.cli.commands.needed_entries import SECTIONS, needed_entries
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
-from edpipe.errors import MissingFileError, ParamsError, nearest
+from edpipe.errors import MissingFileError, ParamsError, UsageError, nearest
 from edpipe.params.insert import entry_texts, insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.schema import Params
@@ -68,14 +68,15 @@ def add(names: Sequence[str], is_list: bool = False) -> None:
 
     Raises:
         MissingFileError: there is no folder of examples.
-        ParamsError: a name is unknown, an entry of a needed name has other contents, or params.yaml is wrong.
+        UsageError: there is no name, or an unknown one.
+        ParamsError: an entry of a needed name has other contents, or params.yaml is wrong.
     """
     examples = read_examples()
     if is_list:
         print("\n".join(line for example in examples for line in _lines(example)))
         return
     if not names:
-        raise ParamsError("add: no name is given; `edpipe add --list` lists what can be added")
+        raise UsageError("add: no name is given; `edpipe add --list` lists what can be added")
     with alone():
         there = parse_params(load_raw())
         new = _new_entries(there, examples, list(dict.fromkeys(names)))
@@ -116,7 +117,7 @@ def _new_entries(there: Params, examples: Sequence[Example], names: Sequence[str
         if name not in by_name:
             if name in there.experiments or name.removeprefix(STUDY_PREFIX) in there.studies:
                 continue
-            raise ParamsError(f"add: no example is named '{name}'{_hint(name, by_name)}")
+            raise UsageError(f"add: no example is named '{name}'{_hint(name, by_name)}")
         example = by_name[name]
         for section, entry in [(s, entry) for s, entries in example.needed(name).items() for entry in entries]:
             model = getattr(example.params, section)[entry]
