@@ -193,3 +193,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def remake(*paths: object, act: str = "make it again") -> str:
+    """The end of an error line about files that a job makes: the command that makes them again.
+
+    Args:
+        paths: of artifacts of one or several jobs.
+        act: what the command does to them, in the words of the line.
+
+    >>> remake("results/digits_ed.json")
+    'make it again with `snakemake --force results/digits_ed.json`'
+    """
+    return f"{act} with `snakemake --force {' '.join(map(str, paths))}`"

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, Shaped, UInt8, UInt64
 from PIL import Image
 
-from edpipe.errors import CorruptFileError
+from edpipe.errors import CorruptFileError, remake
 from edpipe.params.base import canonical_json
 from edpipe.storage.digests import DIGEST_LENGTH
 
@@ -136,7 +136,7 @@ class Dataset(DatasetHeader):
             return decode_jpeg(self._pixels[start:stop].tobytes())
         except OSError as error:
             raise CorruptFileError(
-                f"{self.path}: sample {sample_id} is altered since written; {_mend(self.path)}"
+                f"{self.path}: sample {sample_id} is altered since written; {remake(self.path)}"
             ) from error
 
     def check_pixels(self, sample_ids: Int64[np.ndarray, " sample"]) -> None:
@@ -150,7 +150,7 @@ class Dataset(DatasetHeader):
                 source = bytes(self.sources[sample_id]).decode()
                 raise CorruptFileError(
                     f"{self.path}: pixels of sample {sample_id} ({source}) are not those that were packed;"
-                    f" they are altered, or another Pillow decodes them otherwise; {_mend(self.path)}"
+                    f" they are altered, or another Pillow decodes them otherwise; {remake(self.path)}"
                 )
 
 
@@ -213,7 +213,7 @@ def open_dataset(path: Path) -> Dataset:
     # Damaged bytes make h5py raise these, and json and NumPy the last two.
     except (OSError, KeyError, RuntimeError, AttributeError, IndexError, MemoryError, TypeError, ValueError) as error:
         raise CorruptFileError(
-            f"{path}: not a whole dataset file ({' '.join(str(error).split())}); {_mend(path)}"
+            f"{path}: not a whole dataset file ({' '.join(str(error).split())}); {remake(path)}"
         ) from error
     dataset.check_pixels(np.unique(np.linspace(0, dataset.num_samples - 1, SPOT_CHECKS).astype(np.int64)))
     return dataset
@@ -222,11 +222,11 @@ def open_dataset(path: Path) -> Dataset:
 def _open(path: Path, file: Any) -> Dataset:
     attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in file.attrs.items()}
     if attributes.get("format") != FORMAT:
-        raise CorruptFileError(f"{path}: an HDF5 file, but not of format {FORMAT}; {_mend(path)}")
+        raise CorruptFileError(f"{path}: an HDF5 file, but not of format {FORMAT}; {remake(path)}")
     if attributes.get("format_version") != FORMAT_VERSION:
         version = attributes.get("format_version")
         raise CorruptFileError(
-            f"{path}: has format version {version}, this edpipe reads {FORMAT_VERSION}; {_mend(path)}"
+            f"{path}: has format version {version}, this edpipe reads {FORMAT_VERSION}; {remake(path)}"
         )
     is_raw = attributes["encoding"] == "raw"
     pixels = _mapped(path, file["images" if is_raw else "jpeg"])
@@ -235,11 +235,11 @@ def _open(path: Path, file: Any) -> Dataset:
         for name in ("label", "split", "sample_key", "source", *(() if is_raw else ("jpeg_offset",)))
     }
     if attributes.pop(_HEADER_DIGEST) != header_digest(attributes, columns):
-        raise CorruptFileError(f"{path}: header, labels or keys are altered since written; {_mend(path)}")
+        raise CorruptFileError(f"{path}: header, labels or keys are altered since written; {remake(path)}")
     dataset = _assemble(path, attributes, columns, pixels)
     _check_lengths(dataset)
     if dataset.digest != content_digest(dataset, columns):
-        raise CorruptFileError(f"{path}: digest {dataset.digest} is not that of its labels and keys; {_mend(path)}")
+        raise CorruptFileError(f"{path}: digest {dataset.digest} is not that of its labels and keys; {remake(path)}")
     return dataset
 
 
@@ -247,7 +247,7 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> UInt8[np.ndarray, "..."]:
     """The stored bytes as an array over the file itself: plain NumPy speed, shared by all processes that map it."""
     offset = dataset.id.get_offset()
     if offset is None or offset + dataset.nbytes > path.stat().st_size:
-        raise CorruptFileError(f"{path}: pixels are cut off; {_mend(path)}")
+        raise CorruptFileError(f"{path}: pixels are cut off; {remake(path)}")
     mapped = np.memmap(path, mode="r", dtype=dataset.dtype, shape=dataset.shape, offset=offset)
     return mapped.view(np.ndarray)  # a gather from a memmap gives a memmap, with its slower indexing
 
@@ -282,9 +282,5 @@ def _check_lengths(dataset: Dataset) -> None:
     if lengths != {num_samples} or dataset._pixels.shape != shape:
         raise CorruptFileError(
             f"{dataset.path}: pixels of shape {dataset._pixels.shape} and columns of {sorted(lengths)} rows"
-            f" do not belong together; {_mend(dataset.path)}"
+            f" do not belong together; {remake(dataset.path)}"
         )
-
-
-def _mend(path: Path) -> str:
-    return f"make it again with `snakemake --force {path}`"

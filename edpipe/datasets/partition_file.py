@@ -5,14 +5,10 @@ from typing import Any
 
 from edpipe.datasets.dataset_file import SPLITS, Dataset
 from edpipe.datasets.partition import Partition
-from edpipe.errors import CorruptFileError, MismatchError
-from edpipe.storage.digests import digest_json
-from edpipe.storage.records import read_record, write_record
+from edpipe.errors import MismatchError, remake
+from edpipe.storage.sealed_json import JsonFormat, read_sealed_json, write_sealed_json
 
-FORMAT = "edpipe-partition"
-
-
-FORMAT_VERSION = 1
+FORMAT = JsonFormat("edpipe-partition", 1, "partition file", instead="params.yaml")
 
 
 def write_partition(path: Path, partition: Partition, dataset: Dataset, record: dict[str, Any]) -> None:
@@ -26,9 +22,7 @@ def write_partition(path: Path, partition: Partition, dataset: Dataset, record: 
         }
         for name in partition.subsets
     ]
-    facts = {"format": FORMAT, "format_version": FORMAT_VERSION, "digest": partition.digest, "subsets": subsets}
-    contents = record | facts
-    write_record(path, contents | {"file_digest": digest_json(contents)})
+    write_sealed_json(path, FORMAT, record | {"digest": partition.digest, "subsets": subsets})
 
 
 def read_contents(path: Path) -> dict[str, Any]:
@@ -37,18 +31,7 @@ def read_contents(path: Path) -> dict[str, Any]:
     Raises:
         CorruptFileError: missing, no partition file, of another version, or altered.
     """
-    contents = read_record(path)
-    mend = _mend(path)
-    file_digest = contents.pop("file_digest", None)
-    if contents.get("format") != FORMAT or contents.get("format_version") != FORMAT_VERSION:
-        raise CorruptFileError(f"{path}: not a partition file of version {FORMAT_VERSION}; {mend}")
-    if file_digest != digest_json(contents):
-        raise CorruptFileError(f"{path}: altered since written; change params.yaml instead, then {mend}")
-    return contents
-
-
-def _mend(path: Path) -> str:
-    return f"make it again with `snakemake --force {path}`"
+    return read_sealed_json(path, FORMAT, dict)
 
 
 def read_partition(path: Path, dataset: Dataset) -> Partition:
@@ -58,16 +41,15 @@ def read_partition(path: Path, dataset: Dataset) -> Partition:
         CorruptFileError: missing, no partition file, of another version, or altered.
         MismatchError: made from another dataset.
     """
-    contents, mend = read_contents(path), _mend(path)
-    try:
-        subsets = contents["subsets"]
-        ids = {str(s["name"]): tuple(int(c) for c in s["class_ids"]) for s in subsets}
-        partition = Partition(contents["inputs"]["dataset"], tuple(ids), ids)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: not a whole partition file ({error!r}); {mend}") from error
+    partition = read_sealed_json(path, FORMAT, _parse)
     if partition.dataset_digest != dataset.digest:
         raise MismatchError(
             f"{path}: was made from dataset {partition.dataset_digest},"
-            f" but {dataset.path} holds dataset {dataset.digest}; {mend}"
+            f" but {dataset.path} holds dataset {dataset.digest}; {remake(path)}"
         )
     return partition
+
+
+def _parse(contents: dict[str, Any]) -> Partition:
+    ids = {str(subset["name"]): tuple(int(c) for c in subset["class_ids"]) for subset in contents["subsets"]}
+    return Partition(contents["inputs"]["dataset"], tuple(ids), ids)

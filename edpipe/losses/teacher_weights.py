@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from edpipe.losses.kd import check_temperature, kd_loss, precise, task_loss
+from edpipe.losses.kd import check_temperature, precise, task_loss
 
 WeightingRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
 
@@ -69,23 +69,6 @@ def teacher_weights(
         if len(logits) == 1:
             return torch.ones_like(logits[..., 0])
         return _RULES[rule](precise(student), logits, labels, temperature)
-
-
-def multi_teacher_kd_loss(
-    student: Float[Tensor, "sample class"],
-    teachers: Float[Tensor, "teacher sample class"],
-    weights: Float[Tensor, "teacher sample"],
-    temperature: float,
-) -> Float[Tensor, " sample"]:
-    """Σ_k weight_k · kd loss from teacher k, of each sample; nats.
-
-    Raises:
-        ValueError: there is no teacher, their number is not that of the weights, or temperature is not positive.
-    """
-    if not len(teachers) or len(teachers) != len(weights):
-        raise ValueError(f"a panel needs 1 row of weights per teacher, got {len(weights)} for {len(teachers)} teachers")
-    losses = torch.stack([kd_loss(student, teacher, temperature) for teacher in teachers])
-    return (weights * losses).sum(dim=0)
 
 
 def _aver(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from edpipe.errors import CorruptFileError
+from edpipe.errors import CorruptFileError, remake
 from edpipe.methods.plan import StagePlan
 from edpipe.params.base import Knobs
 from edpipe.params.recipe import RecipeKnobs
@@ -256,7 +256,7 @@ def read_result(path: Path) -> Result:
     if contents.get("format_version") != RESULT_FORMAT_VERSION:
         raise CorruptFileError(
             f"{path}: result of version {contents.get('format_version')!r}, this edpipe reads {RESULT_FORMAT_VERSION}; "
-            f"make it again with `snakemake --force {path}`"
+            f"{remake(path)}"
         )
     try:
         return Result.model_validate_json(json.dumps(contents))
@@ -264,8 +264,7 @@ def read_result(path: Path) -> Result:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise CorruptFileError(
-            f"{path}: {where}: {first['msg']}; the file was altered or made by another edpipe; "
-            f"make it again with `snakemake --force {path}`"
+            f"{path}: {where}: {first['msg']}; the file was altered or made by another edpipe; {remake(path)}"
         ) from error
 
 

@@ -1,12 +1,12 @@
 """Which device a step computes on: from the environment, never from a knob, never in a result."""
 
-import fcntl
 import os
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
+from filelock import lock_descriptor
 from torch import nn
 
 from edpipe.errors import EdpipeError
@@ -50,11 +50,9 @@ def _take_free_gpu() -> int | None:
         name = visible[index].strip() if index < len(visible) and visible[index] else str(index)
         path = Path(tempfile.gettempdir()) / f"edpipe-gpu-{os.getuid()}-{name}.lock"
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock_descriptor(lock, blocking=False):
             return index  # the descriptor stays open: its end is the process's
-        except OSError:
-            os.close(lock)
+        os.close(lock)
     return None
 
 

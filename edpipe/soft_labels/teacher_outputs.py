@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edpipe.datasets.dataset_file import Dataset
 from edpipe.datasets.partition_file import read_partition
-from edpipe.errors import MismatchError
+from edpipe.errors import MismatchError, remake
 from edpipe.models.forward import forward
 from edpipe.models.resize import resize_images
 from edpipe.models.splitting.attention_maps import attention_taps
@@ -115,7 +115,7 @@ def _check_inputs(files: TeacherFiles, record: dict[str, Any], present: dict[str
         if record["inputs"][name] != digest:
             raise MismatchError(
                 f"{files.weights_path}: this teacher was made from {name} {record['inputs'][name]!r}, at hand is "
-                f"{digest!r}; make it again with `snakemake --force {files.weights_path}`"
+                f"{digest!r}; {remake(files.weights_path)}"
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from edpipe.errors import CorruptFileError, MismatchError, TeacherError
+from edpipe.errors import CorruptFileError, MismatchError, TeacherError, remake
 from edpipe.models.pretrained.fetch import WEIGHTS_FOLDER, Fetched, Normalisation, Wanted, fetch_weights, take_over
 from edpipe.params.teacher import NetworkKnobs, TeacherJobKnobs
 from edpipe.runtime.progress import announce
@@ -85,9 +85,7 @@ def _check_student(path: Path, record: Mapping[str, Any], setup: TeacherSetup, n
             "number of later stages": knobs["plan"]["num_stages"] - knobs["plan"]["number"],
         }
     except (KeyError, TypeError) as error:
-        raise CorruptFileError(
-            f"{record_path(path)}: not the record of a stage ({error!r}); make it again with `snakemake --force {path}`"
-        ) from error
+        raise CorruptFileError(f"{record_path(path)}: not the record of a stage ({error!r}); {remake(path)}") from error
     wanted = {
         "step": "run_stage",
         "dataset": setup.dataset.digest,
@@ -98,6 +96,6 @@ def _check_student(path: Path, record: Mapping[str, Any], setup: TeacherSetup, n
     wrong = [name for name, value in wanted.items() if found[name] != value]
     if wrong:
         raise MismatchError(
-            f"{path}: its {wrong[0]} is {found[wrong[0]]!r}, {setup.title} needs {wanted[wrong[0]]!r}; make the "
-            f"student again with `snakemake --force {path}`"
+            f"{path}: its {wrong[0]} is {found[wrong[0]]!r}, {setup.title} needs {wanted[wrong[0]]!r}; "
+            f"{remake(path, act='make the student again')}"
         )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import CorruptFileError, MismatchError, remake
 from edpipe.params.experiment import ResultKnobs
 from edpipe.results.measures.cost import CostPart, sum_costs
 from edpipe.results.measures.seeds import budget_of, curve_csv, summarise
@@ -69,7 +69,7 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     if record.get("step") != "evaluate" or missing:
         raise CorruptFileError(
             f"{path}: not an evaluation of this version (step {record.get('step')!r}, missing keys: "
-            f"{', '.join(missing) or 'none'}); make it again with `snakemake --force {path}`"
+            f"{', '.join(missing) or 'none'}); {remake(path)}"
         )
     return record
 

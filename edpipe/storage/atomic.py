@@ -27,9 +27,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, path.name)
         yield partial
-        _sync(partial)
+        sync_to_disk(partial)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync_to_disk(path.parent)
     except OSError as error:
         _discard(partial)
         raise OverwriteError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
@@ -75,7 +75,8 @@ def _discard(partial: Path) -> None:
         partial.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

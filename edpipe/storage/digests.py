@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from edpipe.errors import CorruptFileError
+from edpipe.errors import CorruptFileError, remake
 from edpipe.params.base import canonical_json
 
 DIGEST_LENGTH = 16
@@ -42,6 +42,4 @@ def sha256_file(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise CorruptFileError(
-            f"{path}: cannot be read: {error.strerror}; make it again with `snakemake --force {path}`"
-        ) from error
+        raise CorruptFileError(f"{path}: cannot be read: {error.strerror}; {remake(path)}") from error

@@ -1,6 +1,5 @@
 """Fetches one published file: a broken download goes on where it was, and the file is there whole or not at all."""
 
-import fcntl
 import hashlib
 import os
 import time
@@ -15,6 +14,8 @@ from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from urllib.response import addinfourl
+
+from filelock import lock_descriptor
 
 from edpipe.runtime.progress import LINE_EVERY_S, announce
 
@@ -78,10 +79,8 @@ def _digest_of(file: BufferedIOBase, kind: str) -> str:
 
 
 def _lock(file: BufferedIOBase, path: Path, waits: bool) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RuntimeError(f"another process is writing {path}; wait for it") from error
+    if not lock_descriptor(file.fileno(), blocking=waits):
+        raise RuntimeError(f"another process is writing {path}; wait for it")
 
 
 def _append_rest(file: BufferedIOBase, address: str) -> None:

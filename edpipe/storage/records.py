@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edpipe.errors import CorruptFileError
+from edpipe.errors import CorruptFileError, remake
 from edpipe.params.base import canonical_json
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.digests import digest_json
@@ -76,17 +76,10 @@ def read_record(path: Path, *required: str) -> dict[str, Any]:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptFileError(
-            f"{path}: not a readable record ({error}); make it again with `snakemake --force {path}`"
-        ) from error
+        raise CorruptFileError(f"{path}: not a readable record ({error}); {remake(path)}") from error
     if not isinstance(contents, dict):
-        raise CorruptFileError(
-            f"{path}: a record must be a JSON object, got {type(contents).__name__}; make it again "
-            f"with `snakemake --force {path}`"
-        )
+        raise CorruptFileError(f"{path}: a record must be a JSON object, got {type(contents).__name__}; {remake(path)}")
     missing = [name for name in required if name not in contents]
     if missing:
-        raise CorruptFileError(
-            f"{path}: the record lacks '{missing[0]}'; make it again with `snakemake --force {path}`"
-        )
+        raise CorruptFileError(f"{path}: the record lacks '{missing[0]}'; {remake(path)}")
     return contents

@@ -1,6 +1,10 @@
-"""Where unfinished artifacts wait for the same command: a hidden folder, used by one process at a time."""
+"""Where unfinished artifacts wait for the same command: hidden folders, keyed by all that decides the artifact.
 
-import fcntl
+Finished blocks lie outside the artifact's own folder, which DVC may follow as a whole; one process at a time uses them,
+and those of another key are removed at once. Checkpoints lie beside the artifact; those of another key are kept until
+it is whole.
+"""
+
 import os
 import re
 import shutil
@@ -8,18 +12,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from edpipe.errors import BusyError, OverwriteError
 
 RESUME_FOLDER = ".resume"
 
 
-def resume_folder(target: Path, key: str) -> Path:
-    """Of one target made from one thing: other knobs, code or inputs have another key, and another folder.
+def blocks_folder(target: Path, key: str) -> Path:
+    """For blocks of one target made from one thing: other knobs, code or inputs have another key, and another folder.
 
-    >>> str(resume_folder(Path("artifacts/datasets/digits.h5"), "0a"))
+    >>> str(blocks_folder(Path("artifacts/datasets/digits.h5"), "0a"))
     'artifacts/.resume/datasets-digits-0a'
     """
     return target.parent.parent / RESUME_FOLDER / f"{target.parent.name}-{target.stem}-{key}"
+
+
+def checkpoints_folder(target: Path) -> Path:
+    """For checkpoints of one target, in a folder for each key.
+
+    >>> str(checkpoints_folder(Path("artifacts/students/digits_ed/seed0/1_primary.safetensors")))
+    'artifacts/students/digits_ed/seed0/.resume/1_primary'
+    """
+    return target.parent / RESUME_FOLDER / target.stem
 
 
 def remove_others(folder: Path) -> None:
@@ -32,9 +47,13 @@ def remove_others(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes the folder, and the one that holds all such folders if it is empty then."""
+    """Removes the folder, and the one that holds all such folders if it is empty then.
+
+    Raises:
+        OSError: it is not there or cannot be removed.
+    """
     shutil.rmtree(folder)
-    with suppress(OSError):  # not empty: another process is at work
+    with suppress(OSError):  # others are in it, perhaps since a moment ago
         folder.parent.rmdir()
 
 
@@ -47,10 +66,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{path.parent}: another process is writing {what}; wait for it") from error
+        if not lock_descriptor(descriptor, blocking=False):
+            raise BusyError(f"{path.parent}: another process is writing {what}; wait for it")
         yield
     finally:
         os.close(descriptor)
@@ -70,10 +87,3 @@ def disk_errors(target: Path) -> Iterator[None]:
             f"{target}: cannot be written: {error.strerror or error}; finished blocks stay in "
             f"{target.parent.parent / RESUME_FOLDER}"
         ) from error
-
-
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """All of these bytes at this place of a file."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written

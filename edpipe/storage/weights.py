@@ -7,7 +7,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import CorruptFileError, MismatchError, remake
 from edpipe.storage.atomic import write_atomically
 from edpipe.storage.digests import digest_file
 from edpipe.storage.records import read_record, record_path, write_record
@@ -35,11 +35,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if found != record.get("weights_digest"):
         raise MismatchError(
             f"{path}: content has digest {found}, its record says {record.get('weights_digest')}; they do not belong "
-            f"together; make both again with `snakemake --force {path}`"
+            f"together; {remake(path, act='make both again')}"
         )
     try:
         return safetensors.torch.load_file(path), record
     except (SafetensorError, OSError) as error:
-        raise CorruptFileError(
-            f"{path}: not a safetensors file ({error}); make it again with `snakemake --force {path}`"
-        ) from error
+        raise CorruptFileError(f"{path}: not a safetensors file ({error}); {remake(path)}") from error

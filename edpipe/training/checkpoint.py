@@ -2,9 +2,7 @@
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,9 @@ from torch import Tensor
 from edpipe.errors import EdpipeError, OverwriteError
 from edpipe.storage.atomic import remove_file, remove_leftovers, write_atomically
 from edpipe.storage.digests import digest_bytes, digest_file
+from edpipe.storage.unfinished import checkpoints_folder, remove_folder
 
 FORMAT = "edpipe-checkpoint-1"
-
-
-FOLDER = ".resume"
 
 
 KEPT = 2
@@ -50,7 +46,7 @@ class Checkpoints:
     """
 
     def __init__(self, out_path: Path, key: str) -> None:
-        self._of_output = out_path.parent / FOLDER / out_path.stem
+        self._of_output = checkpoints_folder(out_path)
         self.folder = self._of_output / key
         self._key = key
 
@@ -93,14 +89,12 @@ class Checkpoints:
             OverwriteError: they cannot be removed.
         """
         try:
-            shutil.rmtree(self._of_output)
+            remove_folder(self._of_output)
         except FileNotFoundError:
             return
         except OSError as error:
             path = error.filename or self._of_output
             raise OverwriteError(f"{path}: cannot be removed: {error.strerror or error}; remove it by hand") from error
-        with suppress(OSError):  # checkpoints of other outputs are in it, perhaps since a moment ago
-            self._of_output.parent.rmdir()
 
     def _paths(self) -> list[Path]:
         """Newest first."""

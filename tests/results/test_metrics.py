@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from edpipe.results.measures.metrics import (
     Hits,
     Spread,
-    agreement_hits,
     expected_calibration_error,
     mean_and_spread,
     top_k_hits,
@@ -52,14 +51,6 @@ def test_constant_network_is_right_by_chance_only():
     assert top_k_hits(np.zeros((10, 10), np.float32), np.arange(10), 5).top1 == 0.5
 
 
-@given(answers())
-def test_agreement_is_the_share_of_equal_argmax(answer):
-    logits, _ = answer
-    teacher = logits[:, ::-1] * 2
-    hits = agreement_hits(logits, teacher)
-    assert hits == Hits(int((logits.argmax(axis=1) == teacher.argmax(axis=1)).sum()), len(logits))
-
-
 def test_hits_that_cannot_be_are_refused():
     for correct, total in ((2, 1), (-1, 3)):
         with pytest.raises(ValueError, match=f"hits must satisfy 0 <= correct <= asked, got {correct} of {total}"):
@@ -77,8 +68,6 @@ def test_answers_that_cannot_be_are_refused():
     broken = np.full((2, 3), np.nan, np.float32)
     for call in (
         lambda: top_k_hits(broken, labels, 1),
-        lambda: agreement_hits(logits, broken),
-        lambda: agreement_hits(broken, logits),
         lambda: expected_calibration_error(broken, labels),
     ):
         with pytest.raises(ValueError, match="logits must be numbers, got NaN"):

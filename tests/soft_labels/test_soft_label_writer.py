@@ -611,12 +611,12 @@ def left(path):
 
 
 def test_rows_are_on_disk_before_the_journal_that_vouches_for_them(path, monkeypatch):
-    module = "edpipe.soft_labels.file.writer"
+    blocks, module = "edpipe.storage.journalled_blocks", "edpipe.soft_labels.file.writer"
     steps = []
-    monkeypatch.setattr(f"{module}.SYNC_EVERY_S", 0.0)
-    monkeypatch.setattr(f"{module}.os.fdatasync", lambda _: steps.append("rows"))
-    monkeypatch.setattr(f"{module}.Journal.sync", lambda _: steps.append("journal"))
-    monkeypatch.setattr(f"{module}._sync_folder", lambda _: steps.append("folder"))
+    monkeypatch.setattr(f"{blocks}.SYNC_EVERY_S", 0.0)
+    monkeypatch.setattr(f"{blocks}.os.fdatasync", lambda _: steps.append("rows"))
+    monkeypatch.setattr(f"{blocks}.Journal.sync", lambda _: steps.append("journal"))
+    monkeypatch.setattr(f"{module}.sync_to_disk", lambda _: steps.append("folder"))
     replace_file = os.replace
     monkeypatch.setattr(f"{module}.os.replace", lambda *paths: (steps.append("rename"), replace_file(*paths)))
     dump(path, make_header())

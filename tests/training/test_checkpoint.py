@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edpipe.errors import OverwriteError
-from edpipe.storage import atomic
+from edpipe.storage import atomic, unfinished
 from edpipe.storage.digests import digest_bytes
-from edpipe.training import checkpoint
 from edpipe.training.checkpoint import FORMAT, Checkpoints
 
 KEY, OTHER_KEY = "0123456789abcdef", "fedcba9876543210"
@@ -273,7 +272,7 @@ def test_a_folder_that_another_output_began_to_use_meanwhile_is_left(tmp_path, m
         rmtree(path)
         write(other, 2)
 
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", slow)
+    monkeypatch.setattr(unfinished.shutil, "rmtree", slow)
     mine.clear()
     assert newest(other) == (2, [])
 

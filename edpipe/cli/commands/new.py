@@ -17,7 +17,7 @@ from edpipe.params.load import parse_params
 from edpipe.params.partition import NAME_PATTERN
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
 
-USUAL_TEST, USUAL_VAL, LARGER_VAL = 0.2, 0.1, 0.2
+USUAL_TEST, LARGER_VAL = 0.2, 0.2
 
 
 FEWEST_VAL_IMAGES = 100

@@ -1,9 +1,10 @@
 """Changing the text of params.yaml: one command at a time, checked before it is written, whole or not at all."""
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from filelock import lock_descriptor
 
 from edpipe.params.load import parse_params
 from edpipe.params.schema import Params
@@ -17,7 +18,7 @@ def alone() -> Iterator[None]:
     """Waits until no other command is changing the params.yaml of this folder."""
     descriptor = os.open(".", os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock_descriptor(descriptor)
         yield
     finally:
         os.close(descriptor)

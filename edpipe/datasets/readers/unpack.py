@@ -3,7 +3,6 @@
 Only plain files and folders are taken, and of a file only its bytes: no links, devices, owners or permissions.
 """
 
-import fcntl
 import lzma
 import os
 import shutil
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from filelock import lock_descriptor
 
 from edpipe.errors import DataError
 from edpipe.runtime.progress import LINE_EVERY_S, announce
@@ -95,7 +96,7 @@ def _unfinished_folder(parent: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
     try:
         with (folder / "new").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_descriptor(lock.fileno())
             os.replace(folder / "new", folder / LOCK)  # locked before anybody can find it
             content = folder / "content"  # with the usual permissions: the folder around it is closed to others
             content.mkdir()
@@ -106,10 +107,10 @@ def _unfinished_folder(parent: Path) -> Iterator[Path]:
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
-        # An OSError: its process is alive, or has removed it meanwhile, or it is another user's.
+        # An OSError: its process has removed it meanwhile, or it is another user's.
         with suppress(OSError), (folder / LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+            if lock_descriptor(lock.fileno(), blocking=False):
+                shutil.rmtree(folder)
 
 
 def _entries(archive: Path, inner: Callable[[PurePosixPath], PurePosixPath | None]) -> Iterator[_Entry]:

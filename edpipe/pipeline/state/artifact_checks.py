@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import CorruptFileError, MismatchError, remake
 from edpipe.pipeline.jobs.steps import STEP, Artifact
 from edpipe.pipeline.state.recorded import SEED_KEYS, Records
 from edpipe.storage.digests import digest_file
@@ -31,7 +31,7 @@ def check_artifact(job: Job, records: Records) -> None:
     if recorded is not None and recorded != digest:
         raise CorruptFileError(
             f"{path}: content has digest {digest}, its record says {recorded}; they do not belong together; "
-            f"make both again with `snakemake --force {path}`"
+            f"{remake(path, act='make both again')}"
         )
     records.note_digest(path, digest)
 
@@ -84,7 +84,7 @@ def _evaluation(job: Job, records: Records) -> None:
         first = error.errors(include_url=False, include_context=False)[0]
         raise CorruptFileError(
             f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; the file was altered or made by another "
-            f"edpipe; make it again with `snakemake --force {path}`"
+            f"edpipe; {remake(path)}"
         ) from error
 
 
@@ -118,6 +118,4 @@ def is_page_of(result_path: Path, dataset_path: Path, partition_path: Path, page
     try:
         return page_path.read_text(encoding="utf-8") == wanted
     except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(
-            f"{page_path}: cannot be read ({error}); make it again with `snakemake --force {page_path}`"
-        ) from error
+        raise CorruptFileError(f"{page_path}: cannot be read ({error}); {remake(page_path)}") from error

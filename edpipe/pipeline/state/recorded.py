@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from edpipe.errors import CorruptFileError, EdpipeError
+from edpipe.errors import CorruptFileError, EdpipeError, remake
 from edpipe.pipeline.jobs.steps import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
 from edpipe.results.page.page_code import read_page_code
@@ -15,6 +15,7 @@ from edpipe.results.result_file import SeedOutcome
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
 from edpipe.storage.records import code_digest, library_versions, read_record, record_path
+from edpipe.storage.sealed_json import SEAL, is_sealed
 
 REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions": dict}
 """What every record has, and as what."""
@@ -77,17 +78,12 @@ def _read(path: Path) -> dict[str, Any] | EdpipeError:
     if wrong:
         found = type(contents[wrong[0]]).__name__
         return CorruptFileError(
-            f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]].__name__}, got {found}; {_mend(path)}"
+            f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]].__name__}, got {found}; {remake(path)}"
         )
     # A record that is read as a file in its own right, such as a partition, vouches for itself.
-    rest = {name: value for name, value in contents.items() if name != "file_digest"}
-    if "file_digest" in contents and contents["file_digest"] != digest_json(rest):
-        return CorruptFileError(f"{path}: altered since written; {_mend(path)}")
+    if SEAL in contents and not is_sealed(contents):
+        return CorruptFileError(f"{path}: altered since written; {remake(path)}")
     return contents
-
-
-def _mend(path: Path) -> str:
-    return f"make it again with `snakemake --force {path}`"
 
 
 def recorded_state(job: Job, records: Records) -> RecordedState:
@@ -101,9 +97,9 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
         return RecordedState(None, missing, str(error))
     except (AttributeError, TypeError) as error:
         path = record_path(job.outputs[0])
-        return RecordedState(None, missing, f"{path}: not a record of {job.step} ({error}); {_mend(job.outputs[0])}")
+        return RecordedState(None, missing, f"{path}: not a record of {job.step} ({error}); {remake(job.outputs[0])}")
     others = [path for path in job.outputs if path in missing]
-    damage = f"{others[0]} is missing; {_mend(job.outputs[0])}" if others else ""
+    damage = f"{others[0]} is missing; {remake(job.outputs[0])}" if others else ""
     return RecordedState(recorded, missing, damage)
 
 

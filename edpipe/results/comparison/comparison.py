@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edpipe.errors import CorruptFileError, EdpipeError, MismatchError, nearest
+from edpipe.errors import CorruptFileError, EdpipeError, MismatchError, nearest, remake
 from edpipe.params.base import canonical_json
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.results.comparison.paired_test import PairedDifference, holm, mean_by_class, paired_difference
@@ -105,7 +105,7 @@ def _check_seeds(path: Path, result: Result) -> None:
         elif not len(seed.metrics.top1_by_class) == len(result.data.test_samples_by_class) == num_classes:
             found = f"seed {seed.seed} does not fit {num_classes} classes"
     if found:
-        raise CorruptFileError(f"{path}: {found}; the file was altered; make it again with `snakemake --force {path}`")
+        raise CorruptFileError(f"{path}: {found}; the file was altered; {remake(path)}")
 
 
 def check_comparable(entries: Sequence[Entry], unequal_budgets: bool) -> None:

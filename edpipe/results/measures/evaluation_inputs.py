@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edpipe.datasets.dataset_file import Dataset
 from edpipe.datasets.partition import Partition
-from edpipe.errors import MismatchError
+from edpipe.errors import MismatchError, remake
 from edpipe.models.students.student import Student, student_weights
 from edpipe.models.zoo.build import build_network
 from edpipe.results.measures.student import StageStudent
@@ -68,8 +68,7 @@ def check_measured_on(teachers: Mapping[Path, TeacherEvaluation], dataset: Datas
             found = teacher.inputs[name]
             if found != digest and (found or name == "dataset"):  # a teacher of all classes has no partition
                 raise MismatchError(
-                    f"{path}: this teacher was measured on {name} {found!r}, at hand is {digest!r}; make it again with "
-                    f"`snakemake --force {path}`"
+                    f"{path}: this teacher was measured on {name} {found!r}, at hand is {digest!r}; {remake(path)}"
                 )
 
 
@@ -102,5 +101,5 @@ def _check_weights(path: Path, measured: str, student_path: Path, learnt_from: s
     if measured != learnt_from:
         raise MismatchError(
             f"{path}: teacher weights {measured} were measured, {student_path} learnt from {learnt_from}; run its "
-            f"stages again if the teacher is another one now, else measure it with `snakemake --force {path}`"
+            f"stages again if the teacher is another one now, else {remake(path, act='measure it')}"
         )

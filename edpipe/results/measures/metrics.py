@@ -59,18 +59,6 @@ def top_k_hits(logits: Float[np.ndarray, "sample class"], labels: Int64[np.ndarr
     return Hits(int((rank < k).sum()), len(labels))
 
 
-def agreement_hits(
-    student_logits: Float[np.ndarray, "sample class"], teacher_logits: Float[np.ndarray, "sample class"]
-) -> Hits:
-    """Samples for which student and teacher name the same class, out of all; both numbered alike.
-
-    Raises:
-        ValueError: a logit is NaN.
-    """
-    _check_numbers(teacher_logits)
-    return top_k_hits(student_logits, teacher_logits.argmax(axis=1), k=1)
-
-
 def expected_calibration_error(
     logits: Float[np.ndarray, "sample class"], labels: Int64[np.ndarray, " sample"], num_bins: int = 15
 ) -> float:

@@ -8,14 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from edpipe.errors import CorruptFileError
 from edpipe.storage.digests import digest_json
-from edpipe.storage.records import read_record, write_record
+from edpipe.storage.sealed_json import JsonFormat, read_sealed_json, write_sealed_json
 
-FORMAT = "edpipe-teacher-evaluation"
-
-
-FORMAT_VERSION = 1
+FORMAT = JsonFormat("edpipe-teacher-evaluation", 1, "teacher evaluation")
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,7 @@ class TeacherEvaluation:
     def contents(self) -> dict[str, Any]:
         """All of it but the inputs, as it stands in the file."""
         return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            **FORMAT.entries,
             "teacher": self.teacher,
             "subset": self.subset,
             "class_ids": list(self.class_ids),
@@ -76,8 +71,7 @@ class TeacherEvaluation:
 def write_teacher_evaluation(path: Path, evaluation: TeacherEvaluation, record: dict[str, Any]) -> None:
     """Writes the evaluation below what every record holds; the file is its own record."""
     total = {"teacher_forwards": len(evaluation.predicted_class_ids)}
-    contents = record | evaluation.contents() | total | {"digest": evaluation.digest}
-    write_record(path, contents | {"file_digest": digest_json(contents)})
+    write_sealed_json(path, FORMAT, record | evaluation.contents() | total | {"digest": evaluation.digest})
 
 
 def read_teacher_evaluation(path: Path) -> TeacherEvaluation:
@@ -86,17 +80,7 @@ def read_teacher_evaluation(path: Path) -> TeacherEvaluation:
     Raises:
         CorruptFileError: missing, no teacher evaluation, of another version, or altered.
     """
-    contents = read_record(path)
-    mend = f"make it again with `snakemake --force {path}`"
-    file_digest = contents.pop("file_digest", None)
-    if contents.get("format") != FORMAT or contents.get("format_version") != FORMAT_VERSION:
-        raise CorruptFileError(f"{path}: not a teacher evaluation of version {FORMAT_VERSION}; {mend}")
-    if file_digest != digest_json(contents):
-        raise CorruptFileError(f"{path}: altered since written; {mend}")
-    try:
-        return _parse(contents)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: not a whole teacher evaluation ({error!r}); {mend}") from error
+    return read_sealed_json(path, FORMAT, _parse)
 
 
 def _parse(contents: dict[str, Any]) -> TeacherEvaluation:

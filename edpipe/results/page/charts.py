@@ -12,9 +12,6 @@ FAINTEST, STRONGEST = 0.06, 0.6
 """Opacities of the heatmap's colour; text stays readable on both, on light and on dark ground."""
 
 
-CHART_WIDTH, CHART_HEIGHT = 260.0, 170.0
-
-
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 248.0, 12.0, 138.0
 """Edges of a panel's drawing area; outside stand its labels."""
 

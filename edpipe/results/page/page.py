@@ -8,7 +8,7 @@ import jinja2
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import CorruptFileError, MismatchError, remake
 from edpipe.results.measures.metrics import Spread, mean_and_spread
 from edpipe.results.page import charts
 from edpipe.results.page.page_code import generator
@@ -83,7 +83,7 @@ def _strips(result_path: Path, result: Result, images: SampleImages) -> tuple[St
     if dataset.digest != result.inputs.dataset:
         raise MismatchError(
             f"{result_path}: was measured on dataset {result.inputs.dataset}, but {images.dataset_path} holds "
-            f"{dataset.digest}; make the result again with `snakemake --force {result_path}`"
+            f"{dataset.digest}; {remake(result_path, act='make the result again')}"
         )
     return strips(dataset, read_partition(images.partition_path, dataset))
 
@@ -138,7 +138,7 @@ def _check_lengths(path: Path, result: Result) -> None:
         if not fits or any(set(stage.top1_by_subset) != subsets for stage in seed.stages):
             raise CorruptFileError(
                 f"{path}: seed {seed.seed} does not fit {num_classes} classes, {num_stages} stages and subsets "
-                f"{sorted(subsets)}; make it again with `snakemake --force {path}`"
+                f"{sorted(subsets)}; {remake(path)}"
             )
 
 

@@ -29,6 +29,7 @@ from edpipe.errors import (
     OtherViewsError,
     PixelDriftError,
     TruncatedFileError,
+    remake,
 )
 from edpipe.soft_labels.encoding.precisions import Parts
 from edpipe.soft_labels.file.format import (
@@ -71,7 +72,7 @@ _REFUSALS: dict[str, type[MismatchError]] = {
 
 def remedy(path: Path) -> str:
     """What helps against a file that cannot be used."""
-    return f"dump it again with `snakemake --force {path}`"
+    return remake(path, act="dump it again")
 
 
 def map_file(path: Path) -> mmap.mmap:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt64
 
-from edpipe.errors import IncompleteStoreError, MissingRowsError, UnverifiedError
+from edpipe.errors import IncompleteStoreError, MissingRowsError, UnverifiedError, remake
 from edpipe.soft_labels.encoding.precisions import Precision
 from edpipe.soft_labels.file.checks import check_provenance
 from edpipe.soft_labels.file.format import HintShape, Provenance
@@ -180,7 +180,7 @@ def _check_complete(files: Sequence[SoftLabels]) -> None:
         if not _have_same_header(file, first):
             raise IncompleteStoreError(
                 f"{file.path}: has another precision, provenance, samples or classes than {first.path}; "
-                f"dump both again with `snakemake --force {first.path} {file.path}`"
+                f"{remake(first.path, file.path, act='dump both again')}"
             )
 
 
@@ -207,5 +207,5 @@ def check_verified(store: SoftLabelStore, index_path: Path) -> None:
     if verified != store.digests:
         raise UnverifiedError(
             f"{index_path}: speaks of soft labels {verified}, at hand are {store.digests}; "
-            f"verify them with `snakemake --force {index_path}`"
+            f"{remake(index_path, act='verify them')}"
         )

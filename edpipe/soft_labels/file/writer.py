@@ -6,10 +6,10 @@ kill is told which are left. Only the whole, sealed file gets its name.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,17 @@ from edpipe.soft_labels.encoding.quantisation import kl_bound
 from edpipe.soft_labels.encoding.softmax import row_kl
 from edpipe.soft_labels.file.format import BLOCK_ROWS, HINT, Header, Seal, block_digest, count_agreement, lay_out
 from edpipe.soft_labels.file.reader import read_header
+from edpipe.storage.atomic import sync_to_disk
 from edpipe.storage.digests import digest_bytes
 from edpipe.storage.hdf5 import Image
-from edpipe.storage.journal import Journal
+from edpipe.storage.journalled_blocks import JOURNAL, JournalledBlocks, open_journalled_blocks, write_all
 from edpipe.storage.records import record_path, write_record
-from edpipe.storage.unfinished import disk_errors, lock, remove_folder, remove_others, resume_folder, write_all
+from edpipe.storage.unfinished import blocks_folder, disk_errors, lock, remove_folder
 
 PARTIAL = "partial.h5"
 
 
-SYNC_EVERY_S = 1.0
-"""So much work at most is lost to a power cut; a kill only what is being made."""
+WHAT = "these soft labels"
 
 
 _ENTRY = {"view", "block", "digest", "agreement", "abs_error", "error_range", "kl_sum", "kl_max"}
@@ -51,15 +51,13 @@ class Block:
 class SoftLabelWriter:
     """Stores blocks; use through `create_soft_labels`."""
 
-    def __init__(self, target: Path, header: Header, image: Image, descriptor: int, journal: Journal) -> None:
-        self._target = target
-        self._header, self._image, self._descriptor, self._journal = header, image, descriptor, journal
+    def __init__(self, target: Path, header: Header, image: Image, blocks: JournalledBlocks) -> None:
+        self._target, self._header, self._image, self._blocks = target, header, image, blocks
         self._precision, self._columns, self._local = header.precision, header.columns(), header.local_labels
-        self._synced_s = time.monotonic()
         self._done = {}
         self.num_damaged = 0
         """Blocks that the journal calls finished but whose bytes are others: to be made again."""
-        for entry in journal.entries:
+        for entry in blocks.entries:
             self._take_over(entry)
         self.num_kept = len(self._done)
         """Blocks that an earlier process has finished."""
@@ -87,11 +85,8 @@ class SoftLabelWriter:
         for name in self._header.features:
             parts[name] = self._as_float16(block, name, (features or {})[name])
         entry["digest"] = int(block_digest(parts))
-        with disk_errors(self._target):
-            for name, values in parts.items():
-                write_all(self._descriptor, np.ascontiguousarray(values).data.cast("B"), self._place(name, block))
-            self._journal.append(entry)  # after its rows: the journal never speaks of what is not there
-            self._sync_at_times()
+        pieces = ((self._place(name, block), _bytes_of(values)) for name, values in parts.items())
+        self._blocks.finish(pieces, entry)
         self._done[block.view, block.index] = entry
         # Now, not after hours; the block is kept, so that a larger budget goes on from here.
         _check_budget(self._target, _certified(entry["error_range"]), self._header.storage.max_kl)
@@ -167,19 +162,13 @@ class SoftLabelWriter:
         parts = {}
         for name, column in self._columns.items():
             rows = block.stop - block.start
-            data = os.pread(self._descriptor, rows * column.row_bytes, self._place(name, block))
+            data = self._blocks.read(self._place(name, block), rows * column.row_bytes)
             parts[name] = _as_rows(data, rows, column)
         return parts
 
-    def _sync_at_times(self) -> None:
-        if time.monotonic() - self._synced_s >= SYNC_EVERY_S:
-            self.sync()
-
     def sync(self) -> None:
-        """Waits until all blocks, and then the journal that vouches for them, are on disk."""
-        os.fdatasync(self._descriptor)
-        self._journal.sync()
-        self._synced_s = time.monotonic()
+        """Waits until all blocks are on disk."""
+        self._blocks.sync()
 
     def seal(self, target: Path) -> Seal:
         """What goes into the file once every block is there.
@@ -220,6 +209,10 @@ def _check_budget(target: Path, bound: float, max_kl: float | None) -> None:
         )
 
 
+def _bytes_of(values: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(values).data.cast("B")
+
+
 def _as_rows(data: bytes, rows: int, column: Column) -> np.ndarray:
     data = data.ljust(rows * column.row_bytes, b"\0")
     return np.frombuffer(data, dtype=column.dtype).reshape(rows, *column.shape)
@@ -244,19 +237,22 @@ def create_soft_labels(
         StaleJournalError: what is left of an interrupted dump belongs to another one.
         OverwriteError: the file cannot be written.
     """
-    folder = resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
-    with ExitStack() as stack:
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    prepare = partial(_take_back_if_named, target)
+    with open_journalled_blocks(target, _key(header, code), PARTIAL, WHAT, prepare) as blocks:
         with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove_others(folder)
-            descriptor, journal = stack.enter_context(_locked(folder, target))
             image = lay_out(header, None)
-            _reserve_space(descriptor, image.size)
-            writer = SoftLabelWriter(target, header, image, descriptor, journal)
+            _reserve_space(blocks.descriptor, image.size)
+            writer = SoftLabelWriter(target, header, image, blocks)
         yield writer
         with disk_errors(target):
-            _seal(target, header, writer, descriptor)
-            _publish(target, folder, describe)
+            _seal(target, header, writer, blocks)
+            _publish(target, blocks.folder, describe)
+
+
+def _key(header: Header, code: str) -> str:
+    return digest_bytes(f"{header.facts()} {code}".encode())
 
 
 def adopt_soft_labels(target: Path, header: Header, code: str, describe: Callable[[Path], dict[str, Any]]) -> None:
@@ -268,19 +264,19 @@ def adopt_soft_labels(target: Path, header: Header, code: str, describe: Callabl
     """
     _check_budget(target, read_header(target).seal.statistics["kl_bound"], header.storage.max_kl)
     write_record(record_path(target), describe(target))
-    folder = resume_folder(target, digest_bytes(f"{header.facts()} {code}".encode()))
+    folder = blocks_folder(target, _key(header, code))
     if folder.is_dir():
-        with suppress(BusyError), disk_errors(target), lock(folder / "lock", "these soft labels"):
+        with suppress(BusyError), disk_errors(target), lock(folder / "lock", WHAT):
             remove_folder(folder)
 
 
-def _seal(target: Path, header: Header, writer: SoftLabelWriter, descriptor: int) -> None:
+def _seal(target: Path, header: Header, writer: SoftLabelWriter, blocks: JournalledBlocks) -> None:
     """Adds all that is not rows."""
     image = lay_out(header, writer.seal(target))
     for offset, data in image.writes:
-        write_all(descriptor, memoryview(data), offset)
-    os.ftruncate(descriptor, image.size)
-    writer.sync()
+        write_all(blocks.descriptor, memoryview(data), offset)
+    os.ftruncate(blocks.descriptor, image.size)
+    blocks.sync()
 
 
 def _publish(target: Path, folder: Path, describe: Callable[[Path], dict[str, Any]] | None) -> None:
@@ -288,35 +284,22 @@ def _publish(target: Path, folder: Path, describe: Callable[[Path], dict[str, An
     record = describe(folder / PARTIAL) if describe else None
     record_path(target).unlink(missing_ok=True)  # that of another file must not stand beside this one
     os.replace(folder / PARTIAL, target)
-    _sync_folder(target.parent)
+    sync_to_disk(target.parent)
     if record is not None:
         write_record(record_path(target), record)
     remove_folder(folder)
 
 
-@contextmanager
-def _locked(folder: Path, target: Path) -> Iterator[tuple[int, Journal]]:
-    """The descriptor of the partial file, and the journal; for one process at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / "lock", "these soft labels"):
-        partial = folder / PARTIAL
-        if not partial.exists() and (folder / "journal").exists():
-            _take_back(target, partial)
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            with closing(Journal(folder / "journal", folder.name)) as journal:
-                yield descriptor, journal
-        finally:
-            os.close(descriptor)
-
-
-def _take_back(target: Path, partial: Path) -> None:
+def _take_back_if_named(target: Path, folder: Path) -> None:
     """After a kill between naming the file and removing the journal, the finished blocks lie under the file's name."""
+    partial_path, journal_path = folder / PARTIAL, folder / JOURNAL
+    if partial_path.exists() or not journal_path.exists():
+        return
     # A link, hard or symbolic, may lead to the object of a cache, which is not ours to alter.
     if target.is_file() and not target.is_symlink() and target.lstat().st_nlink == 1:
-        os.replace(target, partial)
+        os.replace(target, partial_path)
     else:
-        (partial.parent / "journal").unlink()
+        journal_path.unlink()
 
 
 def _reserve_space(descriptor: int, size: int) -> None:
@@ -324,11 +307,3 @@ def _reserve_space(descriptor: int, size: int) -> None:
     reserve = getattr(os, "posix_fallocate", None)  # macOS has none
     if reserve:
         reserve(descriptor, 0, size)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,14 @@ import torch
 
 from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.datasets.partition_file import read_partition
-from edpipe.errors import MismatchError, MissingRowsError, OtherTemperatureError, OtherViewsError, UnverifiedError
+from edpipe.errors import (
+    MismatchError,
+    MissingRowsError,
+    OtherTemperatureError,
+    OtherViewsError,
+    UnverifiedError,
+    remake,
+)
 from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
@@ -21,6 +28,8 @@ from edpipe.storage.records import read_record, record_path
 from edpipe.training.sample_stream import stream_text
 from edpipe.training.stage.batches import StageTask
 from edpipe.views.spec import ViewRange
+
+RECORD_AGAIN = "record it again"
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,8 @@ def _open_trajectory(knobs: StageJobKnobs, files: StageFiles, task: StageTask) -
     _check_epochs(labels, knobs, ids)
     if labels.digest != record["digest"]:
         raise UnverifiedError(
-            f"{record_path(path)}: speaks of trajectory {record['digest']!r}, at hand is {labels.digest!r}; record it "
-            f"again with `snakemake --force {path}`"
+            f"{record_path(path)}: speaks of trajectory {record['digest']!r}, at hand is {labels.digest!r}; "
+            f"{remake(path, act=RECORD_AGAIN)}"
         )
     store = SoftLabelStore((labels,))
     _check_sampled_at(store, knobs.plan, str(path), dataset)
@@ -117,12 +126,12 @@ def _check_epochs(labels: SoftLabels, knobs: StageJobKnobs, ids: np.ndarray) -> 
     if labels.views.first or labels.views.stop != epochs:
         raise OtherViewsError(
             f"{labels.path}: holds epochs {labels.views}, the stage has {epochs} epochs; give both the same number, "
-            f"then `snakemake --force {labels.path}`"
+            f"then {remake(labels.path, act=RECORD_AGAIN)}"
         )
     if not np.array_equal(labels.sample_ids, ids):
         raise MissingRowsError(
-            f"{labels.path}: holds {len(labels.sample_ids)} samples, the stage teaches {len(ids)}; record it again "
-            f"with `snakemake --force {labels.path}`"
+            f"{labels.path}: holds {len(labels.sample_ids)} samples, the stage teaches {len(ids)}; "
+            f"{remake(labels.path, act=RECORD_AGAIN)}"
         )
 
 
