@@ -400,7 +400,9 @@ def test_a_student_that_sees_something_else_is_refused(world, tmp_path):
     refused(world, tmp_path, OtherViewsError, "was made with stream", views=cycle)
     drawn = views_of(ViewSpace(augment=SHIFTS, seed=1), 9)
     refused(world, tmp_path, OtherViewsError, "was made with view spec", views=drawn)
-    match = f"holds epochs 0-{EPOCHS - 1}, the stage has 2.0 epochs; give both the same number"
+    match = (
+        f"holds epochs 0-{EPOCHS - 1}, the stage has 2.0 epochs; give both the same number, then record it again with "
+    )
     refused(world, tmp_path, OtherViewsError, match, epochs=2)
     refused(
         world, tmp_path, OtherTeacherError, "was made with teacher 'scratch', asked for is 'other'", scratch="other"
@@ -431,7 +433,8 @@ def test_a_damaged_trajectory_is_refused(world, tmp_path, copied):
 def test_a_trajectory_without_its_own_record_is_refused(world, tmp_path, copied):
     record = read_record(record_path(copied))
     write_record(record_path(copied), record | {"digest": "0" * 16})
-    refused(world, tmp_path, UnverifiedError, "speaks of trajectory '0000000000000000', at hand is", trajectory=copied)
+    match = r"speaks of trajectory '0000000000000000', at hand is '\w+'; record it again with `snakemake --force "
+    refused(world, tmp_path, UnverifiedError, match, trajectory=copied)
     write_record(record_path(copied), record | {"teacher_digest": "0" * 16})
     refused(world, tmp_path, OtherTeacherError, "was made with teacher digest", trajectory=copied)
     write_record(record_path(copied), {name: value for name, value in record.items() if name != "digest"})
