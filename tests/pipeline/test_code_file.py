@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from edpipe.cli.main import main
 from edpipe.errors import MismatchError
 from edpipe.pipeline.dvc import code_file
 from edpipe.pipeline.jobs import paths
@@ -59,3 +60,13 @@ def test_a_file_that_is_none_fits_no_step_and_is_written_anew(folder, contents):
     assert code_file.changed_steps() == list(step_names())
     code_file.write_code()
     code_file.check_code()
+
+
+def test_the_command_writes_it_and_says_whether_it_fits(folder, monkeypatch, capsys):
+    for name in ("DVC_STAGE", "EDPIPE_FORK_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    paths.CODE.write_text("code: {}\n")
+    assert main(["code", "--check"]) == 2
+    assert capsys.readouterr().err.startswith("edpipe: workflow/code.yaml: does not fit the source files of dump_soft")
+    assert main(["code"]) == 0
+    assert main(["code", "--check"]) == 0

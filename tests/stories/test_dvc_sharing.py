@@ -165,7 +165,11 @@ def test_code_that_was_edited_stops_dvc_with_one_line(repository):
     losses.write_text(losses.read_text() + "\n# A harmless line.\n")
     digests = (repository.root / "workflow/code.yaml").read_bytes()
     line = "edpipe: workflow/code.yaml: does not fit the source files of run_stage any more; run `edpipe code`, then"
-    for command in (["dvc", "repro"], ["dvc", "repro", "--force", "report@ed"], ["edpipe", "code", "--check"]):
+    for command in (
+        ["dvc", "repro"],
+        ["dvc", "repro", "--force", "--single-item", "report@ed"],
+        ["edpipe", "code", "--check"],
+    ):
         assert {f"{line} call dvc again"} == set(said(repository.call(*command, is_refused=True))), command
     assert re.search(r"total +15\n", repository.call("snakemake", "--dry-run")), "14 steps of students and rule all"
     assert (repository.root / "workflow/code.yaml").read_bytes() == digests, "a dry run writes nothing"
