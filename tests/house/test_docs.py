@@ -50,7 +50,11 @@ def exists(place):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_paths_of_the_package_exist(page):
-    named = {text for text in quoted(page) if text.startswith(("edpipe/", "tests/", "docs/", "benchmarks/"))}
+    named = {
+        text
+        for text in quoted(page)
+        if text.startswith(("edpipe/", "tests/", "workflow/", "docs/", "examples/", "benchmarks/"))
+    }
     assert named
     assert not [text for text in named if not (ROOT / text).exists()]
 
