@@ -1,17 +1,30 @@
 """What all tests share."""
 
+import os
 import signal
 import socket
 
 import pytest
 from dvc_stories import NUM_STEPS, start
 from file_server import serving
+from hypothesis import HealthCheck, settings
 from project import make_project, tiny_params
 
 # Where the tests themselves were started to ignore signals, as by nohup, their children would ignore them too.
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+# A loaded machine makes an example slow, which says nothing of the code: neither time of one example fails a test, nor
+# the time that drawing its input takes. CI draws the same examples in every run.
+settings.register_profile(
+    "edpipe",
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("edpipe")
 
 # Helpers; some of them run only inside throw-away copies of the package.
 collect_ignore = ["support"]

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import pytest
 from project import BIN, ROOT, make_project, tiny_params
+from watching import TIMEOUT_S
 
 from edpipe.cli import fork_server
 from edpipe.runtime import fork_protocol
@@ -79,7 +80,7 @@ class Served:
         self.listener.close()
         if hasattr(self, "server"):
             os.close(self.held)
-            self.server.wait(20)
+            self.server.wait(TIMEOUT_S)
 
     def environment(self, **more):
         kept = {
@@ -100,7 +101,7 @@ class Served:
             input="what was piped in",
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=TIMEOUT_S,
         )
 
     def is_served(self):
@@ -216,7 +217,7 @@ def test_a_server_ends_with_snakemake_once_its_children_have_ended(served):
         assert served.server.poll() is None
         caller.terminate()
         caller.wait()
-    assert served.server.wait(10) == 0
+    assert served.server.wait(TIMEOUT_S) == 0
     assert caller.returncode == 128 + signal.SIGTERM
     assert not served.path.parent.exists()
 
@@ -271,7 +272,7 @@ class OneSidedServer:
             for word in words:
                 connection.sendall(word)
                 assert connection.recv(1) == fork_protocol.GO
-        out, err = caller.communicate(timeout=30)
+        out, err = caller.communicate(timeout=TIMEOUT_S)
         return caller.returncode, out, err
 
 

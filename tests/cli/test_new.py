@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import make_image_folder
 from project import ROOT, as_yaml, make_project, tiny_params
+from watching import TIMEOUT_S
 
 from edpipe.cli.commands.new_entries import (
     Choices,
@@ -336,5 +337,5 @@ def test_calls_at_once_add_all_their_entries(folder):
         subprocess.Popen([*words, f"photos{number}"], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
         for number in range(3)
     ]
-    assert [each.wait(120) for each in started] == [0, 0, 0]
+    assert [each.wait(TIMEOUT_S) for each in started] == [0, 0, 0]
     assert {f"photos{number}_ed" for number in range(3)} <= load_params().experiments.keys()

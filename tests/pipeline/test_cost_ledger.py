@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 import pytest
 from pretended import edit_record, params_with, pretend, write_params
 from project import make_project, tiny_params
+from watching import TIMEOUT_S
 
 from edpipe import __version__
 from edpipe.cli.main import EXIT_MENDABLE, main
@@ -188,7 +189,7 @@ def test_the_named_device_is_that_of_steps_with_networks_only(job, monkeypatch):
 def test_torch_is_not_loaded_for_the_ledger():
     calls = "l._device(); l._peak_gpu_memory_bytes()"
     code = f"import sys, edpipe.pipeline.state.cost_ledger as l; {calls}; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT_S)
 
 
 # Attempts
@@ -392,7 +393,7 @@ def test_a_step_that_is_terminated_is_noted_and_goes_on_adding(tmp_path):
         process = project.start("edpipe", *words, EDPIPE_CHECKPOINT_SECONDS="0.2")
         wait_for_a_new_checkpoint(project, process)
         process.terminate()
-        assert process.wait(60) == 143
+        assert process.wait(TIMEOUT_S) == 143
         entry = json.loads(path.read_text(encoding="utf-8"))
         assert (entry["finished"], entry["attempts"]) == (False, attempts)
         seconds.append(entry["seconds"])
@@ -400,7 +401,7 @@ def test_a_step_that_is_terminated_is_noted_and_goes_on_adding(tmp_path):
 
 
 def wait_for_a_new_checkpoint(project, process):
-    known, deadline = checkpoints(project), time.monotonic() + 60
+    known, deadline = checkpoints(project), time.monotonic() + TIMEOUT_S
     while checkpoints(project) <= known:
         assert process.poll() is None
         assert time.monotonic() < deadline

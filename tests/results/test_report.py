@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, write_result
+from watching import TIMEOUT_S
 
 from edpipe.errors import CorruptFileError
 from edpipe.results.measures.cost import CostPart
@@ -220,4 +221,4 @@ def test_lists_of_other_lengths_are_refused(tmp_path):
 def test_steps_without_networks_do_not_import_torch():
     modules = "edpipe.steps.report, edpipe.steps.result, edpipe.cli.commands.compare"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT_S)

@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from watching import TIMEOUT_S
 
 from edpipe.runtime.prefetch import in_order
 
@@ -35,7 +36,7 @@ def test_workers_make_as_many_ahead_as_they_are_and_stop_with_the_caller():
 
     results = in_order(make, range(100), 3)
     assert next(results) == 0
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + TIMEOUT_S
     while len(begun) < 4 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert sorted(begun) == [0, 1, 2, 3]

@@ -31,6 +31,7 @@ from soft_label_examples import (
     small_blocks,
     write,
 )
+from watching import TIMEOUT_S
 
 import edpipe.soft_labels.file.format as format_
 from edpipe.errors import CorruptFileError, EdpipeError, MissingRowsError, TeacherError
@@ -321,7 +322,7 @@ def test_a_forked_child_reads_the_same_rows(tmp_path, precision):
     for child in children:
         child.start()
     for child in children:
-        child.join(30)
+        child.join(TIMEOUT_S)
     assert [child.exitcode for child in children] == [0, 0]
     look()
 

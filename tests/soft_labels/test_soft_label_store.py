@@ -22,6 +22,7 @@ from soft_label_examples import (
     small_blocks,
     write,
 )
+from watching import TIMEOUT_S
 
 from edpipe.errors import CorruptFileError, MissingRowsError, UnverifiedError
 from edpipe.soft_labels.encoding.precisions import row_bytes
@@ -154,7 +155,7 @@ def test_forked_children_read_the_same_rows_at_the_same_time(stores):
     for child in children:
         child.start()
     for child in children:
-        child.join(30)
+        child.join(TIMEOUT_S)
     assert [child.exitcode for child in children] == [0, 0, 0]
 
 

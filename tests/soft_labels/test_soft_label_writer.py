@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import resource
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from file_limit import largest_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from soft_label_examples import (
@@ -431,17 +431,6 @@ def test_a_logit_that_does_not_fit_is_refused(path, precision):
     text = refused(TeacherError, write_it)
     assert re.fullmatch(r"old/primary: .*1e\+06.*; use precision: float32", text)
     assert not path.exists()
-
-
-@contextmanager
-def largest_file(num_bytes):
-    """Writing beyond fails like a full disk does, with another number."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 10, 100, 5000, 9000])

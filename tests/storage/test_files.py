@@ -4,16 +4,15 @@ import errno
 import json
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from file_limit import largest_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,17 +33,6 @@ JSON = st.recursive(
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
     max_leaves=8,
 )
-
-
-@contextmanager
-def largest_file(num_bytes):
-    """Writing beyond fails like a full disk does, with another number."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def refused(error, write, path):

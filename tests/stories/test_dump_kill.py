@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from small_world import NINE, make_world
+from watching import TIMEOUT_S
 
 from edpipe.params.soft_labels import HintKnobs, StorageKnobs
 from edpipe.soft_labels.file.reader import open_soft_labels
@@ -62,7 +63,7 @@ class Dumps:
 
     def close(self):
         self._program.stdin.close()
-        self._program.wait(60)
+        self._program.wait(TIMEOUT_S)
         self._program.stdout.close()
 
     def start(self, order="dump"):
@@ -160,7 +161,7 @@ def open_soft_labels_of_small_blocks(path):
 
 def wait_for_blocks(dumps, number):
     """Until the child has asked the teacher about so many blocks."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + TIMEOUT_S
     while len(dumps.asked()) < number:
         assert time.monotonic() < deadline
         time.sleep(0.0005)

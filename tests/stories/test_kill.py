@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 from project import make_project, tiny_params, without_cost
-from watching import running_in, wait_until
+from watching import TIMEOUT_S, running_in, wait_until
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
@@ -41,7 +41,7 @@ def kill(project, process):
     """Kills the process and all that it started; the files that Snakemake called finished by then."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT_S
     while running_in(project.root) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert running_in(project.root) == []

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from killable_stage import ITERATIONS, LEVELS, SHORT_ITERATIONS, make_school
+from watching import TIMEOUT_S
 
 from edpipe.storage.digests import digest_file
 from edpipe.storage.weights import read_weights
@@ -49,7 +50,7 @@ class School:
 
     def close(self):
         self._program.stdin.close()
-        self._program.wait(60)
+        self._program.wait(TIMEOUT_S)
         self._program.stdout.close()
 
     def start(self, order):
@@ -100,7 +101,7 @@ class School:
 
     def wait_for(self, number):
         """Until the child has begun so many iterations; with 0, until it heeds signals."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT_S
         while "begin" not in self.lines or len(self.begun) < number:
             assert time.monotonic() < deadline, self.said
             time.sleep(0.0005)

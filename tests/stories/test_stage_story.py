@@ -7,14 +7,13 @@ import time
 import psutil
 import pytest
 from project import copy_of, tiny_params
-from watching import running_in, wait_until
+from watching import TIMEOUT_S, running_in, wait_until
 
 from edpipe.storage.records import record_path
 
 pytestmark = pytest.mark.slow
 TARGET = "artifacts/students/ed/seed0/2_middle.safetensors"
 FIRST = "artifacts/students/ed/seed0/1_primary.safetensors"
-LONGEST_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def job_of(process):
 
 def wait_for_the_last(project):
     """Until no process of the folder is left."""
-    deadline = time.monotonic() + LONGEST_S
+    deadline = time.monotonic() + TIMEOUT_S
     while running_in(project.root):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -96,7 +95,7 @@ def test_a_workflow_that_is_asked_to_end_goes_on_inside_the_stage_when_it_is_cal
     for end in (interrupt_workflow, end_workflow, end_whole_group):
         process = start(project)
         end(process)
-        assert process.wait(LONGEST_S) == 1
+        assert process.wait(TIMEOUT_S) == 1
         wait_for_the_last(project)
         assert contents(project) == {}
         assert said(project)[-1] == "edpipe: interrupted; what is finished is kept, the same command goes on from there"
@@ -105,7 +104,7 @@ def test_a_workflow_that_is_asked_to_end_goes_on_inside_the_stage_when_it_is_cal
         last = iteration
     process = start(project, "--retries", "1")
     job_of(process).terminate()
-    assert process.wait(LONGEST_S) == 0
+    assert process.wait(TIMEOUT_S) == 0
     assert "goes on after iteration" in said(project)[0]
     assert contents(project) == expected
     assert checkpoints(project) == []

@@ -7,6 +7,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from watching import TIMEOUT_S
+
 from edpipe.params.base import canonical_json
 
 PROGRAM = Path(__file__).with_name("training_processes.py")
@@ -34,7 +36,7 @@ class Runs:
 
     def close(self):
         self._program.stdin.close()
-        self._program.wait(60)
+        self._program.wait(TIMEOUT_S)
         self._program.stdout.close()
 
     def run(self, order):
