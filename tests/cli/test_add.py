@@ -61,6 +61,7 @@ def refused(capsys, *words):
 # what is written
 
 
+@pytest.mark.slow
 def test_an_experiment_comes_with_what_it_needs_and_no_more(folder):
     before = load_raw()
     assert main(["add", "cifar100_ed"]) == 0
@@ -82,6 +83,7 @@ def test_comments_of_an_entry_come_with_it(folder):
     assert "    views: { per_file: 27 } # 162 views in 6 files\n" in text_of(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_added_gives_the_jobs_of_the_example(folder, name, capsys):
     assert main(["add", name]) == 0
@@ -106,6 +108,7 @@ def test_all_examples_at_once_and_again(folder, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_one_by_one_gives_what_all_at_once_give(folder):
     names = ["cifar100_ed", "cifar10_kd", "study_fashion_mnist_compute", "svhn_ctkd"]
     for name in names:
@@ -167,6 +170,7 @@ def test_every_name_has_a_line_in_the_list_also_where_no_params_are(tmp_path, mo
 # refusals: one line, and nothing is written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -184,6 +188,7 @@ def test_an_unknown_name_is_refused(folder, capsys, words, line):
     assert text_of(folder) == SHIPPED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "name", "entry", "line"),
     [
@@ -287,6 +292,7 @@ def test_students_that_teach_and_teachers_who_are_asked_for_confusions_are_neede
     assert needed["recipes"] == ["tiny_images"]
 
 
+@pytest.mark.slow
 def test_what_is_needed_is_enough():
     params = parse_params(shipped_and_examples())
     for experiment in params.experiments:

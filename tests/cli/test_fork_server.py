@@ -197,6 +197,7 @@ def test_a_front_end_that_is_killed_takes_its_child_with_it(served):
     assert served.is_served()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_fails_what_it_ran_and_leaves_no_child(served, capfd):
     caller, child = start_waiting(served)
     with caller:

@@ -116,6 +116,7 @@ def test_a_wrong_word_is_one_line_with_the_nearest_known_and_exit_code_2(words, 
 # Imports
 
 
+@pytest.mark.slow
 def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs(tmp_path):
     (tmp_path / "params.yaml").write_text(as_yaml(tiny_params()), encoding="utf-8")
     code = (
@@ -131,6 +132,7 @@ def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs
     assert not set(NETWORK_LIBRARIES) & set(modules)
 
 
+@pytest.mark.slow
 def test_help_imports_neither_torch_nor_any_command(tmp_path):
     code = (
         "import sys\nfrom edpipe.cli.main import main\nmain(['--help'])\n"
@@ -143,6 +145,7 @@ def test_help_imports_neither_torch_nor_any_command(tmp_path):
 # Encodings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_a_terminal_of_few_characters_gets_escapes_and_every_row(tmp_path, encoding):
     paths = [str(written(tmp_path, f"digits_{name}", shift)) for name, shift in (("ed", 0.02), ("ce", 0))]
@@ -157,6 +160,7 @@ def test_a_terminal_of_few_characters_gets_escapes_and_every_row(tmp_path, encod
     assert all(Path(path).stem in text for path in paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_json_stays_json_on_such_a_terminal(tmp_path, encoding):
     text = "café ≥ 😀 \udcff"

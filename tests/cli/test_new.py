@@ -66,6 +66,7 @@ def without_added(text):
 # what is written
 
 
+@pytest.mark.slow
 def test_everything_else_stays_byte_for_byte(folder):
     (folder / "params.yaml").write_text(SHIPPED, encoding="utf-8")
     before = load_raw()
@@ -86,6 +87,7 @@ def test_everything_else_stays_byte_for_byte(folder):
     }
 
 
+@pytest.mark.slow
 def test_comments_between_sections_and_windows_line_ends_are_kept(folder):
     text = SMALL.replace("\nteachers:", "\n# of teachers\n\nteachers:").replace("\n", "\r\n")
     (folder / "params.yaml").write_bytes(text.encode())
@@ -96,6 +98,7 @@ def test_comments_between_sections_and_windows_line_ends_are_kept(folder):
     load_params()
 
 
+@pytest.mark.slow
 def test_the_form_of_ed_is_that_of_the_shipped_school(folder):
     (folder / "params.yaml").write_text(SHIPPED, encoding="utf-8")
     assert new() == 0
@@ -106,6 +109,7 @@ def test_the_form_of_ed_is_that_of_the_shipped_school(folder):
     assert made.teachers["university"] == ("photos_teacher", "photos_teacher_b")
 
 
+@pytest.mark.slow
 def test_what_was_done_is_said_with_the_command_that_comes_next(folder, capsys):
     assert new("--epochs", "7") == 0
     said = capsys.readouterr().out.splitlines()
@@ -116,6 +120,7 @@ def test_what_was_done_is_said_with_the_command_that_comes_next(folder, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_words_reach_their_knobs(folder):
     words = "--image-size 96 --channels 1 --teacher timm:resnet34 --student timm:resnet18 --pretrained --epochs 40"
     assert new(*words.split()) == 0
@@ -128,6 +133,7 @@ def test_words_reach_their_knobs(folder):
     assert params.soft_labels["photos"].space.augment.kind == "resized_crop"
 
 
+@pytest.mark.slow
 def test_splits_of_the_folder_are_left_to_it(folder):
     make_image_folder(folder / "split", splits={"train": 30, "val": 4, "test": 5})
     assert main(["new", "ours", "--root", "split"]) == 0
@@ -135,12 +141,14 @@ def test_splits_of_the_folder_are_left_to_it(folder):
     assert added == {"reader": "folder", "root": "split", "image_size": 64, "channels": 3}
 
 
+@pytest.mark.slow
 def test_two_images_a_class_come_through(folder):
     make_image_folder(folder / "few", per_class=2)
     assert main(["new", "few", "--root", "few"]) == 0
     assert load_params().datasets["few"].test_fraction == 0.5
 
 
+@pytest.mark.slow
 def test_an_odd_root_is_quoted(folder):
     odd = 'a "b": #c ü'
     make_image_folder(folder / odd, per_class=5)
@@ -317,11 +325,13 @@ def test_the_project_itself_is_no_root(folder, capsys, root):
     )
 
 
+@pytest.mark.slow
 def test_a_tilde_that_the_shell_left_is_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     assert main(["new", "photos", "--root", "~/mine"]) == 0
 
 
+@pytest.mark.slow
 def test_a_linked_params_file_stays_a_link(folder):
     (folder / "params.yaml").rename(folder / "real.yaml")
     (folder / "params.yaml").symlink_to("real.yaml")

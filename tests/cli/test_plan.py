@@ -52,6 +52,7 @@ TEACHER = paths.teacher_path("digits", "digits_specialists", "middle")
 DATASET = paths.dataset_path("digits")
 
 
+@pytest.mark.slow
 def test_what_was_just_made_is_cached(folder):
     found = plan_of(experiments=["digits_ed", "digits_kd"])
     assert {outcome.verdict for outcome in found} == {Verdict.CACHED}
@@ -286,6 +287,7 @@ def test_inputs_in_a_form_of_another_version_are_not_compared(folder):
     assert not would_run(plan_of())
 
 
+@pytest.mark.slow
 def test_other_library_versions_are_a_note(folder):
     edit_record(STUDENT, lambda record: record["versions"].update(torch="1.0"))
     found = plan_of()
@@ -391,6 +393,7 @@ def test_plan_prints_its_lines(folder, capsys):
     assert capsys.readouterr().out.splitlines() == plan.lines_of(plan_of())
 
 
+@pytest.mark.slow
 def test_plan_needs_no_torch(folder):
     code = (
         "import sys; from edpipe.cli.commands.plan import run; run(['digits_ed']); "

@@ -101,6 +101,7 @@ EVALUATION = paths.evaluation_path("digits_ce", 0)
 PARTITION = paths.partition_path("digits", "thirds")
 
 
+@pytest.mark.slow
 def test_what_fits_is_told_with_counts(real, capsys):
     lines, error = verified(capsys)
     assert not error
@@ -110,6 +111,7 @@ def test_what_fits_is_told_with_counts(real, capsys):
     assert len(lines) == 12
 
 
+@pytest.mark.slow
 def test_absent_artifacts_are_listed_only_when_asked_for(real, capsys):
     lines, error = verified(capsys, "digits_ce", "digits_kd")
     assert not error
@@ -117,6 +119,7 @@ def test_absent_artifacts_are_listed_only_when_asked_for(real, capsys):
     assert not any(line.startswith("absent") for line in verified(capsys)[0])
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_no_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path)
@@ -125,6 +128,7 @@ def test_an_empty_folder_is_no_error(tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r"\d+ absent; 0\.0 MB read in \d+\.\d s", *lines)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_ends_in_one_line(real, capsys):
     write_params(real, [("experiments.digits_ce.stages.only.learning_rate", 0.05)])
     lines, error = verified(capsys)
@@ -150,6 +154,7 @@ def set_seed_metric(record):
     record["metrics"]["top1"] = 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "spoil", "text"),
     [
@@ -171,6 +176,7 @@ def test_a_damaged_artifact_is_named_with_its_remedy(real, capsys, path, spoil, 
     assert "do not fit params.yaml" in error
 
 
+@pytest.mark.slow
 def test_a_page_that_would_be_drawn_otherwise_is_stale(real, capsys):
     PAGE.write_text(PAGE.read_text(encoding="utf-8") + " ", encoding="utf-8")
     lines, error = verified(capsys)
@@ -178,12 +184,14 @@ def test_a_page_that_would_be_drawn_otherwise_is_stale(real, capsys):
     assert error.startswith("1 of 10 artifacts do not fit")
 
 
+@pytest.mark.slow
 def test_a_page_whose_dataset_is_gone_is_let_be(real, capsys):
     paths.dataset_path("digits").unlink()
     lines, _ = verified(capsys)
     assert not any(line.startswith(("stale", "damaged")) and str(PAGE) in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_page_whose_result_is_gone_is_let_be(real, capsys):
     RESULT.unlink()
     lines, error = verified(capsys)
@@ -191,6 +199,7 @@ def test_a_page_whose_result_is_gone_is_let_be(real, capsys):
     assert not error
 
 
+@pytest.mark.slow
 def test_a_partition_of_another_dataset_is_stale_and_not_damaged(real, capsys):
     params = params_with([("datasets.digits.max_per_class", 20)])
     make(data.pack_dataset(params, "digits"), params)
@@ -199,6 +208,7 @@ def test_a_partition_of_another_dataset_is_stale_and_not_damaged(real, capsys):
     assert re.match(rf"stale    {PARTITION}: dataset is another one now \([0-9a-f]+ → [0-9a-f]+\)", line)
 
 
+@pytest.mark.slow
 def test_a_partition_without_dataset_is_still_read(real, capsys):
     DATASET.unlink()
     lines, error = verified(capsys)

@@ -152,6 +152,7 @@ def test_published_facts_are_torchvisions(number):
     assert version.keys[1].decode() == library.meta["key"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "sizes"),
     [

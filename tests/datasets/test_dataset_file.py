@@ -281,6 +281,7 @@ def test_truncated_file_is_refused(tiny_paths, share, encoding):
     refused(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), encoding=st.sampled_from(["raw", "jpeg"]))
 def test_flipped_bit_is_refused_or_changes_nothing(tiny_paths, place, bit, encoding):

@@ -475,6 +475,7 @@ def test_drawn_splits_are_stratified_and_keep_every_sample_in_order(sizes, seed,
         assert counts == [size - num_test - num_val, num_val, num_test]
 
 
+@pytest.mark.slow
 @given(SIZES, st.integers(0, 9), st.randoms(use_true_random=False))
 def test_what_is_drawn_depends_on_names_and_seed_alone(sizes, seed, random):
     samples = raw_of(sizes)

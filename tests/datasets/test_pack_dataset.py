@@ -26,6 +26,7 @@ def pack(root, out_path, reader="folder", **values):
     return open_dataset(out_path)
 
 
+@pytest.mark.slow
 def test_digits_are_packed_whole(tmp_path):
     dataset = pack(tmp_path / "absent", tmp_path / "digits.h5", "digits", channels=1)
     assert (dataset.num_samples, dataset.num_classes, dataset.channels) == (1797, 10, 1)
@@ -82,6 +83,7 @@ def test_record_says_what_the_file_holds(tmp_path):
     assert "numpy" in record["versions"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_packing_twice_gives_equal_bytes_whatever_the_place_and_the_threads(tmp_path, monkeypatch, encoding):
     outcomes = []
@@ -156,6 +158,7 @@ def test_place_that_cannot_be_written_is_named(tmp_path):
         pack(make_image_folder(tmp_path / "raw"), tmp_path / "file/tiny.h5")
 
 
+@pytest.mark.slow
 def test_packing_needs_no_torch(tmp_path):
     make_image_folder(tmp_path / "raw")
     program = (

@@ -86,6 +86,7 @@ def mirror(tmp_path, accept, server):
     return mirroring
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("reader", MAKERS)
 def test_files_are_fetched_from_the_mirror_once_and_read(tmp_path, mirror, server, reader, slash):
@@ -97,6 +98,7 @@ def test_files_are_fetched_from_the_mirror_once_and_read(tmp_path, mirror, serve
     assert sorted(server.paths) == paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", MAKERS)
 def test_half_a_download_is_gone_on_with(tmp_path, mirror, server, reader):
     _, address, made = mirror(reader)

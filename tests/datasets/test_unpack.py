@@ -78,6 +78,7 @@ TREES = st.dictionaries(NAMES.map("/".join), st.binary(max_size=50), min_size=1,
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(TREES)
 @settings(max_examples=30)

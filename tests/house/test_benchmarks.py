@@ -76,6 +76,7 @@ def check(figures):
     return list(figures)
 
 
+@pytest.mark.slow
 def test_gathering_and_input_of_a_tiny_file_are_measured(bench_store, capsys):
     with bench_store.exhaustive_file(300, 100, 3) as labels:
         assert (labels.num_forwards, len(labels.class_ids), labels.header.storage.precision) == (900, 100, "uint8")
@@ -97,6 +98,7 @@ def test_dumping_a_tiny_dataset_is_measured(bench_store):
     assert check(bench_store.bench_dump(1, 40, CPU))[0] == "dump / bare forward (speed)"
 
 
+@pytest.mark.slow
 def test_training_is_measured_with_and_without_cache(bench_engine, squares):
     dataset, many, one = squares
     figures = check(bench_engine.bench_student(dataset, many, 1, CPU))
@@ -117,12 +119,14 @@ def test_memory_is_measured_in_the_order_in_which_it_is_taken(bench_engine, squa
     assert figures["peak less data set, MB"] == pytest.approx(figures["peak, MB"] - figures["data set, MB"])
 
 
+@pytest.mark.slow
 def test_photos_made_ahead_are_measured(bench_engine, tmp_path):
     photos = bench_engine.write_photos(tmp_path / "photos.h5", 4, 2)
     names = check(bench_engine.bench_photos(photos, 1, 1, CPU))
     assert names[:2] == ["batches, 1 thread / 0 (speed)", "batches, 2 threads / 0 (speed)"]
 
 
+@pytest.mark.slow
 def test_packing_and_loading_a_few_files_are_measured(bench_packing, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EDPIPE_THREADS", "1")
     monkeypatch.setattr(bench_packing, "WORKERS", 0)

@@ -1,6 +1,7 @@
 """Imports go one way, and the core of the package touches nothing but its arguments."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,19 +56,23 @@ IMPURE_MODULES = {
 GLOBAL_GENERATORS = ("np.random", "torch.random", "torch.manual_seed", "torch.rand", "torch.randn", "torch.randperm")
 
 
+@cache
 def modules():
     return {
         path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")
     }
 
 
+@cache
 def tree(name):
     return ast.parse(modules()[name].read_text(encoding="utf-8"))
 
 
+@cache
 def imported(name):
     """Modules of the package that a module imports anywhere in its text."""
     known = modules()
+    reached = []
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -79,7 +84,8 @@ def imported(name):
         for full in found:
             short = full.removeprefix("edpipe.")
             if full.startswith("edpipe.") and short in known:
-                yield short
+                reached.append(short)
+    return tuple(reached)
 
 
 def package(name):
@@ -97,6 +103,7 @@ def layer(name):
 NAMES = sorted(name for name in modules() if name != "__init__")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_imports_go_down(name):
     others = [other for other in imported(name) if other != "__init__" and package(other) != package(name)]

@@ -62,6 +62,7 @@ def test_it_costs_what_was_measured_on_the_papers_code(model, deployed, training
         assert (f"{parameters / 1e6:.2f} M", f"{macs / 1e6:.0f} M") == expected
 
 
+@pytest.mark.slow
 def test_what_the_students_of_resnet18_cost_is_the_sum_over_their_layers():
     network = make("timm:resnet18", image_size=128)  # its maps have the sizes of cifar_resnet18's at 32
     w, total, macs = 512, 0, 0
@@ -76,6 +77,7 @@ def test_what_the_students_of_resnet18_cost_is_the_sum_over_their_layers():
     assert count_macs(network, 1, 128) - count_macs(network.deployed, 1, 128) == macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "num_stages", "width"), [("resnet8", 3, 64), ("timm:resnet18", 4, 512)])
 def test_each_stage_but_the_deepest_has_a_student(model, num_stages, width):
     outputs = make(model)(images())
@@ -117,6 +119,7 @@ def test_students_are_those_of_the_paper():
         torch.testing.assert_close(found.features, maps[2].mean(dim=(2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_deployed_is_the_plain_network_with_its_own_names(model):
     network = make(model)
@@ -150,6 +153,7 @@ def test_making_it_leaves_the_network_and_the_generator_alone():
     assert all(module.training for module in network.modules())
 
 
+@pytest.mark.slow
 def test_students_are_drawn_from_their_seed_alone():
     first, again, other = (make(network_seed=n, seed=s).state_dict() for n, s in ((0, 4), (1, 4), (0, 5)))
     drawn = [name for name in first if not name.startswith("deployed.")]
@@ -194,6 +198,7 @@ def test_the_kd_loss_reaches_the_deployed_classifier_unless_detached(detach_targ
     assert (gradient.abs().max() == 0) if detach_target else (gradient.norm() > 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image_size", "strides"), [(28, [2, 4]), (25, [2, 4]), (30, [2, 4]), (17, [2, 3]), (7, [2, 4]), (5, [2, 2])]
 )
@@ -218,6 +223,7 @@ def reduced_sizes(network, batch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "width"), [(32, 32), (28, 28), (25, 25), (36, 25)])
 def test_heads_end_at_the_size_of_the_deepest_stage_whatever_the_image(side, width):
     network = make(image_size=32)
@@ -233,6 +239,7 @@ def test_stages_that_drop_pixels_work():
     assert reduced_sizes(network, images(side=29)) == [(6, 6)]
 
 
+@pytest.mark.slow
 def test_stages_of_one_pixel_work():
     network = make("timm:resnet18", image_size=16)  # 4, 2, 1 and 1 pixels
     assert [head.stride for head in network.heads] == [1, 2, 4]
@@ -255,6 +262,7 @@ def test_an_exchanged_layer_is_used():
     assert not torch.equal(network(images()).student_logits[0], before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet8", "torchvision:mobilenet_v3_small"])
 def test_bfloat16_and_channels_last_work(model):
     network = make(model, image_size=64).to(memory_format=torch.channels_last)

@@ -55,6 +55,7 @@ def test_the_order_in_memory_does_not_matter():
     assert torch.equal(attention_map(features), attention_map(features.to(memory_format=torch.channels_last)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", STAGES)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_taps_give_the_map_of_each_stages_output(model, precision):

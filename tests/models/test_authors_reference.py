@@ -19,12 +19,14 @@ def resnet20():
     return build_network("resnet20", 100, 3, 0)
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_the_authors_code():
     for level, classes, size in ((1, 33, 49_457), (2, 66, 72_594)):
         assert count_parameters(Student(resnet20(), level, 3, classes, "authors", 32, 3, 0)) == size
     assert count_parameters(ExtraNorm(resnet20())) == 278_452
 
 
+@pytest.mark.slow
 def test_the_first_block_keeps_a_grid_of_windows_and_later_ones_pool_the_whole_map():
     first, second = (Student(resnet20(), level, 3, 5, "authors", 32, 3, 0).reference for level in (1, 2))
     assert (first.fc.in_features, second.fc.in_features) == (64 * 4 * 4, 64)
@@ -33,6 +35,7 @@ def test_the_first_block_keeps_a_grid_of_windows_and_later_ones_pool_the_whole_m
     assert small(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_the_last_student_is_the_plain_network_and_says_the_same():
     trained = ExtraNorm(resnet20())
     generator = torch.Generator().manual_seed(0)
@@ -53,6 +56,7 @@ def test_the_last_student_is_the_plain_network_and_says_the_same():
         assert (plain(images) - expected).abs().max() > 0.1  # the normalisation did something
 
 
+@pytest.mark.slow
 def test_gradients_reach_body_head_and_normalisation():
     trained = ExtraNorm(resnet20())
     trained(torch.randn(4, 3, 32, 32)).square().sum().backward()

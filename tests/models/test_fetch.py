@@ -10,10 +10,9 @@ import safetensors.torch
 import torch
 
 from edpipe.errors import NetworkError, TeacherError
-from edpipe.models.pretrained.fetch import Normalisation, Wanted, fetch_weights
+from edpipe.models.pretrained.fetch import WEIGHTS_FOLDER, Normalisation, Wanted, fetch_weights
 from edpipe.models.zoo.build import build_network
 from edpipe.params.teacher import NetworkKnobs
-from edpipe.pipeline.jobs.paths import WEIGHTS
 
 torch.set_num_threads(1)
 
@@ -40,7 +39,7 @@ def file_knobs(path, model="resnet8", source="file", location=None):
 
 def fetch(knobs, num_classes=4, channels=1, seed=0):
     names = tuple(f"class {number}" for number in range(num_classes))
-    return fetch_weights(knobs, Wanted("teacher t/all", names, names, channels, seed, WEIGHTS))
+    return fetch_weights(knobs, Wanted("teacher t/all", names, names, channels, seed, WEIGHTS_FOLDER))
 
 
 def assert_holds(network, weights, besides=()):
@@ -108,6 +107,7 @@ def test_fetching_leaves_the_generator_alone(tmp_path, weights):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["timm:resnet18", "torchvision:resnet18"])
 def test_weights_of_library_models_are_read_from_a_file(tmp_path, model):
     path = tmp_path / "teacher.safetensors"
@@ -243,7 +243,7 @@ def test_an_address_is_fetched_once_for_all_teachers(tmp_path, weights, server_a
     torch.save(weights, path)
     knobs = file_knobs(path, source="url", location=f"{server_address}/teacher.pth")
     fetch(knobs)
-    kept = WEIGHTS / knobs.sha256
+    kept = WEIGHTS_FOLDER / knobs.sha256
     assert kept.read_bytes() == path.read_bytes()
     path.unlink()
     assert_holds(fetch(knobs, num_classes=3).network, weights, besides=("fc.weight", "fc.bias"))
@@ -317,6 +317,7 @@ def test_timm_weights_are_fetched_with_their_normalisation(monkeypatch):
     assert fetch(knobs, num_classes=2, channels=4).normalisation is None
 
 
+@pytest.mark.slow
 def test_torchvision_weights_are_fetched_with_their_normalisation(monkeypatch):
     from torchvision import models
 

@@ -96,6 +96,7 @@ def shufflenet_by_hand(classes):
     return total + 960 * classes + classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_parameters_are_the_published_ones(model):
     assert count_parameters(build(model)) / 1e6 == pytest.approx(PUBLISHED[model], abs=0.006)
@@ -106,6 +107,7 @@ def test_parameters_of_wide_networks_agree_with_the_sum_over_layers(depth, facto
     assert count_parameters(build(f"wrn_{depth}_{factor}", 10)) == wrn_by_hand(depth, factor, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "layers"),
     [
@@ -130,6 +132,7 @@ def test_parameters_of_shufflenetv2_are_torchvisions_but_for_the_stem():
     assert count_parameters(build("shufflenetv2")) == theirs - 3 * 24 * 8
 
 
+@pytest.mark.slow
 def test_parameters_of_the_bottleneck_network_are_torchvisions_but_for_the_stem():
     theirs = count_parameters(build("torchvision:resnet50"))
     assert count_parameters(build("cifar_resnet50")) == theirs - 3 * 64 * (49 - 9)
@@ -142,6 +145,7 @@ def test_macs_of_wrn_16_1_agree_with_arithmetic():
     assert count_macs(build("wrn_16_1"), 3, 32) == stem + stage_1 + stage_2 + stage_3 + 64 * 100
 
 
+@pytest.mark.slow
 def test_the_bottleneck_network_computes_what_torchvisions_does_behind_another_stem():
     own, theirs = build("cifar_resnet50", 4).eval(), build("torchvision:resnet50", 4).eval()
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
@@ -223,6 +227,7 @@ def test_weights_have_the_names_of_repdistiller(model, names):
     assert names <= build(model).state_dict().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SMALL)
 def test_stages_have_the_maps_of_the_papers(model):
     network = build(model).eval()
@@ -248,6 +253,7 @@ def test_every_family_can_learn_with_students_on_its_stages(model):
     assert [tuple(logits.shape) for logits in outputs.student_logits] == (len(STAGES[model]) - 1) * [(2, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SMALL)
 def test_same_seed_gives_the_same_bytes_and_every_weight_has_a_gradient(model):
     network, again = build(model, 3, 1), build(model, 3, 1)

@@ -67,6 +67,7 @@ class ZeroHead(FunctionalTail):
         nn.init.zeros_(self.fc.bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_blocks_and_head_are_the_network(model):
     network = build(model).eval()
@@ -82,6 +83,7 @@ def test_blocks_and_head_are_the_network(model):
             assert len(blocks) == num_blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_blocks_and_head_have_the_networks_weights_and_names_once_each(model):
     network = build(model)
@@ -92,6 +94,7 @@ def test_blocks_and_head_have_the_networks_weights_and_names_once_each(model):
         assert value.data_ptr() == network.state_dict()[name].data_ptr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_block_has_weights_and_features_of_its_own_size(model):
     blocks, _ = split(build(model).eval(), STAGES[model])
@@ -105,6 +108,7 @@ def test_every_block_has_weights_and_features_of_its_own_size(model):
     assert sides == sorted(set(sides), reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet8", "timm:resnet18"])
 def test_splitting_leaves_mode_weights_buffers_and_generator_untouched(model):
     network = build(model)
@@ -142,6 +146,7 @@ def test_too_few_stages_are_an_error():
         split(build("resnet8"), 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
@@ -160,6 +165,7 @@ def test_a_network_that_is_no_chain_is_an_error_in_one_line(model, reason):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_tokens_are_no_feature_stages():
     with pytest.raises(NetworkError, match=r"resmlp.*has 0 feature stages \(sample, channel, height, width\)"):
         split(build("timm:resmlp_12_224"), 2)

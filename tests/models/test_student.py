@@ -25,6 +25,7 @@ def used(student):
     return {name: value.clone() for name, value in student.weights().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet8", "timm:resnet18", "torchvision:resnet18"])
 def test_the_last_level_is_exactly_the_plain_network(model):
     student = make_student(3, model)
@@ -37,6 +38,7 @@ def test_the_last_level_is_exactly_the_plain_network(model):
         assert torch.equal(student.eval()(images()), plain.eval()(images()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["adapter", "linear"])
 @pytest.mark.parametrize("level", [1, 2])
 def test_earlier_levels_have_the_networks_names_and_a_reference(level, reference):
@@ -69,6 +71,7 @@ def test_the_adapter_leads_to_the_width_of_the_last_block():
     assert make_student(1, reference="linear").weights()["reference.fc.weight"].shape == (6, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet8", "timm:convnext_atto"])
 @pytest.mark.parametrize("level", [2, 3])
 def test_growing_inherits_the_body_bit_for_bit(model, level):
@@ -105,6 +108,7 @@ def test_growing_by_two_levels_at_once_is_an_error():
         grow(make_student(1).weights(), make_student(3))
 
 
+@pytest.mark.slow
 def test_growing_from_another_width_is_an_error_and_changes_nothing():
     student = make_student(2)
     before = {name: value.clone() for name, value in student.weights().items()}
@@ -114,6 +118,7 @@ def test_growing_from_another_width_is_an_error_and_changes_nothing():
     assert all(torch.equal(value, before[name]) for name, value in student.weights().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_loaded_weights_come_back(level):
     weights = used(make_student(level, network_seed=1, seed=1))
@@ -145,6 +150,7 @@ def test_making_a_student_leaves_the_generator_and_buffers_alone():
     assert weights["reference.bn.num_batches_tracked"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 2, 3])
 @pytest.mark.parametrize("model", ["resnet8", "timm:convnext_atto"])
 def test_bfloat16_and_channels_last_work(level, model):

@@ -64,6 +64,7 @@ def test_a_side_that_is_none_is_refused(side):
 # Taps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", STAGES)
 @pytest.mark.parametrize("side", [1, 3, 99])
 def test_a_hint_is_the_pooled_output_of_its_stage(model, side):
@@ -164,6 +165,7 @@ def refused(network, level, **knob):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0, 4, 99])
 def test_a_level_that_the_network_does_not_have_is_refused_with_how_many_it_has(level):
     network = build_network("resnet8", 5, 3, 0).eval()

@@ -82,6 +82,7 @@ def save(world, model, image_size, name):
     return files
 
 
+@pytest.mark.slow
 def test_a_teacher_is_asked_about_resized_views_and_its_soft_labels_are_its_own(tmp_path):
     world = make_world(tmp_path, per_class=2)
     dataset = open_dataset(world.dataset)
@@ -98,6 +99,7 @@ def test_a_teacher_is_asked_about_resized_views_and_its_soft_labels_are_its_own(
     assert plain.digest != large.digest
 
 
+@pytest.mark.slow
 def test_a_network_of_fixed_size_can_teach_small_grey_images(tmp_path):
     world = make_world(tmp_path, per_class=2)
     with pytest.raises(NetworkError, match=r"'timm:test_vit': cannot take images of 1×8×8: .*; change image_size or"):

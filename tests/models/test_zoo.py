@@ -68,6 +68,7 @@ def test_wide_networks_for_small_images_cost_what_tables_of_cifar_100_say(model,
     assert count_macs(network, channels=3, image_size=32) == macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34])
 def test_wide_networks_for_small_images_have_torchvisions_names_and_shapes_but_for_the_stem(depth):
     own = build_network(f"cifar_resnet{depth}", num_classes=10, channels=3, seed=0).state_dict()
@@ -93,6 +94,7 @@ def test_counting_macs_leaves_the_network_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", FAMILIES)
 def test_same_seed_gives_the_same_bytes(model):
     first, again, other = (
@@ -117,6 +119,7 @@ def test_building_does_not_depend_on_the_global_generator():
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", FAMILIES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_family_takes_grey_and_colour_images(model, channels):

@@ -34,6 +34,7 @@ def test_every_entry_of_a_file_is_used_in_it():
             assert f'"{name}"' in json.dumps(raw["experiments"]), (path, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLE_PATHS, ids=lambda path: path.stem)
 def test_an_example_is_checked_and_planned_alone_and_with_the_shipped_params(path):
     raw = load_raw(path)

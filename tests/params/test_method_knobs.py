@@ -95,6 +95,7 @@ def test_pages_say_whether_classes_arrive():
     assert method_text("ed", plans_of(GROWING)).endswith("all classes are there from the start.")
 
 
+@pytest.mark.slow
 def test_every_method_has_its_words():
     for name, experiment in parse_params(copy.deepcopy(RAW)).experiments.items():
         text = method_text(experiment.method.name, by_name.curriculum(parse_params(copy.deepcopy(RAW)), name))

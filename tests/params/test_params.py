@@ -674,6 +674,7 @@ def test_sampled_rows_tell_confusions_at_temperature_1_alone(temperature):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "storage",
     [

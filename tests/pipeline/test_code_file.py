@@ -51,6 +51,7 @@ def test_a_file_that_does_not_fit_is_one_line_that_names_the_steps(folder, monke
     code_file.check_code()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contents", [b"<<<<<<< HEAD\n", b"code:\n", b"[1]\n", b"\xff", b"", None])
 def test_a_file_that_is_none_fits_no_step_and_is_written_anew(folder, contents):
     if contents is None:

@@ -120,6 +120,7 @@ def test_cpu_seconds_of_started_processes_count(job):
     assert read_entry(job).cpu_seconds >= 0.3
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it(tmp_path):
     """Linux hands a parent's peak down to the processes that it starts, in what getrusage tells."""
     measure = (
@@ -136,6 +137,7 @@ def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it(
     assert 300 * MIB <= large - small + MIB < 400 * MIB
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_largest_process():
     start = f"subprocess.run([sys.executable, '-c', 'bytearray({300 * MIB})'])"
     take = "from edpipe.pipeline.state.cost_ledger import _peak_memory_bytes as peak"
@@ -186,6 +188,7 @@ def test_the_named_device_is_that_of_steps_with_networks_only(job, monkeypatch):
     assert read_entry(job).device == "mps"
 
 
+@pytest.mark.slow
 def test_torch_is_not_loaded_for_the_ledger():
     calls = "l._device(); l._peak_gpu_memory_bytes()"
     code = f"import sys, edpipe.pipeline.state.cost_ledger as l; {calls}; assert 'torch' not in sys.modules"

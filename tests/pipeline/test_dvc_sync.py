@@ -81,6 +81,7 @@ def another_process():
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["read", "write"])
 def test_a_real_run_stops_while_dvc_runs_a_step(folder, another_process, kind):
     entry = {"pid": another_process, "cmd": "dvc repro"}

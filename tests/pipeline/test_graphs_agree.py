@@ -164,6 +164,7 @@ def graphs(request, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_both_graphs_make_the_same_files(graphs):
     jobs, snakemake, dvc, without_files = graphs
     assert snakemake.keys() == jobs.keys()
@@ -249,6 +250,7 @@ def test_every_input_of_snakemake_is_vouched_for_by_dvc(graphs):
         assert inputs & made_just_before - further_up <= read_by(stage), stage["name"]
 
 
+@pytest.mark.slow
 def test_both_graphs_watch_the_code_of_each_step_as_one_digest(graphs):
     jobs, snakemake, dvc, _ = graphs
     for outputs, job in jobs.items():

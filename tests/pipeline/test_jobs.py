@@ -115,6 +115,7 @@ def test_every_job_once_and_in_order():
     assert len(found) == 1 + 1 + 4 + 4 + 4 + 4 + 3 * (1 + 1 + 3) + 3 * 3 + 3 + 3
 
 
+@pytest.mark.slow
 def test_all_experiments_together_write_no_file_twice():
     outputs = [path for job in graph.jobs_of(params(), RAW["experiments"]) for path in job.outputs]
     assert len(outputs) == len(set(outputs))
@@ -127,6 +128,7 @@ def test_teachers_and_soft_labels_belong_to_no_experiment():
             assert not any(name in str(path) for path in job.outputs for name in RAW["experiments"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", RAW["experiments"])
 def test_the_keys_of_a_job_stand_in_the_file(experiment):
     for job in graph.jobs_of(params(), [experiment]):
@@ -342,6 +344,7 @@ VERIFIED |= {"verify_soft_labels digits digits_teacher all"}
 TAUGHT_STAGES = STAGES | {"run_stage digits_kd 0 only"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value", "touched"),
     [
@@ -487,6 +490,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_lists_for_dvc_are_written_once_and_checked(folder, monkeypatch):
     with pytest.raises(
         ParamsError, match=r"does not fit params.yaml any more; run `edpipe tracked_jobs`, then call dvc again"

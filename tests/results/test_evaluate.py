@@ -110,6 +110,7 @@ def teacher_saying(world, path, teacher, subset, named):
     write_teacher_evaluation(path, evaluation, make_record("evaluate_teacher", {}, before.inputs))
 
 
+@pytest.mark.slow
 def test_agreement_by_hand(world, tmp_path, monkeypatch):
     teachers = [world.teacher(), world.teacher("primary")]
     files = made(world, tmp_path, teachers)
@@ -148,6 +149,7 @@ def test_an_evaluation_without_teachers_has_no_agreement(world, tmp_path):
     assert found["inputs"]["teacher_evaluations"] == []
 
 
+@pytest.mark.slow
 def test_the_record_names_the_evaluations_in_their_order(world, tmp_path):
     teachers = [world.teacher("middle"), world.teacher(), world.teacher("primary")]
     files = made(world, tmp_path, teachers)
@@ -167,12 +169,14 @@ def test_validation_top1_is_of_the_validation_split(world, tmp_path, monkeypatch
     assert metrics["top1"] == 1.0
 
 
+@pytest.mark.slow
 def test_without_validation_images_there_is_no_validation_top1(tmp_path):
     world = make_world(tmp_path / "world", per_class=12, val_fraction=0.0)
     metrics = evaluated(made(world, tmp_path), tmp_path)["metrics"]
     assert (metrics["val_samples"], metrics["val_top1"]) == (0, None)
 
 
+@pytest.mark.slow
 def test_a_teacher_without_test_images_has_no_agreement(world, tmp_path, monkeypatch):
     sample_ids = Dataset.sample_ids
 
@@ -195,6 +199,7 @@ def refused(files, folder, error=MismatchError):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_other_weights_is_refused(world, tmp_path):
     files = made(world, tmp_path, [world.teacher("primary", name="changed")])
     before = read_teacher_evaluation(files.teachers[0]).inputs["teacher"]
@@ -207,6 +212,7 @@ def test_an_evaluation_of_other_weights_is_refused(world, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_not_measured_is_refused(world, tmp_path):
     files = made(world, tmp_path, [world.teacher("primary"), world.teacher("middle")])
     for teachers, told in ((files.teachers[:1], "specialists/primary"), ((), "none")):
@@ -226,6 +232,7 @@ def test_a_missing_file_is_told_with_its_remedy(world, tmp_path):
     assert said.endswith(f"make it again with `snakemake --force {path}`")
 
 
+@pytest.mark.slow
 def test_a_teacher_from_whom_no_stage_learnt_is_refused(world, tmp_path):
     files = made(world, tmp_path, [world.teacher()])
     other = measured(world, tmp_path, [world.teacher("primary")])
@@ -233,6 +240,7 @@ def test_a_teacher_from_whom_no_stage_learnt_is_refused(world, tmp_path):
     assert refused(more, tmp_path) == f"{other[0]}: no stage learnt from this teacher; run the stages again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dataset", "partition"])
 def test_an_evaluation_on_other_data_is_refused(world, tmp_path, name):
     files = made(world, tmp_path, [world.teacher("primary")])

@@ -43,6 +43,7 @@ def asked_anew(files, dataset, sample_ids):
         return forward(teacher.network.eval(), images, teacher.recipe).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", CLASSES)
 def test_answers_are_the_teachers_on_the_test_images_of_its_classes_in_order(world, tmp_path, subset):
     files, path = measured(world, tmp_path, subset)
@@ -68,6 +69,7 @@ def test_the_calibration_error_is_of_the_same_answers(world, tmp_path):
     assert read_teacher_evaluation(path).ece == pytest.approx(sum(gaps) / len(ids), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_images_are_normalised_and_computed_as_the_teacher_learnt_them(world, tmp_path):
     """A fetched teacher has a mean of its own; the precision is that of its recipe."""
     files = world.teacher(name="fetched", recipe=RecipeKnobs(precision="bfloat16"))
@@ -87,6 +89,7 @@ def test_images_are_normalised_and_computed_as_the_teacher_learnt_them(world, tm
     assert read_teacher_evaluation(tmp_path / "exact.json").ece != read_teacher_evaluation(tmp_path / "before.json").ece
 
 
+@pytest.mark.slow
 def test_the_size_of_a_batch_decides_nothing(world, tmp_path, monkeypatch):
     _, path = measured(world, tmp_path)
     whole = read_teacher_evaluation(path)
@@ -115,6 +118,7 @@ def test_asked_twice_gives_equal_bytes(world, tmp_path):
     assert (tmp_path / "a/middle.json").read_bytes() == (tmp_path / "b/middle.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_other_weights_have_another_digest(world, tmp_path):
     digests = {read_teacher_evaluation(measured(world, tmp_path, seed=seed)[1]).digest for seed in (0, 1)}
     assert len(digests) == 2
@@ -162,6 +166,7 @@ def rewritten(path, **changes):
     write_record(path, contents | {"file_digest": digest_json(contents)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [

@@ -61,6 +61,7 @@ def ed(tmp_path):
     return page_of(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["digits_ed", "digits_kd", "digits_ce"])
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_page_is_well_formed(tmp_path, experiment, seeds):
@@ -69,6 +70,7 @@ def test_page_is_well_formed(tmp_path, experiment, seeds):
     assert {"html", "title", "main", "svg", "table"} <= set(Page(text).tags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -218,6 +220,7 @@ def test_lists_of_other_lengths_are_refused(tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_steps_without_networks_do_not_import_torch():
     modules = "edpipe.steps.report, edpipe.steps.result, edpipe.cli.commands.compare"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"

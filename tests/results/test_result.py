@@ -263,6 +263,7 @@ def test_what_is_no_evaluation_is_refused(tmp_path):
         gather(tmp_path, [record])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["digits_ed", "digits_kd", "digits_ce"])
 def test_a_result_fits_its_schema_and_its_reader(tmp_path, experiment):
     path = write_result(tmp_path, experiment=experiment)
@@ -272,6 +273,7 @@ def test_a_result_fits_its_schema_and_its_reader(tmp_path, experiment):
     assert read_result(path).inputs.dataset == DATASET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value"), [("method", 3), ("seeds", []), ("surprise", 1), ("code", "no digest")])
 def test_the_schema_refuses_what_the_reader_refuses(tmp_path, key, value):
     contents = read_record(write_result(tmp_path)) | {key: value}

@@ -173,6 +173,7 @@ def test_job_reads_the_results_and_writes_the_files():
     assert json.loads(job.knobs_text)["study"]["equal"] == "images"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study_knobs", "said"),
     [

@@ -89,6 +89,7 @@ sys.exit(command.main(["report", "--experiment", sys.argv[1]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_the_command_says_one_line_and_exits_as_schedulers_expect(number, code):
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], capture_output=True, text=True)
@@ -105,6 +106,7 @@ sys.exit(entry.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_after_the_work_is_done_does_not_make_it_look_failed(number):
     words = ["report", "--experiment", str(int(number))]

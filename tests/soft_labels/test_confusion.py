@@ -130,6 +130,7 @@ RATIOS = ((1, 1), (1, 2), (1, 1, 1), (3, 3, 4), (4, 3, 3), (1, 2, 3), (2, 2, 2, 
 seeds = st.integers(0, 2**32 - 1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.sampled_from(RATIOS), st.integers(0, 12), st.booleans(), seeds)
 def test_sizes_are_those_of_the_bounds_and_every_class_is_there_once(ratio, more, together, seed):
@@ -140,6 +141,7 @@ def test_sizes_are_those_of_the_bounds_and_every_class_is_there_once(ratio, more
     assert all(list(ids) == sorted(ids) for ids in subsets_of(order, bounds))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from([(3, 3, 3), (3, 3, 4), (4, 3, 3), (2, 3, 5), (5, 3, 2), (6, 6), (4, 4, 4, 5), (10, 10, 10)]), seeds
@@ -166,6 +168,7 @@ def test_kept_apart_each_subset_has_one_class_of_each_cluster(size, num_clusters
         assert sorted(clusters[c] for c in ids) == list(range(num_clusters))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.sampled_from(RATIOS), st.booleans(), seeds)
 def test_no_exchange_of_two_classes_would_do_better(ratio, together, seed):
@@ -198,6 +201,7 @@ def best_share(similarity, bounds, sign):
     return max(sign * share_within(similarity, subsets_of(way, bounds)) for way in ways)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("together", "share_of_best"), [(True, 1.0), (False, 0.75)])
 def test_few_classes_are_dealt_out_about_as_well_as_can_be(together, share_of_best):
     """Exchanges end where none helps, which is often, not always, the best there is: so these are fixed cases."""
@@ -210,6 +214,7 @@ def test_few_classes_are_dealt_out_about_as_well_as_can_be(together, share_of_be
     assert max(gaps) < 0.1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.sampled_from(RATIOS), st.booleans(), seeds)
 def test_names_of_classes_make_no_difference(ratio, together, seed):
@@ -222,6 +227,7 @@ def test_names_of_classes_make_no_difference(ratio, together, seed):
     assert deal(renamed, bounds, together) == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.booleans(), seeds)
 def test_equal_confusions_are_dealt_out_equally(together, seed):

@@ -31,6 +31,7 @@ def stores(tmp_path_factory):
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", RESIDENT)
 @pytest.mark.parametrize("upload_rows", [1, 4, 1 << 18])
 @given(data=st.data())

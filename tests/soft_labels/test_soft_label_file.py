@@ -97,6 +97,7 @@ def test_crafted_files_are_what_a_dump_writes(tmp_path, precision):
     assert craft(tmp_path / "crafted.h5", header, parts, labels.seal).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 @given(data=st.data(), name=st.sampled_from(list(STORAGE)))
 @settings(max_examples=15, deadline=None)
 def test_files_of_any_shape_come_back(tmp_path_factory, data, name):
@@ -190,6 +191,7 @@ def test_maps_that_are_not_there_are_refused(tmp_path, level):
     assert str(caught.value) == f"{path}: holds no attention/{level}; dump it with storage.attention: true"
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 999), scale=st.floats(0.1, 100), name=st.sampled_from(CERTIFIED), tau=st.floats(0.5, 20))
 @settings(max_examples=25, deadline=None)
 def test_the_certified_error_is_never_exceeded(tmp_path_factory, seed, scale, name, tau):
@@ -310,6 +312,7 @@ def test_an_open_file_is_readable_after_its_name_is_gone(tmp_path):
     assert np.array_equal(read_all(labels), before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_reads_the_same_rows(tmp_path, precision):
     labels = open_soft_labels(write(path_of(tmp_path), make_header(precision)))

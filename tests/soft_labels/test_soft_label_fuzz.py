@@ -141,6 +141,7 @@ def test_a_damaged_file_is_refused_or_was_not_changed_at_all(tmp_path, precision
     assert set(outcomes) <= EXPECTED | {None}, outcomes
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_file_is_vouched_for(tmp_path):
     """One bit in every 97th byte, of each precision: no such file is accepted."""
     for precision in PRECISIONS:

@@ -100,6 +100,7 @@ def test_a_hint_leaves_logits_and_maps_as_they_are(tmp_path, precision):
     assert plain.digest != with_hint.digest
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(4, 9), st.integers(1, 99))
 @settings(max_examples=20, deadline=None)
 def test_hints_of_any_shape_come_back(tmp_path_factory, channels, height, width, side, level):

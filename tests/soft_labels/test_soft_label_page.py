@@ -65,6 +65,7 @@ def independent_read(path):
     return np.where(times > 0, storage["temperature"] * np.log(np.maximum(times, 1) / storage["draws"]), logits), attrs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("with_maps", "with_hint"), [(False, False), (True, False), (False, True), (True, True)])
 def test_another_program_reads_the_same_numbers(tmp_path, precision, with_maps, with_hint):
     header = make_header(precision, with_maps=with_maps, with_hint=with_hint)

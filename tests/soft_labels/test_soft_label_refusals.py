@@ -618,6 +618,7 @@ def _several_blocks():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, *VARIANTS], ids=lambda case: case.name)
 def test_it_is_refused_in_its_own_class_and_words(case, tmp_path):
     said, attempt = refusal(case, tmp_path)
@@ -627,6 +628,7 @@ def test_it_is_refused_in_its_own_class_and_words(case, tmp_path):
     assert re.fullmatch(pattern, said), said
 
 
+@pytest.mark.slow
 def test_every_refusal_is_one_line_that_names_the_path_and_a_remedy_and_no_two_are_alike(tmp_path):
     assert sum(case.is_corruption for case in CASES) >= 24
     assert len({case.name for case in [*CASES, *VARIANTS]}) == len(CASES) + len(VARIANTS)

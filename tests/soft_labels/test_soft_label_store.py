@@ -58,6 +58,7 @@ def stores(tmp_path_factory):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", STORAGE)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)

@@ -104,6 +104,7 @@ def path(tmp_path):
 # Order
 
 
+@pytest.mark.slow
 def test_blocks_in_any_order_give_equal_bytes(tmp_path, header):
     expected = write(path_of(tmp_path / "a"), header).read_bytes()
     for seed in range(5):
@@ -139,6 +140,7 @@ def test_a_block_may_be_written_again(tmp_path, header):
 # Interruption
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(0, BLOCKS), max_size=4), st.permutations(range(BLOCKS)))
 def test_interrupted_dumps_go_on_with_what_is_missing_and_end_with_the_same_bytes(tmp_path_factory, stops, order):

@@ -151,6 +151,7 @@ def test_float16_is_off_by_its_rounding_and_nothing_else():
     assert found.mean_kl == pytest.approx((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 @given(st.floats(0.1, 20), st.floats(0.5, 8))
 def test_no_row_is_farther_off_than_certified_and_fewer_bits_are(spread, temperature):
     costs = [measure(c, logits(spread=spread), np.arange(40), temperature) for c in candidates(11, CHOSEN)]

@@ -48,6 +48,7 @@ def content(path, entries, key=KEY):
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(ENTRIES, st.integers(0, 5))
 def test_what_was_appended_is_read_back_however_often_it_was_opened(path, entries, cut):
@@ -84,6 +85,7 @@ def end_of(data, line):
     return position
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(ALTERATIONS)
 def test_an_altered_line_is_dropped_and_no_other(path, alteration):

@@ -93,6 +93,7 @@ def test_a_long_check_lets_go_on_the_way(labels, monkeypatch):
     assert len(gone) == labels.seal.block_digest.size + 1
 
 
+@pytest.mark.slow
 def test_small_files_are_large_together_while_they_are_there(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in "abc"]
     for path in paths:

@@ -128,6 +128,7 @@ def test_what_is_packed_already_is_told(tmp_path, raw, capsys):
     assert "pack tiny: 20 of 36 images were packed by an interrupted run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["touch", "content", "new", "gone", "label"])
 def test_blocks_from_a_changed_raw_file_on_are_made_again(tmp_path, raw, change):
     out_path = tmp_path / "a/datasets/tiny.h5"
@@ -172,6 +173,7 @@ def test_samples_without_files_of_their_own_are_packed_anew_when_any_raw_file_ch
     assert pack(root, out_path, "fashion_mnist")[0] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [{"image_size": 9}, {"channels": 1}, {"encoding": "jpeg"}, {"unreadable": "leave_aside"}]
 )

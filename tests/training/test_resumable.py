@@ -158,6 +158,7 @@ def killing(at):
     return kill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_resumed_after_any_iteration_the_weights_are_those_of_one_go(tmp_path, recipe, capsys):
     for iteration in range(1, ITERATIONS + 1):
@@ -171,6 +172,7 @@ def test_resumed_after_any_iteration_the_weights_are_those_of_one_go(tmp_path, r
         assert last.startswith("primary: 24/24 images, ")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.sampled_from(sorted(RECIPES)), st.sets(st.integers(1, ITERATIONS)), st.sampled_from(["SIGTERM", "SIGINT"]))
 def test_interrupted_any_number_of_times_the_weights_are_those_of_one_go(recipe, iterations, name):
@@ -183,6 +185,7 @@ def test_interrupted_any_number_of_times_the_weights_are_those_of_one_go(recipe,
         check_equal(*folder.fit(recipe), recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["sgd", "everything"])
 def test_killed_in_any_iteration_it_goes_on_from_the_checkpoint_before(tmp_path, recipe, every_iteration):
     for iteration in range(1, ITERATIONS + 1):

@@ -111,6 +111,7 @@ def test_every_epoch_shows_every_sample_once(seed, ids, subset_order, num_epochs
         assert sorted(shown[epochs == epoch]) == sorted(np.concatenate(ids))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(SEEDS, subsets(), MIXINGS, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=5))
 def test_a_slice_does_not_depend_on_what_was_asked_before(seed, ids, subset_order, pairs):

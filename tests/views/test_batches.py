@@ -69,6 +69,7 @@ def specs(**fields):
 # Independence
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(specs(mixing=st.none() | mixings()), st.sampled_from([1, 3]), st.data())
 def test_pixels_depend_on_their_own_sample_and_view_only(spec, channels, data):
@@ -162,6 +163,7 @@ def test_colour_comes_after_the_crop_jitter_first(kind):
     assert torch.equal(batches_of(spec).views(ids, views), torch.stack(expected))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(specs(mixing=mixings()), st.data())
 def test_mixed_views_are_made_of_the_same_view_of_both_in_the_shares_told(spec, data):

@@ -73,6 +73,7 @@ def test_jitter_is_in_range_and_depends_on_its_own_sample_only(spec, ids, data):
         assert (alone[1][0] == orders[i]).all()
 
 
+@pytest.mark.slow
 def test_jitter_is_unbiased():
     amounts, orders = jitter_parameters(spec_of(ColourJitter(brightness=0.5, hue=0.5)), MANY, NO_VIEW)
     for column, width in zip(Change, (0.5, 0.4, 0.4, 0.5), strict=True):
@@ -83,6 +84,7 @@ def test_jitter_is_unbiased():
     assert p_value_of_uniform(np.array([number[tuple(order)] for order in orders.tolist()]), 24) > 1e-3
 
 
+@pytest.mark.slow
 @given(augmented_specs(), sample_ids(), st.data())
 def test_operations_are_as_many_as_asked_and_depend_on_their_own_sample_only(spec, ids, data):
     views = data.draw(views_of(spec, len(ids)))

@@ -39,6 +39,7 @@ def mixed_specs():
 # Independence
 
 
+@pytest.mark.slow
 @given(mixed_specs(), subsets(), st.data())
 def test_a_mix_depends_on_its_own_sample_view_and_pool_only(spec, pools, data):
     ids = data.draw(st.permutations(np.concatenate(pools).tolist()).map(lambda ids: np.array(ids, dtype=np.int64)))
@@ -178,6 +179,7 @@ def test_centres_of_boxes_are_drawn_evenly():
         assert p_value(counts[1:10], np.full(9, 1 / 9)) > 1e-3
 
 
+@pytest.mark.slow
 @given(mixed_specs(), st.data())
 def test_own_share_is_the_exact_share_of_own_pixels(spec, data):
     ids = np.arange(50)

@@ -54,6 +54,7 @@ def test_choices_are_numpys(device, count):
     assert philox_torch.choose_below(torch.from_numpy(drawn).to(device), count).tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 @ON_EACH_DEVICE
 @given(SEEDS, sample_ids(), st.integers(1, 100_000), st.sampled_from(["random", "cycle"]), st.data())
 def test_views_of_epochs_are_numpys(device, seed, ids, num_views, choice, data):

@@ -137,6 +137,7 @@ def test_known_views_stay():
     assert view_of(0, 0, np.arange(6), 162).tolist() == KNOWN_VIEWS
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(0, 10**6), sample_ids(5), st.integers(1, 200))
 def test_a_cycle_shows_every_view_of_every_sample_exactly_once(seed, cycle, ids, num_views):
     epochs = range(cycle * num_views, (cycle + 1) * num_views)
@@ -210,6 +211,7 @@ def test_leaving_samples_out_keeps_the_order_of_the_others(seed, epoch, ids, dat
     assert (sample_order(seed, epoch, kept) == order[np.isin(order, kept)]).all()
 
 
+@pytest.mark.slow
 def test_every_sample_comes_at_every_place_equally_often():
     orders = np.array([sample_order(3, epoch, np.arange(8)) for epoch in range(2000)])
     for place in range(8):
