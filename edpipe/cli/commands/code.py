@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 
+from edpipe.params.load import load_params
 from edpipe.pipeline.dvc.code_file import check_code, write_code
 
 
@@ -15,8 +16,10 @@ def code(check: bool) -> None:
     """Writes workflow/code.yaml, or checks it.
 
     Raises:
+        ParamsError: this is no project folder, or params.yaml is wrong.
         MismatchError: the file does not fit the source files.
     """
+    load_params()
     if check:
         check_code()
     else:
