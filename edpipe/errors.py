@@ -18,7 +18,7 @@ EdpipeError
 │   ├── MissingRowsError      … that lack a sample or view that is asked for
 │   ├── IncompleteStoreError  a set of soft-label files with a view missing, twice, or of another set
 │   ├── OtherTemperatureError sampled soft labels, which serve one temperature, at another
-│   └── UnverifiedError       soft labels that are not those which were held against the teacher
+│   └── UnverifiedError       soft labels that are not those which were compared with the teacher
 ├── CorruptFileError   a file that is truncated, altered, foreign or half-written
 │   ├── MissingFileError      there is no such file
 │   ├── ForeignFileError      a file of another kind
@@ -123,7 +123,7 @@ class OtherTemperatureError(MismatchError):
 
 
 class UnverifiedError(MismatchError):
-    """Soft labels that are not those which were held against the teacher."""
+    """Soft labels that are not those which were compared with the teacher."""
 
 
 class CorruptFileError(EdpipeError):

@@ -73,3 +73,17 @@ def no_network(monkeypatch):
         raise AssertionError("a test reached for the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks of a module's tests compute on one CPU thread, so that their last bits are the same everywhere."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDPIPE_THREADS", "1")
+        patch.setenv("EDPIPE_DEVICE", "cpu")
+        yield
+    torch.set_num_threads(before)

@@ -38,7 +38,7 @@ class StagePlan(Knobs):
     known: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose classes have an output.")
     teachers: Annotated[tuple[TeacherUse, ...], Field(strict=False)] = Field((), description="Empty: labels alone.")
     teacher_weighting: WeightingRule = Field("aver", description="How several teachers of one sample are weighed.")
-    algorithm: Algorithm = Field(PLAIN_KD, description="How outputs are held against a teacher's.")
+    algorithm: Algorithm = Field(PLAIN_KD, description="How outputs are compared with a teacher's.")
     temperature: float = 1.0
     task_weight: float = 1.0
     distill_weight: float = Field(0.0, description="Of each sample's distillation loss.")

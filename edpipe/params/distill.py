@@ -1,4 +1,4 @@
-"""Knobs of `distill:`: how a student's outputs are held against a teacher's."""
+"""Knobs of `distill:`: how a student's outputs are compared with a teacher's."""
 
 from typing import Annotated, Literal
 

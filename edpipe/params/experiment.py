@@ -126,7 +126,7 @@ class EdKnobs(DistillKnobs):
         "aver", description="How several teachers of one sample are weighed against each other."
     )
     distill: SchoolAlgorithm = Field(
-        PLAIN_KD, description="How outputs are held against a teacher's: kd, dkd, dist or at."
+        PLAIN_KD, description="How outputs are compared with a teacher's: kd, dkd, dist or at."
     )
     distill_by_level: dict[Name, SchoolAlgorithm] = Field({}, description="The same for single levels.")
     classes: Literal["growing", "all"] = Field(

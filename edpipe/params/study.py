@@ -1,4 +1,4 @@
-"""Knobs of `studies:`: experiments that are held against each other."""
+"""Knobs of `studies:`: experiments that are compared with each other."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ class StudyKnobs(Knobs):
     experiments: Annotated[tuple[Name, ...], Field(min_length=2, strict=False)] = Field(
         description="Some of experiments, all of one dataset."
     )
-    base: Name = Field(description="The one of them that the others are held against, seed by seed.")
+    base: Name = Field(description="The one of them that the others are compared with, seed by seed.")
     equal: Literal["images", "compute"] = Field(
         "images",
         description="What all must have had as much of. images: training images; compute: multiply-accumulates of the "

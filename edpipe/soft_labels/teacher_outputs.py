@@ -82,7 +82,7 @@ class Teacher:
 
 
 def load_teacher(files: TeacherFiles, dataset: Dataset) -> Teacher:
-    """The teacher, after its record has been held against the dataset and the partition.
+    """The teacher, after its record has been compared with the dataset and the partition.
 
     Raises:
         CorruptFileError: its weights or its record are damaged.
@@ -120,7 +120,7 @@ def _check_inputs(files: TeacherFiles, record: dict[str, Any], present: dict[str
 
 
 class TeacherForward:
-    """A teacher on its device, asked about views; use through `interview`."""
+    """A teacher on its device, asked about views; use through `teacher_forward`."""
 
     def __init__(self, teacher: Teacher, batches: ViewBatches, features: Callable[[], dict[str, Tensor]]) -> None:
         self._teacher, self._batches, self._beside = teacher, batches, features

@@ -1,4 +1,4 @@
-"""Asks a teacher about the test images of the classes it knows, once for all students that are held against it."""
+"""Asks a teacher about the test images of the classes it knows, once for all students that are compared with it."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`edpipe verify`: artifacts are read and held against their records, params.yaml and the code."""
+"""`edpipe verify`: artifacts are read and compared with their records, params.yaml and the code."""
 
 import json
 import re

@@ -60,21 +60,12 @@ from edpipe.views.pixels import normalise
 from edpipe.views.sampling import view_of
 from edpipe.views.spec import ViewSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 EPOCHS, SEED, TEACHER = 3, 5, "resnet14"
 RECIPE = TRAINING.model_copy(update={"batch_size": 24})
 """72 or so samples in batches of 24: batches run across the ends of epochs, and the last is a partial one."""
 NUM = ViewUse(per_file=9)
 KEEPING = StorageKnobs(precision="float32", attention=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDPIPE_THREADS", "1")
-        patch.setenv("EDPIPE_DEVICE", "cpu")
-        yield
 
 
 @pytest.fixture(scope="module")

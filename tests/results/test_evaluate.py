@@ -1,4 +1,4 @@
-"""Students that nobody trained, held against teachers that nobody trained: shares counted by hand, and refusals."""
+"""Students that nobody trained, compared with teachers that nobody trained: shares counted by hand, and refusals."""
 
 import numpy as np
 import pytest

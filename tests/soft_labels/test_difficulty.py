@@ -33,6 +33,8 @@ from edpipe.storage.weights import read_weights
 from edpipe.training.stage import inputs
 from edpipe.training.stage.batches import StageTask
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARES = st.sampled_from([1e-9, 0.07, 0.1, 0.3, 1 / 3, 0.5, 0.7, 0.99, 1.0])
 
 
@@ -185,15 +187,6 @@ def test_sampled_rows_tell_the_easiest_at_temperature_1_alone():
 
 
 # stages
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDPIPE_THREADS", "1")
-        patch.setenv("EDPIPE_DEVICE", "cpu")
-        yield
 
 
 @pytest.fixture(scope="module")

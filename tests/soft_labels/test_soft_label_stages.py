@@ -57,22 +57,13 @@ from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
 from edpipe.views.spec import ViewSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 FOUR = ViewUse(number=4, per_file=3)
 MIXED = ViewSpace(augment=SHIFTS, mixing=Mixing(mixup=1.0, cutmix=1.0, probability=0.8), seed=4)
 SAMPLED = StorageKnobs(precision="sampled", draws=20, temperature=4.0, max_kl=None)
 COLOURS = PadCrop(
     kind="pad_crop", padding=1, jitter=ColourJitter(hue=0.1), rand_augment=RandAugment(num_ops=1, magnitude=5)
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDPIPE_THREADS", "1")
-        patch.setenv("EDPIPE_DEVICE", "cpu")
-        yield
 
 
 @pytest.fixture(scope="module")

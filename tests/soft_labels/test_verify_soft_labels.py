@@ -45,7 +45,7 @@ from edpipe.views import spec
 from edpipe.views.batches import ViewBatches
 from edpipe.views.spec import ViewSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 torch.set_num_threads(1)
 DRAWN = ViewSpace(augment=SHIFTS, seed=3)
 SIX = ViewUse(number=6, per_file=2)
@@ -66,14 +66,6 @@ SPACES = {
     "both": (ViewSpace(augment=SHIFTS, mixing=Mixing(mixup=0.4, cutmix=1.0, probability=0.7)), SIX),
     "boxes": (ViewSpace(augment=ResizedCrop(kind="resized_crop")), SIX),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDPIPE_THREADS", "1")
-        patch.setenv("EDPIPE_DEVICE", "cpu")
-        yield
 
 
 @pytest.fixture(scope="module")

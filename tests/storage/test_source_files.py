@@ -1,4 +1,4 @@
-"""Which source files a step depends on: what its text imports, held against what it loads when it runs."""
+"""Which source files a step depends on: what its text imports, compared with what it loads when it runs."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 """Training that is killed or asked to end, at any moment, goes on from there and makes the files that one go makes.
 
 A real process attends a school of three stages, eight iterations each, with a checkpoint after every iteration. It is
-ended at drawn moments, and at single acts upon the disk; what was made is then held against an undisturbed run.
+ended at drawn moments, and at single acts upon the disk; what was made is then compared with an undisturbed run.
 """
 
 import os

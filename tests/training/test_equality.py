@@ -32,18 +32,9 @@ from edpipe.views.pixels import normalise
 from edpipe.views.sampling import view_of
 from edpipe.views.spec import ViewSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 EPOCHS = StageKnobs(epochs=3, learning_rate=0.05)
 UINT8 = StorageKnobs(precision="uint8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDPIPE_THREADS", "1")
-        patch.setenv("EDPIPE_DEVICE", "cpu")
-        yield
 
 
 @pytest.fixture(scope="module")

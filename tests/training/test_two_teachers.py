@@ -13,18 +13,9 @@ from edpipe.storage.weights import read_weights
 from edpipe.training.stage.inputs import open_stage
 from edpipe.training.stage.student import build_student
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 RULES = ("aver", "ebkd", "aekd", "ca_mkd")
 TEMPERATURE = 4.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDPIPE_THREADS", "1")
-        patch.setenv("EDPIPE_DEVICE", "cpu")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def compare(
     """Prints a row for each result, the best first; below, each against the base, and what weakens the comparison.
 
     Args:
-        results: files of one dataset; with one of them there is nothing to hold against the base.
+        results: files of one dataset; with one of them there is nothing to compare with the base.
         base: an experiment or a path among the results; None: the only `ce` one, or else the first.
         unequal_budgets: whether other numbers of training images are a warning, not an error.
         per_class: whether to print the change of top1 on each class as well.

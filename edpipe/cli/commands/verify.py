@@ -114,7 +114,7 @@ def _verdicts(jobs: Sequence[Job], sizes: Sequence[int]) -> list[Outcome]:
 
 
 def inspect(job: Job, records: Records) -> RecordedState:
-    """What the record of a job's artifact says, after the artifact itself was read and held against it."""
+    """What the record of a job's artifact says, after the artifact itself was read and compared with it."""
     found = recorded_state(job, records)
     if found.damage or job.outputs[0] in found.missing:
         return found

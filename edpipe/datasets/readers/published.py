@@ -1,4 +1,4 @@
-"""Files as the authors of a data set publish them: fetched into a root, and held against their published MD5."""
+"""Files as the authors of a data set publish them: fetched into a root, and compared with their published MD5."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

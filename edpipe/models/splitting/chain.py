@@ -13,7 +13,7 @@ from edpipe.models.splitting.functional_ops import Functions, run_functions
 
 @dataclass(frozen=True)
 class Unit:
-    """A module and its name inside its network; glue, which has no weights, has no name."""
+    """A module and its name inside its network; a function has no weights and no name."""
 
     path: str
     module: nn.Module
@@ -52,7 +52,7 @@ class Chain(nn.Module):
 
     @property
     def tap(self) -> Tap:
-        """Where the network, which does not call the glue at a chain's end, gives what this chain gives."""
+        """Where the network, which does not call the functions at a chain's end, gives what this chain gives."""
         last = max((place for place, path in enumerate(self.paths) if path), default=len(self.links) - 1)
         return Tap(self.links[last], tuple(self.links[last + 1 :]))
 

@@ -105,7 +105,7 @@ def run_functions(functions: Functions, features: Tensor) -> Tensor:
 
 
 def _candidates(made: Tensor, shape: torch.Size) -> Iterator[Functions]:
-    """Every glue that gives this shape, the simplest first."""
+    """Every function that gives this shape, the simplest first."""
     fitting = [shaping for shaping in SHAPINGS.get(made.ndim, ((),)) if _gives(shaping, made, shape)]
     yield from fitting
     for activation in ACTIVATIONS:

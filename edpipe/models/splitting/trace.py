@@ -15,7 +15,7 @@ Heads = tuple[str, ...]
 
 
 Route = list[str | nn.Module | Heads]
-"""Modules one after the other: by their path in the network, glue itself, or heads that are averaged by their paths."""
+"""Modules one after the other: by their path in the network, functions themselves, or averaged heads by their paths."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Hint(nn.Module):
         self._side, self.regressor = side, regressor
 
     def forward(self, features: Float[Tensor, "sample c h w"]) -> Float[Tensor, "sample channel height width"]:
-        """What is held against the teacher's hint."""
+        """What is compared with the teacher's hint."""
         return self.regressor(pooled(features, self._side))
 
 

@@ -39,7 +39,7 @@ TEACHER_SLOTS = 5
 
 
 EVALUATION_SLOTS = 8
-"""Teachers that one experiment's students may be held against, for the same reason."""
+"""Teachers that one experiment's students may be compared with, for the same reason."""
 
 
 _HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"

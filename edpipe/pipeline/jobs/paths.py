@@ -89,7 +89,7 @@ def report_path(experiment: str) -> Path:
 
 
 def study_path(study: str) -> Path:
-    """Experiments held against each other."""
+    """Experiments compared with each other."""
     return RESULTS / f"{STUDY_PREFIX}{study}.json"
 
 

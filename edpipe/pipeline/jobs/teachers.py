@@ -125,7 +125,7 @@ def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> 
 
 
 def evaluate_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job[NoKnobs]:
-    """Asks one teacher about the test images of its classes, once for all students that are held against it."""
+    """Asks one teacher about the test images of its classes, once for all students that are compared with it."""
     return Job(
         step="evaluate_teacher",
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset},

@@ -1,4 +1,4 @@
-"""Whether an artifact is whole: each step's artifact is opened with its own reader and held against its record."""
+"""Whether an artifact is whole: each step's artifact is opened with its own reader and compared with its record."""
 
 import json
 from collections.abc import Callable

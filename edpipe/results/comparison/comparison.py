@@ -1,4 +1,4 @@
-"""Results held against one of them: paired differences over seeds, ranks, notes and warnings."""
+"""Results compared with one of them: paired differences over seeds, ranks, notes and warnings."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -156,7 +156,7 @@ def _format_knob(knob: str, result: Result) -> str:
 
 
 def base_of(entries: Sequence[Entry], name: str | None) -> Entry:
-    """The result that the others are held against: the named one, else the only one of method ce, else the first.
+    """The result that the others are compared with: the named one, else the only one of method ce, else the first.
 
     Args:
         entries: as on the command line; at least one.

@@ -70,7 +70,7 @@ def _t_test(spread: Spread, width: float) -> tuple[float | None, float | None]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p value so enlarged that the chance of any false alarm stays below the level it is held against; 0 to 1.
+    """Each p value so enlarged that the chance of any false alarm stays below the level it is compared with; 0 to 1.
 
     The smallest is multiplied by the number of tests, the next by one less, and so on; none gets smaller than one
     before it (Holm 1979, "A simple sequentially rejective multiple test procedure"). Holds for dependent tests too.

@@ -16,7 +16,7 @@ FORMAT = JsonFormat("edpipe-teacher-evaluation", 1, "teacher evaluation")
 
 @dataclass(frozen=True)
 class TeacherEvaluation:
-    """What one teacher was measured to be, and its answers, which students are held against."""
+    """What one teacher was measured to be, and its answers, which students are compared with."""
 
     teacher: str
     subset: str

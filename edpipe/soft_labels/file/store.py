@@ -196,7 +196,7 @@ def _have_same_header(one: SoftLabels, other: SoftLabels) -> bool:
 
 
 def check_verified(store: SoftLabelStore, index_path: Path) -> None:
-    """That the files are those which were held against the teacher.
+    """That the files are those which were compared with the teacher.
 
     Raises:
         CorruptFileError: the index is missing or unreadable.
