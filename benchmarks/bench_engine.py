@@ -41,7 +41,7 @@ from edpipe.models.zoo.build import build_network
 from edpipe.runtime.prefetch import in_order
 from edpipe.soft_labels.file.store import SoftLabelStore, open_store
 from edpipe.training.loop import GPU_REPORT_EVERY, Budget, Task, Training
-from edpipe.training.stage.batches import StageTask
+from edpipe.training.stage.task import StageTask
 
 Clock = Callable[[], float]
 STUDENT, TEACHER, SMALL = "resnet20", "resnet110", "resnet8"

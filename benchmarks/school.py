@@ -23,8 +23,8 @@ from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
 from edpipe.soft_labels.file.format import BLOCK_ROWS, STATISTICS, Header, Seal, block_digest, count_agreement, lay_out
 from edpipe.soft_labels.file.store import SoftLabelStore
-from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.loss import StageBatch, TeacherTargets
+from edpipe.training.stage.task import StageTask
 from edpipe.views.spec import ViewRange
 
 SHORT_SIDE = 256

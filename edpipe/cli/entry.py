@@ -14,11 +14,7 @@ from edpipe.runtime.fork_protocol import GO, SERVER, WILLING, send_call, this_ca
 
 PATIENCE_S = 60.0
 """The server may be at its imports, which take seconds; when it is silent for longer, the call is run without it."""
-
-
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
 EXIT_INTERRUPTED = 130
 
 

@@ -25,8 +25,6 @@ from edpipe.runtime.fork_protocol import GO, STANDARD_DESCRIPTORS, WILLING, Call
 
 PATIENCE_S = 5.0
 """A front-end that has begun to speak goes on at once, unless it was stopped."""
-
-
 SOURCES = (".py", ".jinja")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from edpipe import __version__
 from edpipe.cli.arguments import CommandParser
 from edpipe.cli.overview import FIRST_STEPS, add_arguments, command_names, help_lines, help_of, refuse_command
-from edpipe.cli.run_step import STEPS
+from edpipe.cli.run_step import STEP_COMMANDS
 from edpipe.errors import EdpipeError, LostProcessError
 from edpipe.runtime.signals import Interrupted, interruptible
 from edpipe.runtime.threads import is_main_process, is_started_by_torchrun
@@ -78,7 +78,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _step_texts() -> dict[str, str]:
-    return {name: text for name, (_, _, text) in STEPS.items()}
+    return {name: text for name, (_, _, text) in STEP_COMMANDS.items()}
 
 
 def _parser_of(name: str) -> argparse.ArgumentParser:
@@ -87,8 +87,8 @@ def _parser_of(name: str) -> argparse.ArgumentParser:
     Raises:
         UsageError: there is none of this name.
     """
-    if name in STEPS:
-        run, options, text = STEPS[name]
+    if name in STEP_COMMANDS:
+        run, options, text = STEP_COMMANDS[name]
         parser = CommandParser(prog=f"edpipe {name}", description=text)
         parser.set_defaults(run=run)
         for option in options:

@@ -28,8 +28,6 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 """Command → help text; `edpipe/cli/commands/<command>.py` has its `add_<command>`, with underscores for hyphens."""
-
-
 FIRST_STEPS = """\
 edpipe: Education Distillation as a pipeline of cached stages. To begin:
 

@@ -7,10 +7,10 @@ from typing import Any
 from edpipe.errors import EdpipeError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs import steps
+from edpipe.pipeline.jobs import step_table
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.pipeline.jobs.resources import threads_of
-from edpipe.pipeline.jobs.steps import Artifact, Step
+from edpipe.pipeline.jobs.step_table import Artifact, Step
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
 from edpipe.runtime.threads import by_default
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
@@ -61,5 +61,5 @@ def _also_given(step: Step, params: Params, job: Job) -> dict[str, Any]:
     return {"costs": parts_of(before, experiment)}
 
 
-STEPS = {step.name: (command_of(step), step.options, step.purpose) for step in steps.STEPS}
+STEP_COMMANDS = {step.name: (command_of(step), step.options, step.purpose) for step in step_table.STEPS}
 """For each step its command, its options, and what it does."""

@@ -18,27 +18,13 @@ from edpipe.params.base import canonical_json
 from edpipe.storage.digests import DIGEST_LENGTH
 
 FORMAT = "edpipe-dataset"
-
-
 FORMAT_VERSION = 1
-
-
 SPLITS = ("train", "val", "test")
-
-
 COLUMNS = ("label", "split", "sample_key", "source")
-
-
 KEY_BYTES = 8
-
-
 MODES = {1: "L", 3: "RGB"}
-
-
 SPOT_CHECKS = 16
 """Samples whose pixels are compared with their keys when a file is opened."""
-
-
 _HEADER_DIGEST = "header_digest"
 
 

@@ -25,11 +25,7 @@ from edpipe.datasets.dataset_file import (
 from edpipe.storage.hdf5 import fixed_text, write_hdf5_atomically
 
 WRITE_BATCH = 256
-
-
 COPY_BYTES = 16 * 2**20
-
-
 LARGEST = 255
 
 

@@ -15,8 +15,6 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """Files that count as images, in lower case."""
-
-
 RULES = {
     "upright": "turned or mirrored as the EXIF orientation says",
     "first_frame": "the first of several frames or pages",
@@ -29,36 +27,18 @@ RULES = {
     "enlarged": "the short side was smaller than it is stored",
 }
 """What packing does to an image that is not simply 8-bit grey or RGB; each is counted in the record."""
-
-
 TRANSPARENT_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-
-
 PALETTE_MODES = frozenset({"P", "PA"})
-
-
 GREY_MODES = frozenset({"1", "L", "LA", "La"})
-
-
 UNBOUNDED_MODES = frozenset({"I", "F"})
-
-
 FULL_COLOUR_QUALITY = 90
 """From this JPEG quality on, colour is stored as finely as brightness."""
-
-
 BACKGROUND = "white"
 """What is seen where an image is transparent."""
-
-
 LONGEST_SIDE = 65_500
 """Pixels of the long side after resizing: the most that a JPEG file holds (libjpeg's JPEG_MAX_DIMENSION)."""
-
-
 ORIENTATION = 0x0112
 """The EXIF tag; 1 is upright."""
-
-
 _FOUND = "edpipe_rules"
 
 

@@ -9,8 +9,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 RAW = Path("data/raw")
-
-
 RawImage = (
     Image.Image | UInt8[np.ndarray, "raw_height raw_width"] | UInt8[np.ndarray, "raw_height raw_width raw_channel"]
 )

@@ -8,11 +8,7 @@ from torch import Tensor
 from edpipe.losses.kd import check_temperature, kd_loss, precise
 
 _STD_FLOOR = 1e-7  # that of the authors' code (Sun et al. 2024)
-
-
 _ROUNDING = 64  # machine epsilons: logits of some tens are rounded by so much, and their probabilities with them
-
-
 _LEAST_SPREAD = 1e-30  # probabilities that differ by less have gradients beyond float32
 
 

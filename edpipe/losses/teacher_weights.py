@@ -19,15 +19,11 @@ from torch import Tensor
 from edpipe.losses.kd import check_temperature, precise, task_loss
 
 WeightingRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
-
-
 _AEKD_CAP = 0.6  # C of the authors' code: with ν = 1 / (C · K), the one-class SVM's bound 1 / (ν · K) is C
 
 
 # Of the mean squared gradient: it decides between weights that are as good, for the most equal ones.
 _RIDGE = 1e-8
-
-
 _NNLS_ITERATIONS = 10_000  # SciPy's own limit is 3 · K, and the hardest of 6,000 problems took 2.3 · K
 
 
@@ -117,8 +113,6 @@ def _aekd(
 
 
 _Rule = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-
 _RULES: dict[str, _Rule] = {"aver": _aver, "ebkd": _ebkd, "aekd": _aekd, "ca_mkd": _ca_mkd}
 
 

@@ -21,8 +21,6 @@ Reader = Literal[
     "svhn",
     "tiny_imagenet",
 ]
-
-
 FETCHED = ("caltech101", "caltech256", "cifar10", "cifar100", "fashion_mnist", "food101", "svhn", "tiny_imagenet")
 """Readers whose files anybody may download from one address."""
 

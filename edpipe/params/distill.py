@@ -62,12 +62,8 @@ class FitnetAlgorithm(Knobs):
 
 SchoolAlgorithm = Annotated[KdAlgorithm | DkdAlgorithm | DistAlgorithm | AtAlgorithm, Field(discriminator="kind")]
 """What each level of a school can use; a hint needs the one stage that it is of."""
-
-
 Algorithm = Annotated[
     KdAlgorithm | DkdAlgorithm | DistAlgorithm | AtAlgorithm | FitnetAlgorithm, Field(discriminator="kind")
 ]
-
-
 FEATURE_WEIGHTS = {"at": 1000.0, "fitnet": 100.0}
 """Weights of losses that are no divergence, as in the RepDistiller code."""

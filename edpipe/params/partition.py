@@ -8,11 +8,7 @@ from pydantic import Field, model_validator
 from edpipe.params.base import Knobs
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
-
-
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
-
-
 ALL_CLASSES = "all"
 """Name of the subset that holds every class; no partition may use it."""
 

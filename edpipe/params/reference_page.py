@@ -10,11 +10,7 @@ _HEADER = """# Every knob of params.yaml
 Written by `edpipe knobs > docs/params.md`; do not edit. `<name>` is a name of your own: lower-case letters, digits and
 _. An unknown key is an error at any depth, and so is a key given twice. Numbers are YAML 1.2: `5e-2` is a number.
 """
-
-
 _TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text"}
-
-
 _RANGES = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
@@ -23,11 +19,7 @@ _RANGES = {
     "minItems": "{} or more",
     "pattern": "matches `{}`",
 }
-
-
 _NAME_PATTERN = "^[a-z][a-z0-9_]*$"
-
-
 Schema = dict[str, Any]
 
 

@@ -20,8 +20,6 @@ from edpipe.params.teacher import TeacherKnobs
 
 MOST_SHOWN = 12
 """Longer lists are abbreviated in error lines."""
-
-
 ONLY_STAGE = "only"
 """Name of the single stage of a method that has no school levels."""
 

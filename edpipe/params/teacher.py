@@ -11,24 +11,12 @@ from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import Augment, StorageKnobs, StudentViews
 
 Source = Literal["train", "timm", "torchvision", "file", "url", "student"]
-
-
 FROM_ELSEWHERE = ("timm", "torchvision", "file", "url")
 """Sources of networks that were trained on other data, perhaps for other classes."""
-
-
 SAVED = ("file", "url")
-
-
 BY_ORDER: Literal["by_order"] = "by_order"
-
-
 IMAGENET: Literal["imagenet"] = "imagenet"
-
-
 Renaming = Literal["by_order"] | dict[str, str | None]
-
-
 ClassNames = Literal["imagenet"] | Annotated[tuple[str, ...], Field(min_length=2, strict=False)]
 
 

@@ -12,8 +12,6 @@ from ruamel.yaml.nodes import MappingNode
 from edpipe.errors import ParamsError
 
 PARAMS_PATH = Path("params.yaml")
-
-
 DEEPEST = 50
 """Levels of nesting; the library that reads YAML crashes on very many."""
 

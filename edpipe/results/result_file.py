@@ -20,23 +20,11 @@ from edpipe.results.measures.metrics import Spread
 from edpipe.storage.records import read_record
 
 RESULT_FORMAT = "edpipe-result"
-
-
 RESULT_FORMAT_VERSION = 3
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
 Count = Annotated[int, Field(ge=0)]
-
-
 Seconds = Annotated[float, Field(ge=0)]
-
-
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-
-
 Versions = dict[str, str]
 
 

@@ -103,8 +103,6 @@ class Group:
 
 
 ALONE = Group()
-
-
 _LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "ncclremoteerror")
 """What gloo and nccl say, among else, when the other side is gone."""
 

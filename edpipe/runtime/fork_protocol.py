@@ -17,14 +17,8 @@ from pathlib import Path
 
 SERVER = "EDPIPE_SERVER"
 """Environment variable with the path of the fork server's socket, for the jobs of one Snakemake process."""
-
-
 WILLING = b"w"
-
-
 GO = b"g"
-
-
 STANDARD_DESCRIPTORS = (0, 1, 2)
 
 

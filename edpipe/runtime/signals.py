@@ -12,8 +12,6 @@ from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
 SAME_S = 1.0
 """Signals so soon after the first are the same wish: it comes to the whole process group, and is passed on as well."""
 

@@ -7,11 +7,7 @@ from contextlib import contextmanager
 from edpipe.errors import EdpipeError
 
 THREAD_VARIABLES = ("EDPIPE_THREADS", "OMP_NUM_THREADS")
-
-
 PROCESSES_VARIABLE = "EDPIPE_PROCESSES"
-
-
 MOST_THREADS = 1024
 """More, of threads or processes, are a slip of the finger, and cannot be started."""
 

@@ -12,8 +12,6 @@ from edpipe.views.axes import SampleIds, Views
 
 SHARE_OF_FREE_MEMORY = 0.5
 """Soft labels take no more of what is free on a GPU; the rest is the student's and the images'."""
-
-
 _UPLOAD_ROWS = 1 << 18
 
 

@@ -19,20 +19,12 @@ from edpipe.soft_labels.encoding.softmax import log_softmax
 
 SMALLEST_DEGREE = 1e-12
 """Of the largest; a class that is never confused must not be divided by nothing."""
-
-
 SMALLEST_GAIN = 1e-9
 """Of all confusion; what is less is rounding, and would make exchanges go on for ever."""
-
-
 MOST_REORDERED = 4
 """Subsets; so many have 24 orders."""
-
-
 MOST_COMPARED = 32
 """Classes of each side; every pair of them is tried. A pair of all 333 × 333 would hardly be a better one."""
-
-
 TIE_DECIMALS = 9
 """Of numbers up to 1; those that differ less tie."""
 

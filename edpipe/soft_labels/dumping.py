@@ -61,7 +61,10 @@ def dump_header(
 
 
 def fill(forward_pass: TeacherForward, header: Header, writer: SoftLabelWriter) -> None:
-    """Every missing block goes through the teacher once; it is stored while the teacher is at the next."""
+    """Every missing block goes through the teacher once; it is stored while the teacher is at the next.
+
+    A dump that was killed resumes here: `writer.missing` are the blocks that its journal does not list.
+    """
     blocks, done = writer.missing, 0
     title = f"soft labels {header.provenance.teacher}/{header.provenance.subset} views {header.views}"
     total = sum(block.stop - block.start for block in blocks)

@@ -14,9 +14,9 @@ from edpipe.storage.weights import write_weights
 from edpipe.training.loop import Budget, Training
 from edpipe.training.resumable import ResumableTraining
 from edpipe.training.schedule import num_images
-from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles, open_stage
 from edpipe.training.stage.student import build_student, training_macs, weights_to_keep
+from edpipe.training.stage.task import StageTask
 
 
 def run(job: Job[StageJobKnobs]) -> None:

@@ -13,8 +13,6 @@ from edpipe.storage.job import Job
 from edpipe.storage.records import make_record, write_record
 
 ROWS = 1000
-
-
 SEED = 0
 
 

@@ -20,14 +20,8 @@ from filelock import lock_descriptor
 from edpipe.runtime.progress import LINE_EVERY_S, announce
 
 TIMEOUT_S = 60
-
-
 CHUNK_BYTES = 1 << 18
-
-
 MB = 1_000_000
-
-
 Response = HTTPResponse | addinfourl
 """The latter for a file address."""
 

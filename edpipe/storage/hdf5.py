@@ -15,8 +15,6 @@ from edpipe.storage.atomic import write_atomically
 
 VERSIONS = ("v108", "v108")
 """Object headers with checksums and without time stamps or a limit on attributes; read by HDF5 1.8 (2008) and later."""
-
-
 ALIGNMENT = 64
 """Bytes: where large arrays start, so that mapped rows of whole cache lines stay whole."""
 

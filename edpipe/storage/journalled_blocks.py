@@ -15,8 +15,6 @@ from edpipe.storage.journal import Journal
 from edpipe.storage.unfinished import blocks_folder, disk_errors, lock, remove_others
 
 JOURNAL = "journal"
-
-
 SYNC_EVERY_S = 1.0
 """So much work at most is lost to a power cut; a kill only what is being made."""
 

@@ -14,12 +14,8 @@ from jaxtyping import Int64
 
 WHOLE_BYTES = 2**30
 """Files of up to so many bytes together stay as they are: rows are gathered fastest from pages at hand."""
-
-
 HELD_BYTES = 2**28
 """Read in order before letting go."""
-
-
 PIECE_ROWS = 64
 """Gathered from larger files before letting go: up to 128 MB where Linux keeps a file in pieces of 2 MB."""
 

@@ -11,8 +11,6 @@ from edpipe.storage.records import read_record, write_record
 
 SEAL = "file_digest"
 """Key of the digest of everything else in the file."""
-
-
 Parsed = TypeVar("Parsed")
 
 

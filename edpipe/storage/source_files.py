@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "edpipe"
-
-
 ROOT = Path(__file__).resolve().parents[1]
 
 

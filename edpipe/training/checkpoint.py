@@ -17,11 +17,7 @@ from edpipe.storage.digests import digest_bytes, digest_file
 from edpipe.storage.unfinished import checkpoints_folder, remove_folder
 
 FORMAT = "edpipe-checkpoint-1"
-
-
 KEPT = 2
-
-
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{16})\.safetensors")
 
 

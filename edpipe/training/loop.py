@@ -21,19 +21,11 @@ from edpipe.views.philox import WORD_BITS, Purpose, random_words
 
 EXPLODED = 100
 """A loss so many times the first one, or 1 if that is larger, is past mending."""
-
-
 GPU_REPORT_EVERY = 20
 """Iterations between looks at the loss on a GPU: each makes the host wait for the device."""
-
-
 OPTIMIZER, EMA, NETWORK = "optimizer.", "ema.", "network."
 """Prefixes of the tensors of a training's state."""
-
-
 _NOISE_BLOCK = 256
-
-
 _REMEDY = "lower learning_rate, raise the recipe's warmup, set its clip_norm, or use precision: float32"
 
 

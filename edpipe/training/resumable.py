@@ -15,11 +15,7 @@ from edpipe.training.checkpoint import Checkpoints
 from edpipe.training.loop import Progress, Task, Training
 
 CHECKPOINT_VARIABLE = "EDPIPE_CHECKPOINT_SECONDS"
-
-
 CHECKPOINT_EVERY_S = 60.0
-
-
 MOST_COST = 0.02
 """Share of the time that writing checkpoints may take: large ones are written less often."""
 

@@ -11,8 +11,6 @@ _WARMUP_START = 0.01
 
 # As in torch.optim.lr_scheduler.OneCycleLR: shares of the peak at the start and at the end.
 _ONE_CYCLE_START = 1 / 25
-
-
 _ONE_CYCLE_END = 1 / 250_000
 
 

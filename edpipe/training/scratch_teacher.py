@@ -31,8 +31,6 @@ from edpipe.views.spec import ViewSpec
 
 STAGE = 1
 """Students with a trajectory have this one stage."""
-
-
 WAITING = "waiting."
 """Prefix of the tensors of epochs that are not whole yet in a checkpoint."""
 

@@ -14,15 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 SampleIds = Int64[np.ndarray, " sample"]
-
-
 Views = Int64[np.ndarray, " sample"]
-
-
 Offsets = Int64[np.ndarray, " sample"]
-
-
 Flips = Bool[np.ndarray, " sample"]
-
-
 Boxes = Int64[np.ndarray, "sample 4"]

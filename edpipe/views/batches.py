@@ -20,12 +20,8 @@ from edpipe.views.pixels import apply_cutmix, apply_mixup, apply_pad_crop, apply
 from edpipe.views.spec import ViewSpec, check_views
 
 CANARY_SAMPLES = 8
-
-
 RESIDENT_BYTES = 2**31
 """Raw images up to this size, in all, are kept on a GPU: CIFAR takes 0.18 GB, 60,000 squares of 64 pixels 0.74 GB."""
-
-
 _UPLOAD_IMAGES = 4096
 
 

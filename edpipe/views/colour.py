@@ -15,11 +15,7 @@ from edpipe.views.philox import Purpose, choose_below, fractions, random_words
 from edpipe.views.spec import ViewSpec, check_views
 
 LARGEST_MAGNITUDE = 30
-
-
 NUM_CHANGES = 4
-
-
 _ORDERS = np.array(list(permutations(range(NUM_CHANGES))), dtype=np.int64)
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 from edpipe.views.colour import LARGEST_MAGNITUDE, Change, Operation
 
 _GREATEST = 255
-
-
 _NUM_BITS = 8
 
 

@@ -18,8 +18,6 @@ from edpipe.views.spec import ViewSpec, check_views
 
 # Shares are whole numbers of 256ths: pixels are averaged in integers, alike on every machine.
 MIX_PART_BITS = 8
-
-
 MIX_PARTS = 1 << MIX_PART_BITS
 
 

@@ -13,17 +13,9 @@ from edpipe.views.axes import SampleIds
 
 # Multipliers and Weyl increments of Philox4x32: Salmon et al. 2011, and Random123's philox.h.
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-
-
 WEYL = (0x9E3779B9, 0xBB67AE85)
-
-
 ROUNDS = 10
-
-
 MASK = 0xFFFFFFFF
-
-
 WORD_BITS = 32
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from edpipe.views.philox import MASK, MULTIPLIERS, ROUNDS, WEYL, WORD_BITS, Purpose, seed_words
 
 _HALF_BITS = WORD_BITS // 2
-
-
 _HALF_MASK = (1 << _HALF_BITS) - 1
 
 

@@ -15,7 +15,7 @@ from project import as_yaml, tiny_params
 
 from edpipe.cli.main import main
 from edpipe.cli.overview import GROUPS, command_names
-from edpipe.cli.run_step import STEPS
+from edpipe.cli.run_step import STEP_COMMANDS
 
 PACKAGE = Path(__file__).resolve().parents[2]
 NETWORK_LIBRARIES = ("torch", "timm", "torchvision")
@@ -58,11 +58,11 @@ def test_help_has_every_command_on_one_line_in_its_group(option, capsys):
     for title, commands in GROUPS.items():
         assert [line.split()[0] for line in blocks[title].splitlines()] == list(commands)
     steps = next(text for title, text in blocks.items() if title.startswith("steps"))
-    assert [line.split()[0] for line in steps.splitlines()] == list(STEPS)
+    assert [line.split()[0] for line in steps.splitlines()] == list(STEP_COMMANDS)
     assert all(len(line) <= 120 for line in out.splitlines())
 
 
-@pytest.mark.parametrize("name", [*command_names(), *STEPS])
+@pytest.mark.parametrize("name", [*command_names(), *STEP_COMMANDS])
 def test_every_command_describes_itself(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
@@ -72,7 +72,7 @@ def test_every_command_describes_itself(name, capsys):
 def test_a_command_is_one_module_and_has_no_name_of_a_step():
     for name in command_names():
         assert find_spec(f"edpipe.cli.commands.{name.replace('-', '_')}"), name
-    assert not set(command_names()) & set(STEPS)
+    assert not set(command_names()) & set(STEP_COMMANDS)
 
 
 def test_version(capsys):

@@ -122,9 +122,9 @@ def test_an_edit_of_one_stage_runs_this_stage_and_what_follows(folder):
 
 
 def test_edited_code_runs_the_steps_that_import_it(folder, monkeypatch):
-    digest = recorded._code_digest
+    digest = recorded.code_trigger
     monkeypatch.setattr(
-        recorded, "_code_digest", lambda step: "0123456789abcdef" if step == "run_stage" else digest(step)
+        recorded, "code_trigger", lambda step: "0123456789abcdef" if step == "run_stage" else digest(step)
     )
     found = plan_of()
     stages = of_step(found, "run_stage")

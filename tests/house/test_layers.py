@@ -114,7 +114,7 @@ def test_imports_go_down(name):
 def test_only_stages_import_losses():
     importers = {name for name in NAMES for other in imported(name) if package(other) == "losses"}
     assert {name for name in importers if package(name) != "losses"} <= {
-        "training.stage.batches",
+        "training.stage.task",
         "training.stage.loss",
         "models.students.hint",
     }

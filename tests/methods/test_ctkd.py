@@ -53,8 +53,8 @@ from edpipe.training.sample_stream import SampleStream
 from edpipe.training.scratch_teacher import scratch_seed
 from edpipe.training.stage import inputs
 from edpipe.training.stage import student as stage_student
-from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles
+from edpipe.training.stage.task import StageTask
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
 from edpipe.views.sampling import view_of

@@ -21,8 +21,8 @@ from edpipe.pipeline.jobs import graph, students
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.weights import read_weights
 from edpipe.training.stage import inputs, student
-from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles
+from edpipe.training.stage.task import StageTask
 
 LEVELS = ("primary", "middle", "university")
 ONE = {"teacher": "general"}

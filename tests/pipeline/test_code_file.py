@@ -1,7 +1,10 @@
 """workflow/code.yaml: written once, checked in DVC's stages, and each way of not fitting is one line."""
 
+import shutil
+
 import pytest
 import yaml
+from project import ROOT
 
 from edpipe.cli.main import main
 from edpipe.errors import MismatchError
@@ -67,6 +70,10 @@ def test_the_command_writes_it_and_says_whether_it_fits(folder, monkeypatch, cap
     for name in ("DVC_STAGE", "EDPIPE_FORK_SERVER"):
         monkeypatch.delenv(name, raising=False)
     paths.CODE.write_text("code: {}\n")
+    assert main(["code"]) == 2, "no params.yaml, so no project folder"
+    assert capsys.readouterr().err.startswith("edpipe: params.yaml: not found; run edpipe in the folder that holds")
+    assert paths.CODE.read_text() == "code: {}\n"
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
     assert main(["code", "--check"]) == 2
     assert capsys.readouterr().err.startswith("edpipe: workflow/code.yaml: does not fit the source files of dump_soft")
     assert main(["code"]) == 0

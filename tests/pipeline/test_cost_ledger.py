@@ -19,7 +19,7 @@ from edpipe import __version__
 from edpipe.cli.main import EXIT_MENDABLE, main
 from edpipe.errors import TrainingError
 from edpipe.pipeline.jobs import graph, paths, students, teachers
-from edpipe.pipeline.jobs.steps import STEP
+from edpipe.pipeline.jobs.step_table import STEP
 from edpipe.pipeline.state import cost_ledger
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of, read_entry
 from edpipe.results.measures.cost import Figures

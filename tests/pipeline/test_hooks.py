@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edpipe.cli.run_step import STEPS
+from edpipe.cli.run_step import STEP_COMMANDS
 from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params, parse_params
 from edpipe.params.yaml_file import load_raw
@@ -121,8 +121,8 @@ def test_no_fork_server_where_it_is_of_no_use(commands, monkeypatch, num_jobs, f
 
 
 def test_the_fork_server_knows_every_step():
-    found = fork_server_launch.modules_of(STEPS)
-    assert {f"edpipe.steps.{name}" for name in STEPS} <= set(found)
+    found = fork_server_launch.modules_of(STEP_COMMANDS)
+    assert {f"edpipe.steps.{name}" for name in STEP_COMMANDS} <= set(found)
 
 
 def test_a_long_temporary_folder_is_left_for_a_short_one(commands, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import yaml
 
 from edpipe.params.load import load_params
 from edpipe.pipeline.jobs.graph import jobs_of
-from edpipe.pipeline.jobs.steps import STEP, STEPS, Artifact
+from edpipe.pipeline.jobs.step_table import STEP, STEPS, Artifact
 from edpipe.storage.records import record_path
 
 ROOT = Path(__file__).resolve().parents[2]

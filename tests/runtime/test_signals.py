@@ -84,7 +84,7 @@ def test_an_interruption_is_no_exception_that_a_step_would_take_for_its_own():
 PROGRAM = """
 import os, signal, sys
 from edpipe.cli import main as command
-command.STEPS["report"] = (lambda experiment: os.kill(os.getpid(), int(experiment)), ("experiment",), "any")
+command.STEP_COMMANDS["report"] = (lambda experiment: os.kill(os.getpid(), int(experiment)), ("experiment",), "any")
 sys.exit(command.main(["report", "--experiment", sys.argv[1]]))
 """
 
@@ -100,7 +100,7 @@ def test_the_command_says_one_line_and_exits_as_schedulers_expect(number, code):
 LATE = """
 import atexit, os, signal, sys
 from edpipe.cli import entry, main as command
-command.STEPS["report"] = (lambda experiment: print("done"), ("experiment",), "any")
+command.STEP_COMMANDS["report"] = (lambda experiment: print("done"), ("experiment",), "any")
 atexit.register(lambda: os.kill(os.getpid(), int(sys.argv[-1])))
 sys.exit(entry.main())
 """

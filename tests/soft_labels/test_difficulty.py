@@ -31,7 +31,7 @@ from edpipe.steps import run_stage as stage_step
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.weights import read_weights
 from edpipe.training.stage import inputs
-from edpipe.training.stage.batches import StageTask
+from edpipe.training.stage.task import StageTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -273,7 +273,7 @@ def test_the_first_views_of_the_first_file_are_asked(tmp_path, per_file, num_vie
 def test_however_rows_are_cut_into_chunks_the_same_are_chosen(world, monkeypatch):
     knobs, files = job_of(world, [world.teacher("primary")], 0.5)
     whole = opened(knobs, files).taught_digest
-    monkeypatch.setattr("edpipe.training.stage.batches.CHUNK_ROWS", 3)
+    monkeypatch.setattr("edpipe.training.stage.task.CHUNK_ROWS", 3)
     assert opened(knobs, files).taught_digest == whole
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 # The package is found beside the workflow also when it is not installed.
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from edpipe.pipeline.jobs import data, resources, students, teachers
+from edpipe.pipeline.jobs import data, rerun_triggers, resources, students, teachers
 from edpipe.pipeline.snakemake import hooks
 from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server
 
@@ -58,12 +58,12 @@ def inputs_of(make):
 
 def knobs_of(make):
     """Params function: the job's own knobs as one canonical text, so that only their change re-runs it."""
-    return lambda wildcards: job_of(make, wildcards).knobs_text
+    return lambda wildcards: rerun_triggers.knobs_trigger(job_of(make, wildcards))
 
 
 def code_of(step):
     """Params function: one digest of all source files that the step imports, as they are now."""
-    return lambda wildcards: hooks.code_digest_of(step)
+    return lambda wildcards: rerun_triggers.code_trigger(step)
 
 
 def threads_of(make):

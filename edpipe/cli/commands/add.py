@@ -19,16 +19,10 @@ from edpipe.pipeline.jobs.paths import STUDY_PREFIX
 
 EXAMPLES = Path(edpipe.__file__).resolve().parents[1] / "examples"
 """Beside the package, where it is used from its repository."""
-
-
 OWN_PLACES = ("root", "mirror", "download")
 """Knobs of a data set that say where raw files come from; everybody has their own."""
-
-
 KINDS = ("name", "kind", "reader")
 """Keys that choose what the other keys of an entry may be; a difference there is the first to tell."""
-
-
 MOST_SHOWN = 60
 """Characters of a value in an error line."""
 

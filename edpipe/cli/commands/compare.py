@@ -44,18 +44,12 @@ COLUMNS = (
     "time\nown / shared",
     "report",
 )
-
-
 HALVES = COLUMNS[:8], COLUMNS[:1] + COLUMNS[8:]
 """For a terminal too narrow for all columns: accuracy, then cost."""
-
-
 LEGEND = (
     "mean ± std over n seeds; forgetting in points; images and GMACs of one seed, teacher forwards of all seeds; "
     "time of all students / of data, teachers and soft labels, which are shared; ≥: of some the time is not known"
 )
-
-
 PAIRED_COLUMNS: tuple[str, ...] = (
     "n",
     "top1\npp",
@@ -65,17 +59,11 @@ PAIRED_COLUMNS: tuple[str, ...] = (
     "p\nHolm",
     "training\nGMACs ×",
 )
-
-
 PAIRED_LEGEND = (
     "top1 minus that of {base} at the same seed, mean in points over n shared seeds; 95 % interval and two-sided p of "
     "Student's paired t; ×: of the GMACs of {base}; {count}"
 )
-
-
 LEFT_ALIGNED = frozenset({"experiment", "method", "report", "class"})
-
-
 GIGA = 10**9
 
 

@@ -18,8 +18,6 @@ from edpipe.params.partition import NAME_PATTERN
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
 
 USUAL_TEST, LARGER_VAL = 0.2, 0.2
-
-
 FEWEST_VAL_IMAGES = 100
 """With fewer of them a larger share is set aside."""
 

@@ -8,24 +8,12 @@ from edpipe.pipeline.jobs.resources import SMALL_SIDE
 
 USUAL_IMAGES = 100_000
 """Each student sees about as many, repeats counted: minutes for small networks on a CPU."""
-
-
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 100
-
-
 LARGEST_BATCH, SMALLEST_BATCH = 64, 8
-
-
 GATED_VAL_IMAGES = 50
 """With fewer validation images a teacher's top1 says too little to refuse it."""
-
-
 FEW_IMAGES = 5_000
-
-
 RATE = 0.05
-
-
 EARLY_SHARES = {"primary": 0.02, "middle": 0.03}
 """Of the budget: short early levels, as in the shipped fashion_mnist_ed."""
 

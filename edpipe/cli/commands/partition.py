@@ -17,8 +17,6 @@ from edpipe.storage.atomic import write_atomically
 
 NAMES_SHOWN = 8
 """Class names on a line; the JSON has all."""
-
-
 PICTURE_SUFFIXES = (".html", ".png")
 
 

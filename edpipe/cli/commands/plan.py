@@ -24,8 +24,6 @@ def _soft_labels(words: Sequence[str]) -> None:
 
 FORMS: dict[str, Callable[[Sequence[str]], None]] = {"soft-labels": _soft_labels}
 """Other meanings of the first word, with what follows it; no experiment can have a name with a hyphen."""
-
-
 LISTED = 3
 """So many absent jobs of one step are named one by one; more are counted."""
 

@@ -38,8 +38,6 @@ from edpipe.views.spec import count_views
 
 VIEW_COUNTS = (1, 8, 32)
 """What is shown beside the number that is chosen."""
-
-
 TRIED_ROWS = 512
 """Rows that a teacher is asked for, to measure errors and speed."""
 

@@ -33,11 +33,7 @@ def _soft_labels(words: Sequence[str]) -> None:
 
 FORMS: dict[str, Callable[[Sequence[str]], None]] = {"soft-labels": _soft_labels}
 """Other meanings of the first word, with what follows it; no experiment can have a name with a hyphen."""
-
-
 UNFIT = (Verdict.STALE, Verdict.WAITS, Verdict.DAMAGED)
-
-
 STYLES = {Verdict.CACHED: "green", Verdict.STALE: "yellow", Verdict.WAITS: "yellow", Verdict.DAMAGED: "red"}
 
 

@@ -20,15 +20,9 @@ if TYPE_CHECKING:  # torch takes seconds, which a wrong word must not cost
 
 
 OWN = "own"
-
-
 MOST = 100_000
 """Pixels of a side, channels, or classes."""
-
-
 COLUMNS = ("model", "parameters", "MACs", "feature stages: channels × side²")
-
-
 WILDCARDS = frozenset("*?[")
 
 

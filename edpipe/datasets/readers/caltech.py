@@ -18,41 +18,23 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
 SUFFIX = ".jpg"
-
-
 FOLDER_101 = "101_ObjectCategories"
-
-
 BACKGROUND_101 = "BACKGROUND_Google"
-
-
 ARCHIVE_101 = PublishedFile(
     "caltech-101.zip",
     "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
     "3138e1922a9193bfa496528edbbc45d0",
 )
-
-
 INNER_ARCHIVE_101 = PublishedFile("101_ObjectCategories.tar.gz", "", "b224c7392d521a49829488ab0f1120d9")
 """What lies in the zip archive, and was published alone before."""
-
-
 FOLDER_256 = "256_ObjectCategories"
-
-
 BACKGROUND_256 = "257.clutter"
-
-
 ARCHIVE_256 = PublishedFile(
     "256_ObjectCategories.tar",
     "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
     "67b4f42ca05d46448c6bb8ecd2220f6d",
 )
-
-
 NUMBERED = re.compile(r"(\d{3})\..+")
-
-
 LIMITS = Limits(num_files=60_000, num_bytes=5 * 10**9)
 """Caltech-256 holds about 30,900 files and folders of 1.2 GB, Caltech-101 fewer."""
 

@@ -25,11 +25,7 @@ from edpipe.params.dataset import DatasetKnobs
 from edpipe.storage.download import md5_of
 
 ADDRESS = "https://www.cs.toronto.edu/~kriz/"
-
-
 CHANNELS, SIDE = 3, 32
-
-
 PIXEL_BYTES = CHANNELS * SIDE * SIDE
 
 
@@ -114,8 +110,6 @@ CIFAR10 = Publication(
         (b"labels", b"label_names"),
     ),
 )
-
-
 CIFAR100 = Publication(
     "CIFAR-100",
     labels=(20, 100),

@@ -26,14 +26,8 @@ CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
-
-
 PREFIXES = {"train": "train", "test": "t10k"}
-
-
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-
-
 MD5 = {
     "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
@@ -41,14 +35,8 @@ MD5 = {
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
 """Published MD5 of each file (torchvision.datasets.FashionMNIST)."""
-
-
 FILES = tuple(PublishedFile(name, ADDRESS + name, md5) for name, md5 in MD5.items())
-
-
 TORCHVISION_FOLDER = Path("FashionMNIST") / "raw"
-
-
 UNSIGNED_BYTE = 0x08
 """IDX code of the element type, third byte of the file."""
 

@@ -11,12 +11,8 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
 SPLITS = ("train", "val", "test")
-
-
 SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 """What splits are called in folders of other programs, in lower case."""
-
-
 LAYOUT = "<class>/<image>, or train/<class>/<image> and test/<class>/<image>"
 
 

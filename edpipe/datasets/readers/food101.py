@@ -13,17 +13,11 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
 FOLDER = "food-101"
-
-
 ARCHIVE = PublishedFile(
     "food-101.tar.gz", "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"
 )
-
-
 LIMITS = Limits(num_files=150_000, num_bytes=20 * 10**9)
 """The archive holds about 101,100 files and folders of 5 GB."""
-
-
 SPLITS = ("train", "test")
 
 

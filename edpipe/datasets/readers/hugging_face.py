@@ -17,15 +17,9 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs, HuggingFaceKnobs
 
 VAL_NAMES = ("validation", "valid", "val", "dev")
-
-
 LABEL_NAMES = ("label", "labels")
-
-
 PLAIN = re.compile(r"(large_)?string|u?int\d+")
 """Types of a column whose values may be classes."""
-
-
 ONLY_SPLIT = "train"
 """What a data set that was saved without splits is called here."""
 

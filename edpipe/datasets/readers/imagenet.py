@@ -21,23 +21,11 @@ MD5 = {
     "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
 }
 """Published MD5 of each archive (torchvision.datasets.imagenet.ARCHIVE_META)."""
-
-
 ADDRESS = "https://image-net.org/download-images.php"
-
-
 DEVKIT = "ILSVRC2012_devkit_t12"
-
-
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-
-
 SUFFIX = ".JPEG"
-
-
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-
-
 LIMITS = Limits(num_files=1_500_000, num_bytes=250 * 10**9)
 """The training images are 1,281,167 files of 148 GB."""
 

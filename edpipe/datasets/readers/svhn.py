@@ -14,22 +14,14 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
 ADDRESS = "http://ufldl.stanford.edu/housenumbers/"
-
-
 MD5 = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
 }
 """Published MD5 of each file (torchvision.datasets.SVHN)."""
-
-
 SPLITS = {"train_32x32.mat": "train", "extra_32x32.mat": "train", "test_32x32.mat": "test"}
-
-
 CLASS_NAMES = tuple("0123456789")
-
-
 LABEL_OF_ZERO = 10
 """MATLAB counts from 1: the files call the digit 0 class 10."""
 

@@ -14,25 +14,15 @@ from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
 
 FOLDER = "tiny-imagenet-200"
-
-
 ARCHIVE = PublishedFile(
     "tiny-imagenet-200.zip",
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     "90528d7ca1a48142e341f4ef8d21d0de",
 )
-
-
 LIMITS = Limits(num_files=150_000, num_bytes=2 * 10**9)
 """The archive holds about 120,600 files and folders of 0.3 GB."""
-
-
 SUFFIX = ".JPEG"
-
-
 ANNOTATIONS = "val_annotations.txt"
-
-
 REMEDY = "put Tiny ImageNet's own file here"
 
 

@@ -25,11 +25,7 @@ from edpipe.errors import DataError
 from edpipe.runtime.progress import LINE_EVERY_S, announce
 
 COPY_BYTES = 1 << 20
-
-
 PREFIX, LOCK = ".unpack-", "lock"
-
-
 DAMAGES = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 """What a damaged archive or a full disk makes the libraries raise; encrypted zip files are a RuntimeError."""
 

@@ -14,16 +14,10 @@ from edpipe.models.probe import one_line
 from edpipe.storage.download import Digest, fetch
 
 SCHEMES = ("https", "http", "file")
-
-
 WRAPPERS = ("state_dict", "model")
 """Keys under which training programs keep the weights inside a checkpoint."""
-
-
 PARALLEL_PREFIX = "module."
 """What torch.nn.DataParallel puts before every name."""
-
-
 SAFETENSORS_START = b"{"
 """Of its JSON header, after 8 bytes of length."""
 

@@ -61,8 +61,6 @@ class Tokens(nn.Module):
 
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish)
-
-
 SHAPINGS: dict[int, tuple[Functions, ...]] = {
     4: (
         (),

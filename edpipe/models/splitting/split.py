@@ -22,8 +22,6 @@ from edpipe.models.splitting.trace import Heads, Route, route_of
 
 PROBE_SIZES = (128, 224, 256)
 """Image sides to try: 128 leaves more than one pixel after six halvings; some networks take 224 or 256 only."""
-
-
 WEIGHT_NOISE = 0.02
 
 

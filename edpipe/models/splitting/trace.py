@@ -12,8 +12,6 @@ from edpipe.errors import NetworkError
 from edpipe.models.splitting.functional_ops import are_equal, functions_between
 
 Heads = tuple[str, ...]
-
-
 Route = list[str | nn.Module | Heads]
 """Modules one after the other: by their path in the network, functions themselves, or averaged heads by their paths."""
 

@@ -10,8 +10,6 @@ from edpipe.models.probe import drawing
 from edpipe.models.zoo.layers import GlobalPool
 
 REFERENCES = ("adapter", "linear", "authors")
-
-
 AUTHORS_WINDOW = 8
 """Pixels, of the pooling in the authors' first reference block."""
 

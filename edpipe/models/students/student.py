@@ -12,8 +12,6 @@ from edpipe.models.splitting.split import split
 from edpipe.models.students.reference_blocks import reference_of
 
 REFERENCE_PREFIX = "reference."
-
-
 AUXILIARY_PREFIX = "aid."
 """Of the weights of earlier references in a stage's file: `aid.<level>.*`."""
 

@@ -13,8 +13,6 @@ from edpipe.models.students.outputs import TeskdOutputs
 from edpipe.models.zoo.layers import GlobalPool
 
 _REMEDY = "use another model or method"
-
-
 Maps = Float[Tensor, "sample channel height width"]
 
 

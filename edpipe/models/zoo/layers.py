@@ -4,8 +4,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Maps = Float[Tensor, "sample channel height width"]
-
-
 NewMaps = Float[Tensor, "sample channel_out height_out width_out"]
 """What a block makes of maps."""
 

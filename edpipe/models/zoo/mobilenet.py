@@ -5,11 +5,7 @@ from torch import nn
 from edpipe.models.zoo.layers import GlobalPool, Maps, NewMaps, Successive, classifier
 
 WIDTH_FACTOR = 0.5
-
-
 EXPANSION = 6
-
-
 STAGES = (
     (1, 16, 1, 1),
     (EXPANSION, 24, 2, 1),
@@ -20,11 +16,7 @@ STAGES = (
     (EXPANSION, 320, 1, 1),
 )
 """Expansion, channels, blocks and stride (Sandler et al. 2018, table 2), but the second row has stride 1, not 2."""
-
-
 STEM_CHANNELS = 32
-
-
 LAST_CHANNELS = 1280
 """Of the last convolution, at any width up to 1 (Sandler et al. 2018, section 4)."""
 

@@ -8,29 +8,15 @@ from edpipe.errors import NetworkError
 
 CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 """6·n + 2 layers with n blocks in each of three stages (He et al. 2015, section 4.2)."""
-
-
 WIDE_DEPTHS = (10, 16, 22, 28, 34, 40)
 """6·n + 4 layers with n blocks in each of three stages (Zagoruyko and Komodakis 2016, section 2)."""
-
-
 MAX_WIDTH_FACTOR = 16
-
-
 CIFAR_RESNET_DEPTHS = (18, 34, 50)
 """ImageNet's residual networks with a stem for small images."""
-
-
 VGG_DEPTHS = (8, 11, 13, 16, 19)
-
-
 LIBRARIES = ("timm", "torchvision")
-
-
 AUXILIARY_OUTPUTS = ("googlenet", "inception_v3")
 """torchvision networks that return more than logits while they are trained."""
-
-
 OWN_MODELS = (
     *(f"resnet{depth}{width}" for depth in CIFAR_DEPTHS for width in ("", "x2", "x4")),
     *(f"cifar_resnet{depth}" for depth in CIFAR_RESNET_DEPTHS),
@@ -41,22 +27,14 @@ OWN_MODELS = (
     "shufflenetv2",
 )
 """What patterns of `edpipe zoo` and hints choose among; other depths and widths of these families are known as well."""
-
-
 PAPERS_MODELS = (
     *(f"resnet{depth}" for depth in CIFAR_DEPTHS),
     *("resnet8x4", "resnet32x4", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"),
     *(name for name in OWN_MODELS if not name.startswith(("resnet", "wrn"))),
 )
 """Those of the tables on CIFAR-100 in papers on distillation; `edpipe zoo` lists them."""
-
-
 _NAME = re.compile(r"(resnet|cifar_resnet|wrn_|vgg|mobilenetv|shufflenetv)([1-9]\d{0,2})(?:([x_])([1-9]\d?))?")
-
-
 _VERSIONS = {"mobilenetv": (2,), "shufflenetv": (1, 2)}
-
-
 _DEPTHS = {"resnet": CIFAR_DEPTHS, "cifar_resnet": CIFAR_RESNET_DEPTHS, "wrn_": WIDE_DEPTHS, "vgg": VGG_DEPTHS}
 
 

@@ -8,8 +8,6 @@ from edpipe.models.zoo.layers import GlobalPool, Maps, NewMaps, Successive
 
 IMAGENET_WIDTHS = (64, 128, 256, 512)
 """Channels of the four stages of ImageNet's residual networks; their stem has as many as the first stage."""
-
-
 EXPANSION = 4
 """A bottleneck gives so many times the channels it is named for (He et al. 2015, figure 5)."""
 

@@ -6,22 +6,12 @@ from torch import nn
 from edpipe.models.zoo.layers import ChannelShuffle, GlobalPool, Maps, NewMaps, Successive
 
 STEM_CHANNELS = 24
-
-
 NUM_BLOCKS = (4, 8, 4)
 """In each of the three stages, of both networks (Zhang et al. 2018, table 1; Ma et al. 2018, table 5)."""
-
-
 V1_GROUPS = 3
-
-
 V1_WIDTHS = (240, 480, 960)
 """Channels of the stages for three groups (Zhang et al. 2018, table 1)."""
-
-
 V2_WIDTHS = (116, 232, 464)
-
-
 V2_LAST_CHANNELS = 1024
 """Those of the 1× network (Ma et al. 2018, table 5)."""
 

@@ -6,8 +6,6 @@ from edpipe.models.zoo.layers import GlobalPool, Maps, NewMaps, Successive, clas
 
 WIDTHS = (64, 128, 256, 512, 512)
 """Channels of the five blocks (Simonyan and Zisserman 2015, table 1)."""
-
-
 NUM_CONVOLUTIONS = {
     8: (1, 1, 1, 1, 1),
     11: (1, 1, 2, 2, 2),
@@ -16,8 +14,6 @@ NUM_CONVOLUTIONS = {
     19: (2, 2, 4, 4, 4),
 }
 """In each block, by depth; the depth counts three linear layers, of which one is left."""
-
-
 LEAST_SIDE = 4
 """Maps of so many pixels are not pooled any more before the last block."""
 

@@ -24,30 +24,20 @@ from edpipe.errors import ParamsError
 from edpipe.methods.by_name import curriculum
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc.code_file import check_code
-from edpipe.pipeline.jobs import paths, steps
+from edpipe.pipeline.jobs import paths, step_table
 from edpipe.pipeline.jobs.data import partition_teachers
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.pipeline.jobs.teachers import soft_label_files
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.job import Job
 
-STEPS = tuple(step.name for step in steps.STEPS if step.is_tracked)
-
-
+STEPS = tuple(step.name for step in step_table.STEPS if step.is_tracked)
 TEACHER_SLOTS = 5
 """New sets of soft labels that a stage may take under DVC, whose deps cannot hold lists of different lengths."""
-
-
 EVALUATION_SLOTS = 8
 """Teachers that one experiment's students may be compared with, for the same reason."""
-
-
 _HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"
-
-
 _REMEDY = "run `edpipe tracked_jobs`"
-
-
 _IGNORE_HEADER = """\
 # From here on written by `edpipe tracked_jobs`: of all files of soft labels, DVC sees those in use.
 """

@@ -22,16 +22,10 @@ from edpipe.pipeline.dvc.lists import STEPS
 from edpipe.storage.digests import digest_json
 
 PIPELINE = Path("dvc.yaml")
-
-
 READERS_AND_WRITERS = Path(".dvc", "tmp", "rwlock")
 """Where DVC names the steps that it is running; it lets go of its main lock while a step runs."""
-
-
 CHECK_STAGE = "check_params"
 """DVC's stage that makes no file; Snakemake has no such rule."""
-
-
 digest_at_start: list[str] = []
 """Digest of params.yaml and the code when Snakemake began; empty before."""
 

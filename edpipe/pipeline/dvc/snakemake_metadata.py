@@ -15,18 +15,10 @@ from edpipe.errors import OverwriteError
 from edpipe.storage.atomic import write_atomically
 
 FOLDER = Path(".snakemake")
-
-
 MADE, UNFINISHED = "metadata", "incomplete"
-
-
 LONG_AGO_NS = 10**9
 """A modification time older than any input's."""
-
-
 _LONGEST_NAME = 254
-
-
 _CLOCK_S = 1e-3
 """Snakemake writes times as decimal fractions; closer than this is equal."""
 

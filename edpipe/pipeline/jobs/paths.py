@@ -5,21 +5,11 @@ from pathlib import Path
 from edpipe.storage.records import record_path
 
 ARTIFACTS = Path("artifacts")
-
-
 RESULTS = Path("results")
-
-
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
-
-
 CODE = Path("workflow/code.yaml")
-
-
 STUDY_PREFIX = "study_"
 """Of the files of a study, among those of experiments."""
-
-
 DVC_IGNORE = Path(".dvcignore")
 
 

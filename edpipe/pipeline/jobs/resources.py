@@ -1,7 +1,7 @@
 """How many threads a job can use."""
 
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs.steps import STEP, Artifact
+from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.storage.job import Job
 
 PACKING_THREADS = 8

@@ -12,17 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edpipe.pipeline.jobs.steps import STEPS
+from edpipe.pipeline.jobs.step_table import STEPS
 from edpipe.runtime.fork_protocol import SERVER
 
 LONGEST_SOCKET_PATH = 100
 """Bytes; the system's own limit is 108 on Linux, 104 on macOS."""
-
-
 LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """What the libraries of numbers read when they are loaded; Snakemake sets them for each job."""
-
-
 LIBRARIES = {"timm:": "timm", "torchvision:": "torchvision.models"}
 """Beginnings of model names, and what building such a network imports."""
 

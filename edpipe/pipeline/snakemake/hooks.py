@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,12 +18,9 @@ from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
 from edpipe.runtime.threads import num_processes
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest
 
 _STARTED_S = time.time()
 """Logs that are older are of an earlier run."""
-
-
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -63,12 +59,6 @@ def job_of(make: Callable[..., Job], params: Params, words: dict[str, str | int]
         return job
     except EdpipeError as error:
         _end(error)
-
-
-@cache
-def code_digest_of(step: str) -> str:
-    """Digest of the step's source files when it was first asked for: all jobs of this run have the same."""
-    return code_digest(step)
 
 
 def check_before_first_job(workflow: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edpipe.errors import CorruptFileError, MismatchError, remake
-from edpipe.pipeline.jobs.steps import STEP, Artifact
+from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.recorded import SEED_KEYS, Records
 from edpipe.storage.digests import digest_file
 from edpipe.storage.job import Job

@@ -23,7 +23,7 @@ from edpipe import __version__
 from edpipe.errors import EdpipeError
 from edpipe.params.base import Knobs
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.steps import STEP
+from edpipe.pipeline.jobs.step_table import STEP
 from edpipe.results.measures.cost import CostPart, Figures, together
 from edpipe.runtime.progress import announce
 from edpipe.runtime.threads import is_main_process, num_started, num_threads
@@ -33,14 +33,8 @@ from edpipe.storage.job import Job
 from edpipe.storage.records import read_record, record_path, to_json
 
 Count = Annotated[int, Field(ge=0)]
-
-
 Seconds = Annotated[float, Field(ge=0)]
-
-
 KIB = 1024
-
-
 MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else KIB
 """Of getrusage's ru_maxrss: macOS counts bytes, Linux and the BSDs KiB."""
 

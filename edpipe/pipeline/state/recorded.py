@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, EdpipeError, remake
-from edpipe.pipeline.jobs.steps import STEP, Artifact
+from edpipe.pipeline.jobs.rerun_triggers import code_trigger
+from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
 from edpipe.results.page.page_code import read_page_code
 from edpipe.results.result_file import SeedOutcome
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest, library_versions, read_record, record_path
+from edpipe.storage.records import library_versions, read_record, record_path
 from edpipe.storage.sealed_json import SEAL, is_sealed
 
 REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions": dict}
 """What every record has, and as what."""
-
-
 OWN_DIGESTS = ("weights_digest", "digest")
 """Keys under which a record holds the digest of its artifact: of weights; of datasets, partitions and soft labels."""
-
-
 SEED_KEYS = frozenset(SeedOutcome.model_fields)
 """What a result keeps of an evaluation."""
 
@@ -107,7 +104,7 @@ def _page_changes(job: Job) -> tuple[str, ...]:
     """Why a page is stale, of which no record tells what it was made from: newer inputs, as for Snakemake; its code."""
     made_ns = job.outputs[0].stat().st_mtime_ns
     newer = [path for path in job.all_inputs if path.exists() and path.stat().st_mtime_ns > made_ns]
-    code, present = read_page_code(job.outputs[0]) or NOTHING, _code_digest(job.step)
+    code, present = read_page_code(job.outputs[0]) or NOTHING, code_trigger(job.step)
     edited = () if code == present else (code_change(job.step, code, present),)
     return (*(f"{path} is newer" for path in newer), *edited)
 
@@ -160,7 +157,7 @@ def present_origin(job: Job, records: Records) -> Origin:
     """What the artifact of a job would be made from now."""
     inputs = {role: _present_digests(paths, records) for role, paths in job.inputs.items()}
     return Origin(
-        job.step, json.loads(job.knobs_text), _code_digest(job.step), _library_versions(), _known_roles(inputs)
+        job.step, json.loads(job.knobs_text), code_trigger(job.step), _library_versions(), _known_roles(inputs)
     )
 
 
@@ -171,8 +168,5 @@ def _present_digests(paths: tuple[Path, ...], records: Records) -> tuple[str, ..
     return _if_all_known(digests)
 
 
-# Of the same text for every job of a step.
-_code_digest = cache(code_digest)
-
-
+# The same for every job.
 _library_versions = cache(library_versions)

@@ -16,8 +16,6 @@ from edpipe.storage.job import Job
 
 SHOWN_LENGTH = 60
 """Characters of a knob's value in a reason; the rest is cut off."""
-
-
 NOTHING = "nothing"
 """How a knob or an input that is not there is shown."""
 

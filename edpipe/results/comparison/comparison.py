@@ -17,11 +17,7 @@ from edpipe.results.result_file import Result, SeedOutcome, read_result
 from edpipe.storage.records import read_record
 
 COMPARISON_FORMAT = "edpipe-comparison"
-
-
 COMPARISON_FORMAT_VERSION = 1
-
-
 BASE_METHOD = "ce"
 
 

@@ -19,14 +19,8 @@ from edpipe.results.result_file import Result
 
 ALLOWED_COMPUTE = (0.98, 1.001)
 """Parts of the base's compute that another result may have had: images come in whole numbers, and in round ones."""
-
-
 STUDY_FORMAT = "edpipe-study"
-
-
 STUDY_FORMAT_VERSION = 1
-
-
 HEADINGS = (
     "experiment",
     "method",
@@ -41,8 +35,6 @@ HEADINGS = (
     "compute, TMAC",
     "compute ÷ {base}",
 )
-
-
 TERA = 10**12
 
 

@@ -19,8 +19,6 @@ from edpipe.views.spec import ViewSpec
 
 EVALUATION_BATCH = 256
 """Images that go through a network together."""
-
-
 UNCHANGED = PadCrop(kind="pad_crop", padding=0, flip=False, jitter=None, rand_augment=None)
 """The augmentation with a single view, the image itself."""
 

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 
 NARROWEST_SCALE = 0.1
 """A scale of top1 spans at least this much, so that noise does not look like a difference."""
-
-
 FAINTEST, STRONGEST = 0.06, 0.6
 """Opacities of the heatmap's colour; text stays readable on both, on light and on dark ground."""
-
-
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 248.0, 12.0, 138.0
 """Edges of a panel's drawing area; outside stand its labels."""
 

@@ -19,8 +19,6 @@ from edpipe.results.result_file import Result, StageOutcome, TeacherOutcome, for
 from edpipe.storage.records import code_digest
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-
-
 NUM_HARDEST = 3
 
 

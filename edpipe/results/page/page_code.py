@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 _GENERATOR = re.compile(rb'<meta name="generator" content="edpipe report, code ([0-9a-f]+)">')
-
-
 _HEAD_BYTES = 4096
 """The line stands before this."""
 

@@ -12,18 +12,10 @@ from edpipe.datasets.partition import Partition
 
 TILE, GAP = 64, 4
 """Pixels: of a tile's side, and between tiles."""
-
-
 TILES = 12
 """At most so many images of each subset; a page with three subsets grows by about 60 kB."""
-
-
 QUALITY = 80
-
-
 GROUND = (255, 255, 255)
-
-
 TEXT_HEIGHT = 22
 
 

@@ -5,16 +5,10 @@ from collections.abc import Sequence
 from edpipe.methods.plan import StagePlan
 
 _ONE = "Knowledge distillation: all classes at once, one teacher that knows all of them"
-
-
 _SEVERAL = "Knowledge distillation: all classes at once, several teachers that know all of them,"
-
-
 _SCHOOL = (
     "Education Distillation: at each school level the student grows by one block and learns from that level's teachers;"
 )
-
-
 _METHODS = {
     "ce": "Cross-entropy with the labels alone: no teacher, all classes at once.",
     "kd": f"{_ONE}.",

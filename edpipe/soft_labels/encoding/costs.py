@@ -14,11 +14,7 @@ from edpipe.views.axes import SampleIds
 
 PLAIN = {"max_kl": None, "attention": False, "hint": None}
 """Knobs that change no byte of the logits, as they are where precisions are compared."""
-
-
 _LOGIT_BYTES = _REMAINDER_BYTES = 2
-
-
 _MOST_TOP_K = 65_535
 
 

@@ -11,18 +11,12 @@ from edpipe.soft_labels.encoding.softmax import row_kl
 
 NOISE_KL = 1e-3
 """Nats at temperature 4: how far the same teacher may be from itself in other batches or on another device."""
-
-
 NOISE_MISFIT = (NOISE_KL / 2) ** 0.5
 """Sampled rows: how far a draw may lie outside its class's part of the cumulated softmax for the same reason; it is the
 total variation that so much KL allows (Pinsker's inequality)."""
-
-
 NOISE_MAP = 0.05
 """How far for the same reason a number of an attention map of length 1 may be off, and a whole hint as a share of its
 length."""
-
-
 CONFIDENCE = 0.99
 
 

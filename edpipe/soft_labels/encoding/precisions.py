@@ -19,18 +19,10 @@ from edpipe.views.philox import WORD_BITS, Purpose, random_words
 
 CERTIFIED_TEMPERATURE = 4.0
 """The temperature at which errors are stated; the certified bound scales with 1/temperature²."""
-
-
 _WORDS = 4
-
-
 _ABSENT = -1e4
 """Divided by the temperature: a logit whose softmax is 0 in float32, and whose product with 0 is 0."""
-
-
 _LARGEST_UINT16 = 65_535
-
-
 Parts = Mapping[str, Shaped[np.ndarray, "row ..."]]
 
 

@@ -49,15 +49,9 @@ from edpipe.soft_labels.file.format import (
 from edpipe.storage.mapped_pages import HELD_BYTES, watch
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
 _BEGINNING = f'{{"format": "{FORMAT}"'.encode()
-
-
 _MOST_SAMPLES = 2**30
 """Ids are rows of a dataset; the reader has a table of so many."""
-
-
 _REFUSALS: dict[str, type[MismatchError]] = {
     "teacher": OtherTeacherError,
     "subset": OtherPartitionError,

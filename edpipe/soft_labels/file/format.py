@@ -21,32 +21,16 @@ from edpipe.storage.hdf5 import Image, fixed_text, hdf5_image
 from edpipe.views.spec import ViewRange
 
 FORMAT = "edpipe-soft-labels"
-
-
 FORMAT_VERSION = 2
-
-
 BLOCK_ROWS = 4096
 """Rows of one view that share a digest."""
-
-
 USER_BLOCK_BYTES = 4096
-
-
 SMALL_COLUMNS = ("sample_id", "sample_key", "label", "class_id", "block_digest", "agreement")
-
-
 STATISTICS: tuple[str, ...] = ("max_abs_error", "max_error_range", "kl_bound", "measured_mean_kl", "measured_max_kl")
 """Of stored against exact logits; the last three at temperature 4, nats."""
-
-
 ATTENTION = "attention/"
 """Beginning of the names of the columns of attention maps; what follows is the level, from 1."""
-
-
 HINT = "hint"
-
-
 Extents = tuple[tuple[int, int], ...]
 
 

@@ -30,11 +30,7 @@ from edpipe.storage.records import record_path, write_record
 from edpipe.storage.unfinished import blocks_folder, disk_errors, lock, remove_folder
 
 PARTIAL = "partial.h5"
-
-
 WHAT = "these soft labels"
-
-
 _ENTRY = {"view", "block", "digest", "agreement", "abs_error", "error_range", "kl_sum", "kl_max"}
 
 

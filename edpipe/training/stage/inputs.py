@@ -26,7 +26,7 @@ from edpipe.soft_labels.file.store import SoftLabelStore, check_verified, open_s
 from edpipe.storage.job import Job
 from edpipe.storage.records import read_record, record_path
 from edpipe.training.sample_stream import stream_text
-from edpipe.training.stage.batches import StageTask
+from edpipe.training.stage.task import StageTask
 from edpipe.views.spec import ViewRange
 
 RECORD_AGAIN = "record it again"

@@ -21,8 +21,8 @@ from edpipe.models.students.student import Student, grow, student_weights
 from edpipe.models.students.teskd_branches import TeskdNetwork
 from edpipe.models.zoo.build import build_network
 from edpipe.storage.weights import read_weights
-from edpipe.training.stage.batches import StageTask
 from edpipe.training.stage.inputs import StageFiles
+from edpipe.training.stage.task import StageTask
 
 
 def build_student(seed: int, knobs: StageJobKnobs, files: StageFiles, task: StageTask) -> tuple[Student, nn.Module]:

@@ -1,6 +1,7 @@
 """The table of steps: every rule of the pipeline, in order, with all that the rest of the package knows of it.
 
-A new step is a line here, a module of its name in edpipe/steps with `run(job)`, one rule, and one block of dvc.yaml.
+A new step is an entry here with the function that makes its job, a module of its name in edpipe/steps with `run(job)`,
+a rule in workflow/rules, and, if DVC follows it, a block of dvc.yaml.
 """
 
 from collections.abc import Callable
@@ -50,12 +51,12 @@ class Step:
     make: Callable[..., Job]
     """Gives the job that params.yaml and the options name."""
     knobs: type
-    """Of `Job.knobs`."""
+    """Type of `Job.knobs`."""
     inputs: tuple[str, ...]
     """Roles of what it reads."""
     artifact: Artifact
     chosen_by: str = ""
-    """Where params.yaml decides between this step and another one of the same options."""
+    """Set where `make` may give the job of a sibling step: how the refusal begins, with the place in params.yaml."""
     trains: bool = False
     """Whether several processes may train its network together."""
     needs_network: bool = False
@@ -71,7 +72,6 @@ class Step:
 _PARTITION_CHOICE = "partitions.{partition}.confusion: this partition"
 _TEACHER_CHOICE = "teachers.{teacher}.network.source: this teacher"
 _TEACHER_OPTIONS = ("dataset", "teacher", "subset")
-
 STEPS = (
     Step(
         name="pack_dataset",

@@ -29,8 +29,6 @@ from edpipe.views.spec import ViewSpec
 
 MAX_SCORED_VIEWS = 8
 """Of each sample, to find the easiest ones."""
-
-
 CHUNK_ROWS = 8192
 """Rows of logits that are read together: 1000 classes take 64 MB as float64."""
 
