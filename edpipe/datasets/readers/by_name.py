@@ -1,4 +1,8 @@
-"""The readers by the name that params.yaml gives them."""
+"""The readers by the name that params.yaml gives them.
+
+A new reader is a module of this folder, a line here, and its name in `edpipe.params.dataset.Reader` (and in `FETCHED`
+there, if it can fetch its files).
+"""
 
 from pathlib import Path
 
