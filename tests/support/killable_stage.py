@@ -168,7 +168,7 @@ def run(root, order, act=None):
         os.setsid()
         said = os.open(root / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, sys.stderr.fileno())
-        run_step.STEPS["report"] = (lambda experiment: work(root, order, act), ("experiment",), "any")
+        run_step.STEP_COMMANDS["report"] = (lambda experiment: work(root, order, act), ("experiment",), "any")
         code = main.main(["report", "--experiment", "any"])
     except BaseException:
         traceback.print_exc()

@@ -89,7 +89,7 @@ def run(job, out):
     knobs = StageJobKnobs(**{name: as_knobs(name)(value) for name, value in job["knobs"].items()})
     paths = {name: as_paths(value) for name, value in job["files"].items()}
     files = StageFiles(**paths, out=out)
-    run_step.STEPS["report"] = (lambda experiment: run_stage("stage", 0, knobs, files), ("experiment",), "any")
+    run_step.STEP_COMMANDS["report"] = (lambda experiment: run_stage("stage", 0, knobs, files), ("experiment",), "any")
     return main.main(["report", "--experiment", "any"])
 
 
