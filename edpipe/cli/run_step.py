@@ -15,6 +15,7 @@ from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
 from edpipe.runtime.threads import by_default
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
 from edpipe.storage.job import Job
+from edpipe.storage.records import made_by
 
 
 def command_of(step: Step) -> Callable[..., None]:
@@ -31,7 +32,7 @@ def command_of(step: Step) -> Callable[..., None]:
             if step.trains and is_to_be_shared():
                 run_together(job.command.split()[1:])
                 return
-            with costs_recorded(job):
+            with costs_recorded(job), made_by(job.units):
                 import_module(f"edpipe.steps.{step.name}").run(job, **_also_given(step, params, job))
 
     return command

@@ -20,12 +20,15 @@ from edpipe.results.measures.metrics import Spread
 from edpipe.storage.records import read_record
 
 RESULT_FORMAT = "edpipe-result"
-RESULT_FORMAT_VERSION = 3
+RESULT_FORMAT_VERSION = 4
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Versions = dict[str, str]
+CodeVersions = dict[
+    Annotated[str, Field(pattern=r"^[a-z]+\.[a-z0-9_]+$")], Annotated[str, Field(pattern=r"^\d+(\+[0-9a-f]{16})?$")]
+]
 
 
 class SubsetClasses(Knobs):
@@ -86,7 +89,7 @@ class StageOutcome(Knobs):
     training_macs: Count = Field(description="Of all images seen; a backward pass counts as two forward passes.")
     soft_labels: tuple[SoftLabelUse, ...] = Field(strict=False, description="Empty: labels alone.")
     weights_digest: Digest = Field(description="Of the student's weights.")
-    code: Digest = Field(description="Of the code that trained it.")
+    code: CodeVersions = Field(description="By unit: versions of the code that trained it.")
     versions: Versions = Field(description="Of the libraries that trained it.")
 
 
@@ -126,7 +129,7 @@ class SeedOutcome(Knobs):
     seed: Count = Field(description="As in params.yaml.")
     metrics: Metrics = Field(description="Of the last student.")
     stages: tuple[StageOutcome, ...] = Field(strict=False, description="In order.")
-    code: Digest = Field(description="Of the code that measured it.")
+    code: CodeVersions = Field(description="By unit: versions of the code that measured it.")
     versions: Versions = Field(description="Of the libraries that measured it.")
 
 
@@ -209,7 +212,7 @@ class Result(Knobs):
     """results/<experiment>.json: all seeds of one experiment."""
 
     format: Literal["edpipe-result"]
-    format_version: Literal[3]
+    format_version: Literal[4]
     experiment: str = Field(description="Name in params.yaml.")
     method: str = Field(description="ce, kd, ed, …")
     summary: Summary
@@ -222,7 +225,7 @@ class Result(Knobs):
     inputs: ResultInputs
     step: Literal["result"]
     knobs: dict[str, Any] = Field(description="Of the result step; it has none.")
-    code: Digest = Field(description="Of the code that gathered the seeds.")
+    code: CodeVersions = Field(description="By unit: versions of the code that gathered the seeds.")
     versions: Versions = Field(description="Of the libraries that gathered the seeds.")
 
 

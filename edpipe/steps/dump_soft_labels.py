@@ -18,7 +18,7 @@ from edpipe.soft_labels.file.writer import SoftLabelWriter, adopt_soft_labels, c
 from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, load_teacher, teacher_forward
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest, library_versions, make_record
+from edpipe.storage.records import code_of, library_versions, make_record
 from edpipe.views.spec import ViewRange
 
 
@@ -57,7 +57,7 @@ def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, ou
 
 def _makers() -> list[object]:
     """What besides its inputs decides what a file holds: blocks that others have made are not mixed with new ones."""
-    return [code_digest("dump_soft_labels"), library_versions()]
+    return [code_of("dump_soft_labels"), library_versions()]
 
 
 def _check_gate(teacher: Teacher, min_top1: float) -> None:

@@ -23,7 +23,7 @@ from edpipe.runtime.progress import Tick, announce, show_progress
 from edpipe.runtime.threads import num_threads
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest, library_versions, make_record, record_path, write_record
+from edpipe.storage.records import code_of, library_versions, make_record, record_path, write_record
 
 BLOCK = 32
 """Images that a thread takes at once, and that a kill costs at most of each thread."""
@@ -76,7 +76,7 @@ def _remove_record(out_path: Path) -> None:
 def _key(header: DatasetHeader, knobs: DatasetKnobs, raw: RawDataset, root: Path) -> str:
     """Of all that decides how samples are packed; raw files of their own are stamped block by block."""
     elsewhere = None if all(sample.path for sample in raw.samples) else stamp_of_folder(root)
-    return digest_json([vars(header), knobs, code_digest("pack_dataset"), library_versions(), BLOCK, elsewhere])
+    return digest_json([vars(header), knobs, code_of("pack_dataset"), library_versions(), BLOCK, elsewhere])
 
 
 def _pack_missing(name: str, knobs: DatasetKnobs, cut: Sequence[Sequence[RawSample]], blocks: PackedBlocks) -> None:

@@ -21,7 +21,7 @@ from edpipe.soft_labels.file.writer import adopt_soft_labels, create_soft_labels
 from edpipe.soft_labels.trajectory import TrajectoryRecorder
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest, library_versions, make_record
+from edpipe.storage.records import code_of, library_versions, make_record
 from edpipe.training.checkpoint import Checkpoints
 from edpipe.training.scratch_recording import recording_header, train_and_record
 from edpipe.training.scratch_teacher import (
@@ -64,7 +64,7 @@ def record_trajectory(teacher: str, seed: int, knobs: TrajectoryKnobs, dataset_p
 
 def _makers() -> list[object]:
     """What besides its inputs decides what a file holds."""
-    return [code_digest("record_trajectory"), library_versions()]
+    return [code_of("record_trajectory"), library_versions()]
 
 
 def _record(seed: int, knobs: TrajectoryKnobs, dataset: Dataset) -> dict[str, Any]:

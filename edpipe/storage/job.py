@@ -1,10 +1,11 @@
 """What a job is: one act of the pipeline, as values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from edpipe.params.base import canonical_json
+from edpipe.storage.code.units import step_unit
 
 JobKnobs_co = TypeVar("JobKnobs_co", covariant=True)
 """A frozen dataclass: all that params.yaml decides of a job."""
@@ -31,6 +32,8 @@ class Job(Generic[JobKnobs_co]):
     """Files that are made; the artifact first, its record next."""
     keys: tuple[str, ...] = ()
     """Where in params.yaml the knobs stand, as DVC names them."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """The units of code that the knobs choose, by what is chosen; see `storage.code.units`."""
 
     @property
     def command(self) -> str:
@@ -41,6 +44,11 @@ class Job(Generic[JobKnobs_co]):
     def knobs_text(self) -> str:
         """The knobs as canonical JSON."""
         return canonical_json(self.knobs)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units of code that the job hangs on: its step's first."""
+        return tuple(dict.fromkeys([step_unit(self.step), *self.choices.values()]))
 
     @property
     def all_inputs(self) -> tuple[Path, ...]:

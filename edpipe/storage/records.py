@@ -2,18 +2,22 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, remake
 from edpipe.params.base import canonical_json
 from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.digests import digest_json
-from edpipe.storage.source_files import ROOT, source_files
+from edpipe.storage.code.units import step_unit
+from edpipe.storage.code.versions import tokens
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "scikit-learn", "pillow", "safetensors")
 """Whose versions can change what a step computes."""
+_units: ContextVar[tuple[str, ...]] = ContextVar("units", default=())
+"""Of the job that this process runs."""
 
 
 def record_path(artifact_path: Path) -> Path:
@@ -37,7 +41,7 @@ def library_versions() -> dict[str, str]:
 
 
 def make_record(step: str, knobs: object, inputs: Mapping[str, object], **facts: object) -> dict[str, Any]:
-    """What every record holds: step, knobs, digests of inputs and code, library versions; then the step's own facts.
+    """What every record holds: step, knobs, digests of inputs, code, library versions; then the step's own facts.
 
     Nothing in it differs between two equal runs: no times, hosts, paths or thread counts.
     """
@@ -45,16 +49,26 @@ def make_record(step: str, knobs: object, inputs: Mapping[str, object], **facts:
         "step": step,
         "knobs": json.loads(canonical_json(knobs)),
         "inputs": dict(inputs),
-        "code": code_digest(step),
+        "code": code_of(step),
         "versions": library_versions(),
         **facts,
     }
 
 
-def code_digest(step: str) -> str:
-    """Digest of the source text of everything that a step imports from this package."""
-    texts = {name: (ROOT.parent / name).read_text(encoding="utf-8") for name in source_files(step)}
-    return digest_json(texts)
+def code_of(step: str) -> dict[str, str]:
+    """The versions of the code that makes this artifact, by unit; of the step alone where nobody has named the job."""
+    return tokens(_units.get() or (step_unit(step),))
+
+
+@contextmanager
+def made_by(units: tuple[str, ...]) -> Iterator[None]:
+    """Inside the block, records say that these units of code make the artifact."""
+    before = _units.set(units)
+    tokens(units)  # now: what an edit changes later does not make this artifact
+    try:
+        yield
+    finally:
+        _units.reset(before)
 
 
 def to_json(contents: object) -> str:

@@ -61,9 +61,9 @@ def knobs_of(make):
     return lambda wildcards: rerun_triggers.knobs_trigger(job_of(make, wildcards))
 
 
-def code_of(step):
-    """Params function: one digest of all source files that the step imports, as they are now."""
-    return lambda wildcards: rerun_triggers.code_trigger(step)
+def code_of(make):
+    """Params function: versions of the code that the job hangs on; an edit that was not confirmed has its digest."""
+    return lambda wildcards: rerun_triggers.code_trigger(job_of(make, wildcards))
 
 
 def threads_of(make):

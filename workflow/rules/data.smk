@@ -12,6 +12,6 @@ rule pack_dataset:
         runtime=240,
     params:
         knobs=knobs_of(data.pack_dataset),
-        code=code_of("pack_dataset"),
+        code=code_of(data.pack_dataset),
     shell:
         "exec edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"

@@ -18,7 +18,7 @@ rule partition_dataset:
         runtime=10,
     params:
         knobs=knobs_of(data.partition_dataset),
-        code=code_of("partition_dataset"),
+        code=code_of(data.partition_dataset),
     shell:
         "exec edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
 
@@ -38,6 +38,6 @@ rule partition_by_confusion:
         runtime=10,
     params:
         knobs=knobs_of(data.partition_dataset),
-        code=code_of("partition_by_confusion"),
+        code=code_of(data.partition_dataset),
     shell:
         "exec edpipe partition_by_confusion --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"

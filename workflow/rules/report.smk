@@ -15,6 +15,6 @@ rule report:
         runtime=10,
     params:
         knobs=knobs_of(students.report),
-        code=code_of("report"),
+        code=code_of(students.report),
     shell:
         "exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

@@ -17,7 +17,7 @@ rule evaluate:
         runtime=120,
     params:
         knobs=knobs_of(students.evaluate),
-        code=code_of("evaluate"),
+        code=code_of(students.evaluate),
     shell:
         "exec edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
 
@@ -36,7 +36,7 @@ rule result:
         runtime=10,
     params:
         knobs=knobs_of(students.result),
-        code=code_of("result"),
+        code=code_of(students.result),
     shell:
         "exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
 
@@ -55,6 +55,6 @@ rule study:
         runtime=10,
     params:
         knobs=knobs_of(students.study),
-        code=code_of("study"),
+        code=code_of(students.study),
     shell:
         "exec edpipe study --study {wildcards.study} > {log} 2>&1"

@@ -14,7 +14,7 @@ rule dump_soft_labels:
         runtime=720,
     params:
         knobs=knobs_of(teachers.dump_soft_labels),
-        code=code_of("dump_soft_labels"),
+        code=code_of(teachers.dump_soft_labels),
     shell:
         "exec edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " --views {wildcards.views} > {log} 2>&1"
@@ -35,7 +35,7 @@ rule verify_soft_labels:
         runtime=120,
     params:
         knobs=knobs_of(teachers.verify_soft_labels),
-        code=code_of("verify_soft_labels"),
+        code=code_of(teachers.verify_soft_labels),
     shell:
         "exec edpipe verify_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

@@ -13,7 +13,7 @@ rule run_stage:
         runtime=1440,
     params:
         knobs=knobs_of(students.run_stage),
-        code=code_of("run_stage"),
+        code=code_of(students.run_stage),
     shell:
         "exec edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
         " > {log} 2>&1"

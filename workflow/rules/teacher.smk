@@ -16,7 +16,7 @@ rule train_teacher:
         runtime=1440,
     params:
         knobs=knobs_of(teachers.make_teacher),
-        code=code_of("train_teacher"),
+        code=code_of(teachers.make_teacher),
     shell:
         "exec edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -40,7 +40,7 @@ rule fetch_teacher:
         runtime=1440,
     params:
         knobs=knobs_of(teachers.make_teacher),
-        code=code_of("fetch_teacher"),
+        code=code_of(teachers.make_teacher),
     shell:
         "exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
@@ -60,7 +60,7 @@ rule evaluate_teacher:
         runtime=120,
     params:
         knobs=knobs_of(teachers.evaluate_teacher),
-        code=code_of("evaluate_teacher"),
+        code=code_of(teachers.evaluate_teacher),
     shell:
         "exec edpipe evaluate_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

@@ -16,7 +16,7 @@ rule record_trajectory:
         runtime=1440,
     params:
         knobs=knobs_of(teachers.record_trajectory),
-        code=code_of("record_trajectory"),
+        code=code_of(teachers.record_trajectory),
     shell:
         "exec edpipe record_trajectory --dataset {wildcards.dataset} --teacher {wildcards.teacher} --seed {wildcards.seed}"
         " > {log} 2>&1"

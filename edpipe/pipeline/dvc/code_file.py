@@ -1,7 +1,7 @@
-"""workflow/code.yaml: the digest of each step's code, for DVC, which cannot compute it.
+"""workflow/code.yaml: the version of each unit of the code, for DVC, which cannot compute it.
 
-Snakemake takes the digests from the source files themselves. A file that does not fit them is never used in silence:
-every step that DVC runs, and DVC's own stage check_params, stop with one line.
+Snakemake takes the versions from the package itself. A file that does not fit them is never used in silence: every step
+that DVC runs, and DVC's own stage check_params, stop with one line.
 """
 
 from typing import Any
@@ -11,21 +11,31 @@ import yaml
 from edpipe.errors import MismatchError
 from edpipe.pipeline.jobs import paths
 from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.records import code_digest
-from edpipe.storage.source_files import step_names
+from edpipe.storage.code.units import unit_names
+from edpipe.storage.code.versions import HERE, tokens
 
-_HEADER = "# Written by `edpipe code` from the source files of each step; do not edit.\n"
+_HEADER = (
+    "# Written by `edpipe code`; do not edit. For each unit of the code its version; where the code was edited and the\n"
+    "# version not confirmed for that, also the digest of what the code means now.\n"
+)
 
 
 def code_text() -> str:
-    """What workflow/code.yaml must hold: for each step, the digest of its code."""
-    # In quotes: a digest of decimal digits would be read as a number.
-    return _HEADER + "code:\n" + "".join(f'  {step}: "{digest}"\n' for step, digest in code_digests().items())
+    """What workflow/code.yaml must hold: for each unit, its version."""
+    lines = [_HEADER, "code:\n"]
+    kind = ""
+    for unit, version in code_versions().items():
+        if unit.split(".")[0] != kind:
+            kind = unit.split(".")[0]
+            lines.append(f"  {kind}:\n")
+        # In quotes: a version is no number.
+        lines.append(f'    {unit.split(".")[1]}: "{version}"\n')
+    return "".join(lines)
 
 
-def code_digests() -> dict[str, str]:
-    """For each step, the digest of its source files as they are now."""
-    return {step: code_digest(step) for step in step_names()}
+def code_versions() -> dict[str, str]:
+    """For each unit, what jobs are told of it."""
+    return tokens(unit_names(HERE))
 
 
 def write_code() -> None:
@@ -36,30 +46,30 @@ def write_code() -> None:
 
 
 def check_code() -> None:
-    """That the file on disk fits the source files.
+    """That the file on disk fits the package.
 
     Raises:
         MismatchError: it does not.
     """
-    changed = changed_steps()
+    changed = changed_units()
     if changed:
         raise MismatchError(
-            f"{paths.CODE}: does not fit the source files of {', '.join(changed)} any more; "
+            f"{paths.CODE}: does not fit the code of {', '.join(changed)} any more; "
             "run `edpipe code`, then call dvc again"
         )
 
 
-def changed_steps() -> list[str]:
-    """Steps whose digest in the file, if any, is not that of their source files; sorted."""
+def changed_units() -> list[str]:
+    """Units whose version in the file, if any, is not that of the package; sorted."""
     on_disk = _on_disk()
-    return [step for step, digest in code_digests().items() if on_disk.get(step) != digest]
+    return [unit for unit, version in code_versions().items() if on_disk.get(unit) != version]
 
 
 def _on_disk() -> dict[str, Any]:
-    """The digests in the file; none where it is absent, or is no such file, as in the middle of a merge."""
+    """The versions in the file; none where it is absent, or is no such file, as in the middle of a merge."""
     try:
         contents = yaml.safe_load(paths.CODE.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = contents["code"]
+        return {f"{kind}.{name}": version for kind, names in found.items() for name, version in names.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {}
-    found = contents.get("code") if isinstance(contents, dict) else None
-    return found if isinstance(found, dict) else {}

@@ -52,7 +52,7 @@ def tracked_jobs_text(params: Params) -> str:
 
 
 def _entry(params: Params, job: Job) -> dict[str, Any]:
-    entry: dict[str, Any] = dict(job.arguments)
+    entry: dict[str, Any] = dict(job.arguments) | {f"{what}_code": unit for what, unit in job.choices.items()}
     if job.step == "partition_by_confusion":
         entry["teacher"] = partition_teachers(params.partitions[str(job.arguments["partition"])])[0][0]
     if job.step in ("train_teacher", "fetch_teacher", "record_trajectory"):

@@ -12,7 +12,7 @@ import yaml
 from edpipe.errors import BusyError
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import snakemake_metadata as records
-from edpipe.pipeline.dvc.code_file import changed_steps, write_code
+from edpipe.pipeline.dvc.code_file import changed_units, write_code
 from edpipe.pipeline.dvc.lists import STEPS, tracked_jobs_text, write_tracked_jobs
 from edpipe.pipeline.dvc.repo import (
     digest_at_start,
@@ -24,6 +24,7 @@ from edpipe.pipeline.dvc.repo import (
     upstream_first,
 )
 from edpipe.pipeline.jobs import paths
+from edpipe.storage.code.units import step_unit
 
 
 def reconcile(params: Params, is_dry_run: bool) -> None:
@@ -56,7 +57,7 @@ def reconcile(params: Params, is_dry_run: bool) -> None:
 
 def _changed_jobs(params: Params) -> set[str]:
     """Jobs, as DVC calls them, whose entry in workflow/tracked_jobs.yaml no longer fits, or whose digest of code."""
-    edited = changed_steps()
+    edited = set(changed_units())
     fitting = yaml.safe_load(tracked_jobs_text(params))["jobs"]
     try:
         on_disk = (yaml.safe_load(paths.TRACKED_JOBS.read_text(encoding="utf-8")) or {}).get("jobs", {})
@@ -66,8 +67,13 @@ def _changed_jobs(params: Params) -> set[str]:
         f"{step}@{name}"
         for step in STEPS
         for name in {**fitting[step], **on_disk.get(step, {})}
-        if step in edited or fitting[step].get(name) != on_disk.get(step, {}).get(name)
+        if _units(step, fitting[step].get(name)) & edited or fitting[step].get(name) != on_disk.get(step, {}).get(name)
     }
+
+
+def _units(step: str, entry: dict[str, Any] | None) -> set[str]:
+    """The units of code that one of DVC's jobs hangs on."""
+    return {step_unit(step), *(unit for name, unit in (entry or {}).items() if name.endswith("_code"))}
 
 
 def _reconcile(repo: Any, changed: set[str]) -> None:

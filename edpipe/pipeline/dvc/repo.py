@@ -17,7 +17,7 @@ from typing import Any
 
 from edpipe.errors import BusyError, CorruptFileError, OverwriteError
 from edpipe.params.schema import Params
-from edpipe.pipeline.dvc.code_file import code_digests
+from edpipe.pipeline.dvc.code_file import code_versions
 from edpipe.pipeline.dvc.lists import STEPS
 from edpipe.storage.digests import digest_json
 
@@ -143,4 +143,4 @@ def local_paths(entries: list[Any]) -> list[str]:
 
 def digest_of_sources(params: Params) -> str:
     """Digest of params.yaml and of all code that some step depends on."""
-    return digest_json({"params": params, "code": code_digests()})
+    return digest_json({"params": params, "code": code_versions()})

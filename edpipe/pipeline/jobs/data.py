@@ -5,6 +5,7 @@ from edpipe.params.partition import ALL_CLASSES, PartitionJobKnobs, PartitionKno
 from edpipe.params.schema import Params, entry
 from edpipe.params.soft_labels import ConfusionJobKnobs, SoftLabelKnobs
 from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.choices import reader_choice
 from edpipe.pipeline.jobs.paths import with_record
 from edpipe.pipeline.jobs.teachers import soft_label_paths
 from edpipe.storage.job import Job
@@ -20,6 +21,7 @@ def pack_dataset(params: Params, dataset: str) -> Job[PackKnobs]:
         inputs={},
         outputs=with_record(paths.dataset_path(dataset)),
         keys=(f"datasets.{dataset}",),
+        choices=reader_choice(params.datasets[dataset].reader),
     )
 
 

@@ -1,14 +1,13 @@
 """What makes a job run again: other knobs, other code of its step, or other inputs. Nothing else does.
 
 The rules hand these texts to Snakemake (`params:` in workflow/rules), which compares them with those of the last run.
-DVC compares the knobs in params.yaml and the digests in workflow/code.yaml. Both tools compare the inputs themselves.
+DVC compares the knobs in params.yaml and the versions in workflow/code.yaml. Both tools compare the inputs themselves.
 `pipeline.state.staleness` only foretells the answer, for `edpipe plan` and `edpipe verify`.
 """
 
-from functools import cache
-
+from edpipe.params.base import canonical_json
+from edpipe.storage.code.versions import tokens
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest
 
 
 def knobs_trigger(job: Job) -> str:
@@ -16,7 +15,9 @@ def knobs_trigger(job: Job) -> str:
     return job.knobs_text
 
 
-@cache
-def code_trigger(step: str) -> str:
-    """Digest of the step's source files when it was first asked for: all jobs of this run have the same."""
-    return code_digest(step)
+def code_trigger(job: Job) -> str:
+    """Versions of the code that the job hangs on, as they were when this process first asked.
+
+    Code that was edited and not confirmed has the digest of its meaning behind the version.
+    """
+    return canonical_json(tokens(job.units))

@@ -8,6 +8,7 @@ PACKING_THREADS = 8
 """Raw images may be of any size; a machine with fewer cores gives what it has."""
 SMALL_SIDE = 64
 """Pixels; images up to this size are small."""
+LARGE_IMAGE_THREADS = 4
 
 
 def threads_of(params: Params, job: Job) -> int:
@@ -23,4 +24,9 @@ def threads_of(params: Params, job: Job) -> int:
         return 1
     experiment = job.arguments.get("experiment")
     dataset = str(job.arguments["dataset"]) if experiment is None else params.experiments[str(experiment)].dataset
-    return 1 if params.datasets[dataset].image_size <= SMALL_SIDE else 4
+    return network_threads(params.datasets[dataset].image_size)
+
+
+def network_threads(image_size: int) -> int:
+    """Threads of a network's job; `image_size` in pixels."""
+    return 1 if image_size <= SMALL_SIDE else LARGE_IMAGE_THREADS

@@ -10,6 +10,7 @@ from edpipe.params.schema import Params, entry, one_of
 from edpipe.params.soft_labels import StudentViews, unlimited_views
 from edpipe.params.study import StudyJobKnobs, StudyKnobs
 from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.choices import network_choice, stage_choices
 from edpipe.pipeline.jobs.paths import with_record
 from edpipe.pipeline.jobs.teachers import record_trajectory, soft_label_paths
 from edpipe.storage.job import Job, NoKnobs
@@ -49,6 +50,7 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job[Sta
         },
         outputs=with_record(paths.student_path(experiment, seed, plan.number, stage)),
         keys=_stage_keys(knobs, experiment, stage),
+        choices=stage_choices(plan, params.students[knobs.student].model),
     )
 
 
@@ -109,6 +111,7 @@ def evaluate(params: Params, experiment: str, seed: int) -> Job[NoKnobs]:
             ),
         },
         outputs=(paths.evaluation_path(experiment, seed),),
+        choices=network_choice("evaluate", params.students[knobs.student].model),
     )
 
 

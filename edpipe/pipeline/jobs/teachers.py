@@ -9,6 +9,7 @@ from edpipe.params.schema import Params, entry, one_of
 from edpipe.params.soft_labels import DumpKnobs, SoftLabelKnobs, VerifyKnobs
 from edpipe.params.teacher import TeacherJobKnobs, TeacherKnobs, TrajectoryKnobs
 from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.choices import network_choice
 from edpipe.pipeline.jobs.paths import with_record
 from edpipe.storage.job import Job, NoKnobs
 from edpipe.views.spec import ViewRange, count_views, view_ranges
@@ -26,9 +27,10 @@ def _subset_inputs(params: Params, dataset: str, teacher: str, subset: str) -> d
 
 def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job[TeacherJobKnobs]:
     """Trains or fetches one teacher; the step's name says which."""
-    knobs = entry(params, "teachers", teacher)
+    knobs: TeacherKnobs = entry(params, "teachers", teacher)
+    step = "train_teacher" if knobs.network.source == "train" else "fetch_teacher"
     return Job(
-        step="train_teacher" if knobs.network.source == "train" else "fetch_teacher",
+        step=step,
         arguments={"dataset": dataset, "teacher": teacher, "subset": subset},
         knobs=TeacherJobKnobs(
             knobs.network,
@@ -44,6 +46,7 @@ def make_teacher(params: Params, dataset: str, teacher: str, subset: str) -> Job
             f"recipes.{knobs.fitting.recipe}",
             f"soft_labels.{dataset}.space.augment",
         ),
+        choices=network_choice(step, knobs.network.model),
     )
 
 
@@ -75,6 +78,7 @@ def dump_soft_labels(params: Params, dataset: str, teacher: str, subset: str, vi
         | {"teacher": with_record(paths.teacher_path(dataset, teacher, subset))},
         outputs=with_record(paths.soft_labels_path(dataset, teacher, subset, views)),
         keys=(f"soft_labels.{dataset}.space", f"soft_labels.{dataset}.storage", f"teachers.{teacher}.min_top1"),
+        choices=network_choice("dump_soft_labels", params.teachers[teacher].network.model),
     )
 
 
@@ -91,6 +95,7 @@ def verify_soft_labels(params: Params, dataset: str, teacher: str, subset: str) 
         },
         outputs=(paths.soft_labels_index_path(dataset, teacher, subset),),
         keys=(f"soft_labels.{dataset}.views",),
+        choices=network_choice("verify_soft_labels", params.teachers[teacher].network.model),
     )
 
 
@@ -121,6 +126,7 @@ def record_trajectory(params: Params, dataset: str, teacher: str, seed: int) -> 
             f"recipes.{fitting.recipe}",
             *(f"soft_labels.{dataset}.{part}" for part in ("space", "views", "storage")),
         ),
+        choices=network_choice("record_trajectory", network.model),
     )
 
 
@@ -133,4 +139,5 @@ def evaluate_teacher(params: Params, dataset: str, teacher: str, subset: str) ->
         inputs=_subset_inputs(params, dataset, teacher, subset)
         | {"teacher": with_record(paths.teacher_path(dataset, teacher, subset))},
         outputs=(paths.teacher_evaluation_path(dataset, teacher, subset),),
+        choices=network_choice("evaluate_teacher", params.teachers[teacher].network.model),
     )

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, EdpipeError, remake
-from edpipe.pipeline.jobs.rerun_triggers import code_trigger
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
-from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
+from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_changes
 from edpipe.results.page.page_code import read_page_code
 from edpipe.results.result_file import SeedOutcome
+from edpipe.storage.code.units import step_unit
+from edpipe.storage.code.versions import settled, tokens
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
 from edpipe.storage.records import library_versions, read_record, record_path
 from edpipe.storage.sealed_json import SEAL, is_sealed
 
-REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions": dict}
+REQUIRED: dict[str, tuple[type, ...]] = {
+    "step": (str,),
+    "knobs": (dict,),
+    "inputs": (dict,),
+    "code": (dict, str),
+    "versions": (dict,),
+}
 """What every record has, and as what."""
 OWN_DIGESTS = ("weights_digest", "digest")
 """Keys under which a record holds the digest of its artifact: of weights; of datasets, partitions and soft labels."""
@@ -75,7 +82,7 @@ def _read(path: Path) -> dict[str, Any] | EdpipeError:
     if wrong:
         found = type(contents[wrong[0]]).__name__
         return CorruptFileError(
-            f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]].__name__}, got {found}; {remake(path)}"
+            f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]][0].__name__}, got {found}; {remake(path)}"
         )
     # A record that is read as a file in its own right, such as a partition, vouches for itself.
     if SEAL in contents and not is_sealed(contents):
@@ -104,14 +111,23 @@ def _page_changes(job: Job) -> tuple[str, ...]:
     """Why a page is stale, of which no record tells what it was made from: newer inputs, as for Snakemake; its code."""
     made_ns = job.outputs[0].stat().st_mtime_ns
     newer = [path for path in job.all_inputs if path.exists() and path.stat().st_mtime_ns > made_ns]
-    code, present = read_page_code(job.outputs[0]) or NOTHING, code_trigger(job.step)
-    edited = () if code == present else (code_change(job.step, code, present),)
-    return (*(f"{path} is newer" for path in newer), *edited)
+    unit = step_unit(job.step)
+    code, present = {unit: settled(unit, read_page_code(job.outputs[0]) or NOTHING)}, tokens(job.units)
+    return (*(f"{path} is newer" for path in newer), *code_changes(code, present))
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:
     """What an artifact was made from, as its record says."""
-    return Origin(record["step"], _recorded_knobs(record), record["code"], record["versions"], _recorded_inputs(record))
+    return Origin(
+        record["step"], _recorded_knobs(record), _recorded_code(record), record["versions"], _recorded_inputs(record)
+    )
+
+
+def _recorded_code(record: Mapping[str, Any]) -> dict[str, str]:
+    """Versions by unit; edpipe before 0.1 wrote one digest of all source files instead, of which nothing is known."""
+    if isinstance(record["code"], str):
+        return {step_unit(record["step"]): f"0+{record['code']}"}
+    return {unit: settled(unit, str(told)) for unit, told in record["code"].items()}
 
 
 def _recorded_knobs(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -156,9 +172,7 @@ def _digests(value: object, key: str = "digest") -> tuple[str | None, ...]:
 def present_origin(job: Job, records: Records) -> Origin:
     """What the artifact of a job would be made from now."""
     inputs = {role: _present_digests(paths, records) for role, paths in job.inputs.items()}
-    return Origin(
-        job.step, json.loads(job.knobs_text), code_trigger(job.step), _library_versions(), _known_roles(inputs)
-    )
+    return Origin(job.step, json.loads(job.knobs_text), tokens(job.units), _library_versions(), _known_roles(inputs))
 
 
 def _present_digests(paths: tuple[Path, ...], records: Records) -> tuple[str, ...] | None:

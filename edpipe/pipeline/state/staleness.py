@@ -40,8 +40,8 @@ class Origin:
 
     step: str
     knobs: Mapping[str, Any]
-    code: str
-    """Digest."""
+    code: Mapping[str, str]
+    """Versions, by unit; see `storage.code.versions`."""
     versions: Mapping[str, str]
     inputs: Mapping[str, tuple[str, ...]]
     """Digests by role; a role of which nothing is known is left out, and then not compared."""
@@ -109,17 +109,25 @@ def differences(recorded: Origin, present: Origin) -> tuple[str, ...]:
     reasons = [] if recorded.knobs == present.knobs else knob_changes(recorded.knobs, present.knobs)
     if recorded.step != present.step:
         reasons.insert(0, f"was made by {recorded.step}, now {present.step} makes it")
-    elif recorded.code != present.code:
-        reasons.append(code_change(present.step, recorded.code, present.code))
+    else:
+        reasons += code_changes(recorded.code, present.code)
     for role, digests in present.inputs.items():
         if role in recorded.inputs and recorded.inputs[role] != digests:
             reasons.append(f"{_input_name(role)} another one now ({_input_change(recorded.inputs[role], digests)})")
     return tuple(reasons)
 
 
-def code_change(step: str, before: str, now: str) -> str:
-    """The phrase for another digest of code: it is one for all source files, so which was edited cannot be known."""
-    return f"the code of {step} was edited ({before} → {now})"
+def code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A phrase for each unit of code that is another one now.
+
+    >>> code_changes({"steps.run_stage": "1", "losses.kd": "1"}, {"steps.run_stage": "1", "losses.kd": "2"})
+    ['the code of losses.kd is another one now (1 → 2)']
+    """
+    changed = [unit for unit in sorted(before.keys() | now.keys()) if before.get(unit) != now.get(unit)]
+    return [
+        f"the code of {unit} is another one now ({before.get(unit, NOTHING)} → {now.get(unit, NOTHING)})"
+        for unit in changed
+    ]
 
 
 def _input_name(role: str) -> str:

@@ -1,6 +1,6 @@
 """The page of one experiment: what stands in its tables and charts, and its HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from edpipe.results.page.sample_sheet import Strip, strips
 from edpipe.results.page.units import grouped, macs, percent, points, short, size
 from edpipe.results.page.words import classes_arrive, loss_text, method_text
 from edpipe.results.result_file import Result, StageOutcome, TeacherOutcome, format_seconds, read_result
-from edpipe.storage.records import code_digest
+from edpipe.storage.code.units import step_unit
+from edpipe.storage.code.versions import token
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 NUM_HARDEST = 3
@@ -104,7 +105,7 @@ def page(result: Result, found: Sequence[Strip] = ()) -> str:
     every_stage = [stage for seed in result.seeds for stage in seed.stages]
     return template.render(
         result=result,
-        generator=generator(code_digest("report")),
+        generator=generator(token(step_unit("report"))),
         own_time=format_seconds(result.cost, False),
         shared_time=format_seconds(result.cost, True),
         method_text=method_text(result.method, result.setup.stages),
@@ -121,8 +122,9 @@ def page(result: Result, found: Sequence[Strip] = ()) -> str:
         classes=classes,
         hardest=_hardest(classes),
         versions=_versions(result),
-        training_code=list(dict.fromkeys(stage.code for stage in every_stage)),
-        measuring_code=list(dict.fromkeys(seed.code for seed in result.seeds)),
+        training_code=versions_text(stage.code for stage in every_stage),
+        measuring_code=versions_text(seed.code for seed in result.seeds),
+        gathering_code=versions_text([result.code]),
         soft_labels=list(dict.fromkeys(use for stage in every_stage for use in stage.soft_labels)),
     )
 
@@ -198,6 +200,15 @@ def teacher_rows(result: Result) -> tuple[TeacherRow, ...]:
 def _hardest(classes: Sequence[ClassRow]) -> list[ClassRow]:
     measured = [row for row in classes if row.mean is not None]
     return sorted(measured, key=lambda row: (row.mean, row.class_id))[:NUM_HARDEST]
+
+
+def versions_text(codes: Iterable[Mapping[str, str]]) -> str:
+    """The versions of code by unit, each once.
+
+    >>> versions_text([{"steps.result": "1"}, {"steps.result": "1"}])
+    'steps.result 1'
+    """
+    return ", ".join(dict.fromkeys(f"{unit} {version}" for code in codes for unit, version in code.items()))
 
 
 def _final_losses(result: Result) -> list[Spread]:

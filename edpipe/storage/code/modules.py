@@ -1,0 +1,124 @@
+"""One module of the package as definitions by name, read from its text and not run."""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "edpipe"
+BODY = "<body>"
+"""Name of the statements of a module that define nothing, such as a call."""
+TEMPLATE = "<template>"
+"""Name of the templates that lie beside a module."""
+CONTAINERS = (ast.If, ast.Try, ast.With)
+
+
+@dataclass(frozen=True)
+class Module:
+    """What one module defines and imports."""
+
+    name: str
+    definitions: dict[str, tuple[ast.stmt, ...]]
+    """By name: a function, a class, or every statement that assigns it."""
+    imports: dict[str, str]
+    """By local name: the dotted name of a module, or of something in one."""
+    templates: tuple[str, ...]
+    """Texts of the templates beside it."""
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """The package as it lies in one folder; of this one, or of another commit."""
+
+    root: Path
+    """Folder of the package itself."""
+
+    def file_of(self, module: str) -> Path | None:
+        """Where a module lies; None for what is no module of the package."""
+        first, *parts = module.split(".")
+        if first != PACKAGE:
+            return None
+        base = self.root.joinpath(*parts)
+        return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+    def module(self, name: str) -> Module:
+        """A module by its dotted name.
+
+        Raises:
+            KeyError: the package has none of this name.
+        """
+        path = self.file_of(name)
+        if path is None:
+            raise KeyError(name)
+        return _parsed(name, path)
+
+    def stems(self, folder: str) -> tuple[str, ...]:
+        """Names of the modules in a folder of the package, sorted."""
+        return tuple(sorted(path.stem for path in (self.root / folder).glob("*.py") if path.stem != "__init__"))
+
+
+@cache
+def _parsed(name: str, path: Path) -> Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    definitions: dict[str, tuple[ast.stmt, ...]] = {}
+    for statement in tree.body:
+        for defined in _defined_names(statement):
+            definitions[defined] = (*definitions.get(defined, ()), statement)
+    templates = tuple(p.read_text(encoding="utf-8") for p in sorted(path.parent.glob(f"{path.stem}.*.jinja")))
+    return Module(name, definitions, imports_in(_outside_definitions(tree.body)), templates)
+
+
+def _defined_names(statement: ast.stmt) -> tuple[str, ...]:
+    """What a statement of a module defines; `BODY` for one that runs without defining anything."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return (name,)
+        case ast.Assign(targets=targets):
+            return _assigned_names(targets) or (BODY,)
+        case ast.AnnAssign(target=ast.Name(id=name)) | ast.AugAssign(target=ast.Name(id=name)):
+            return (name,)
+        case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
+            return ()
+        case ast.If() | ast.Try() | ast.With():
+            inner = [name for node in statement_bodies(statement) for name in _defined_names(node)]
+            return tuple(dict.fromkeys(inner))
+    return (BODY,)
+
+
+def _assigned_names(targets: list[ast.expr]) -> tuple[str, ...]:
+    nodes = (node for target in targets for node in ast.walk(target))
+    return tuple(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+
+
+def statement_bodies(statement: ast.stmt) -> list[ast.stmt]:
+    """The statements inside an `if`, `try` or `with` of a module."""
+    found: list[ast.stmt] = []
+    for part in ("body", "orelse", "finalbody"):
+        found += getattr(statement, part, [])
+    for handler in getattr(statement, "handlers", []):
+        found += handler.body
+    return found
+
+
+def _outside_definitions(body: Iterable[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a module that run when it is imported, those inside an `if`, `try` or `with` included."""
+    found: list[ast.stmt] = []
+    for statement in body:
+        found += _outside_definitions(statement_bodies(statement)) if isinstance(statement, CONTAINERS) else [statement]
+    return found
+
+
+def imports_in(statements: Iterable[ast.AST]) -> dict[str, str]:
+    """What import statements among these bring in: local name → dotted name."""
+    found: dict[str, str] = {}
+    for node in statements:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                # `import a.b` brings in `a`; its attributes are followed from there.
+                found[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return found

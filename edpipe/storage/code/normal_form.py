@@ -1,0 +1,97 @@
+"""A definition as a text that keeps what can change a result, and leaves out what cannot.
+
+Left out: comments, formatting and docstrings; annotations of parameters, results and variables; texts of errors and of
+lines for people; descriptions of knobs. Names stand as full dotted names, so that the same word for something else is
+another text. Annotations of a class's own fields stay, for dataclasses and pydantic read them.
+
+Of classes of knobs, fields and validators are left out as well: a job's knobs are compared by their values.
+"""
+
+import ast
+from collections.abc import Iterator
+
+from edpipe.storage.code.modules import PACKAGE
+from edpipe.storage.code.references import Names, annotations_of, is_saying, is_text
+
+IGNORED_FIELDS = ("ctx", "kind", "type_comment", "type_ignores", "returns")
+VALIDATORS = ("model_validator", "field_validator")
+KNOBS = f"{PACKAGE}.params.base.Knobs"
+
+
+def normal_form(names: Names, node: ast.AST) -> str:
+    """The text of one definition; equal texts compute the same.
+
+    >>> from edpipe.storage.code.modules import Module, SourceTree
+    >>> from pathlib import Path
+    >>> names = Names(SourceTree(Path()), Module("edpipe.m", {}, {"np": "numpy"}, ()))
+    >>> normal_form(names, ast.parse("x: int = np.sum( a )  # why").body[0])
+    "Assign([Name('x')],Call(Name('numpy.sum'),[Name('a')]))"
+    """
+    return _form(names, node, in_class=False)
+
+
+def _form(names: Names, value: object, in_class: bool) -> str:
+    if isinstance(value, list):
+        parts = [_form(names, part, in_class) for part in value if not _is_left_out(part)]
+        return f"[{','.join(parts)}]"
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    if isinstance(value, ast.expr) and (dotted := names.dotted(value)) is not None:
+        return f"Name({dotted!r})"
+    if isinstance(value, ast.ClassDef):
+        return _class_form(names, value)
+    if isinstance(value, ast.AnnAssign) and not in_class:
+        assigned = "" if value.value is None else "," + _form(names, value.value, False)
+        return f"Assign([{_form(names, value.target, False)}]{assigned})"
+    parts = [_form(names, part, False) for part in _parts(value)]
+    return f"{type(value).__name__}({','.join(parts)})"
+
+
+def _class_form(names: Names, node: ast.ClassDef) -> str:
+    body = [part for part in node.body if not (_is_knobs(names, node) and _is_field_or_validator(part))]
+    heads = [_form(names, part, False) for part in (node.bases, node.keywords, node.decorator_list)]
+    return f"ClassDef({node.name!r},{','.join(heads)},{_form(names, body, in_class=True)})"
+
+
+def _is_knobs(names: Names, node: ast.ClassDef) -> bool:
+    """Whether a class holds knobs of jobs; those of other files that derive from `Knobs` are formats of artifacts."""
+    in_methods = names.module.name.startswith(f"{PACKAGE}.methods.")
+    is_derived = any(names.dotted(base) == KNOBS for base in node.bases)
+    return names.module.name.startswith(f"{PACKAGE}.params.") or (in_methods and is_derived)
+
+
+def _is_field_or_validator(part: ast.stmt) -> bool:
+    return isinstance(part, ast.AnnAssign) or _is_validator(part)
+
+
+def _is_validator(part: ast.stmt) -> bool:
+    called = [d.func if isinstance(d, ast.Call) else d for d in getattr(part, "decorator_list", ())]
+    return any(getattr(d, "id", "") in VALIDATORS for d in called)
+
+
+def counted_parts(names: Names, node: ast.stmt) -> list[ast.AST]:
+    """The parts of a definition whose names are followed: all, but for validators of knobs."""
+    if isinstance(node, ast.ClassDef) and _is_knobs(names, node):
+        return [*node.bases, *node.keywords, *node.decorator_list, *(b for b in node.body if not _is_validator(b))]
+    return [node]
+
+
+def _is_left_out(part: object) -> bool:
+    """Docstrings, texts that describe a field, and imports from this package, whose names are resolved."""
+    if isinstance(part, ast.Expr):
+        return isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
+    if isinstance(part, ast.ImportFrom):
+        return (part.module or "").split(".")[0] == PACKAGE
+    return isinstance(part, ast.keyword) and part.arg == "description"
+
+
+def _parts(node: ast.AST) -> Iterator[object]:
+    """The fields of a node that count; absent and empty ones at the end of a form differ between Pythons."""
+    annotations = {id(part) for part in annotations_of(node)} if not isinstance(node, ast.AnnAssign) else set()
+    saying = is_saying(node)
+    for name, value in ast.iter_fields(node):
+        if name in IGNORED_FIELDS or id(value) in annotations or value is None or value == []:
+            continue
+        if isinstance(node, ast.Assert) and name == "msg":
+            continue
+        yield [part for part in value if not is_text(part)] if saying and name == "args" else value

@@ -1,0 +1,112 @@
+"""Versions of units, and the digests at which they were confirmed; what a job is told of the code that makes it.
+
+A version says that two pieces of code give the same bytes. `edpipe code confirm` shows it by running both.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edpipe.errors import CorruptFileError
+from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.code.modules import SourceTree
+from edpipe.storage.code.units import unit_digest
+from edpipe.storage.digests import digest_json
+
+HERE = SourceTree(Path(__file__).resolve().parents[2])
+"""The package that runs."""
+CONFIRMED = HERE.root / "storage" / "code" / "confirmed.yaml"
+SEAL = "file_digest"
+HEADER = (
+    "# Written by `edpipe code confirm`; do not edit. For each unit of the code: its version, and the digest of its\n"
+    "# meaning at which this version was confirmed. A job hangs on the version as long as the digest is this one.\n"
+)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What is known of one unit."""
+
+    version: int
+    digest: str
+
+
+@cache
+def confirmed(path: Path = CONFIRMED) -> Mapping[str, Confirmed]:
+    """What was confirmed, by unit; read once a process.
+
+    Raises:
+        CorruptFileError: the file is missing or was altered by hand.
+    """
+    try:
+        contents: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        seal = contents.pop(SEAL)
+        found = {
+            f"{kind}.{name}": Confirmed(int(entry["version"]), str(entry["digest"]))
+            for kind, entries in contents.items()
+            for name, entry in entries.items()
+        }
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: cannot be read ({error!r}); restore it with git") from error
+    if seal != _seal(found):
+        raise CorruptFileError(
+            f"{path}: altered since written; restore it with git, or, after a merge, call `edpipe code --merged`"
+        )
+    return found
+
+
+def _seal(entries: Mapping[str, Confirmed]) -> str:
+    return digest_json({unit: [entry.version, entry.digest] for unit, entry in entries.items()})
+
+
+def confirmed_text(entries: Mapping[str, Confirmed]) -> str:
+    """What the file must hold."""
+    lines = [HEADER]
+    for kind in dict.fromkeys(unit.split(".")[0] for unit in entries):
+        lines.append(f"{kind}:\n")
+        named = {unit.split(".")[1]: entry for unit, entry in entries.items() if unit.startswith(f"{kind}.")}
+        # In quotes: a digest of decimal digits would be read as a number.
+        lines += [f'  {name}: {{version: {e.version}, digest: "{e.digest}"}}\n' for name, e in named.items()]
+    return "".join(lines) + f'{SEAL}: "{_seal(entries)}"\n'
+
+
+def write_confirmed(entries: Mapping[str, Confirmed], path: Path = CONFIRMED) -> None:
+    """Writes the file, whole or not at all."""
+    write_text_atomically(path, confirmed_text(entries))
+    confirmed.cache_clear()
+
+
+def is_edited(unit: str) -> bool:
+    """Whether the code of a unit means something that was not confirmed."""
+    entry = confirmed().get(unit)
+    return entry is None or entry.digest != unit_digest(HERE, unit)
+
+
+def token(unit: str) -> str:
+    """What a job is told of one unit: its version; after an edit that was not confirmed, the digest as well.
+
+    Raises:
+        KeyError: the package has no such unit.
+    """
+    entry = confirmed().get(unit, Confirmed(0, ""))
+    digest = unit_digest(HERE, unit)
+    return str(entry.version) if digest == entry.digest else f"{entry.version}+{digest}"
+
+
+def tokens(units: Iterable[str]) -> dict[str, str]:
+    """What a job is told of its units, as they were when this process first asked."""
+    return {unit: token(unit) for unit in sorted(set(units))}
+
+
+def settled(unit: str, told: str) -> str:
+    """A token of earlier, as it would be told now: an edit that was confirmed since has the version alone.
+
+    >>> settled("steps.of_another_edpipe", "1+0123456789abcdef")
+    '1+0123456789abcdef'
+    """
+    entry = confirmed().get(unit)
+    return str(entry.version) if entry and told == f"{entry.version}+{entry.digest}" else told
