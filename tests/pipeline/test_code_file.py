@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import yaml
+from edpipe.storage.source_files import step_names
 from project import ROOT
 
 from edpipe.cli.main import main
@@ -11,7 +12,6 @@ from edpipe.errors import MismatchError
 from edpipe.pipeline.dvc import code_file
 from edpipe.pipeline.jobs import paths
 from edpipe.storage.records import code_digest
-from edpipe.storage.source_files import step_names
 
 
 @pytest.fixture

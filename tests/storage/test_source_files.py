@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from project import make_project, tiny_params
-
 from edpipe.storage.source_files import ROOT, source_files, step_names
+from project import make_project, tiny_params
 
 STEPS = (
     "pack_dataset",

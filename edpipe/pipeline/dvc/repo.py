@@ -123,8 +123,8 @@ def hold_outputs() -> None:
         BusyError: DVC is running a step.
     """
     from dvc.exceptions import DvcException
-    from dvc_objects.fs.local import localfs
     from dvc.rwlock import rwlock
+    from dvc_objects.fs.local import localfs
 
     folders = [str(folder.absolute()) for folder in (paths.ARTIFACTS, paths.RESULTS)]
     tmp = READERS_AND_WRITERS.parent.absolute()
