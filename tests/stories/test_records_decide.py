@@ -131,24 +131,25 @@ def test_a_restored_backup_is_made_again(repository, tmp_path, is_new):
     assert repository.dvc_repro() == []
 
 
-@pytest.mark.parametrize("tool", ["snakemake", "without_dvc"])
-def test_bytes_that_changed_under_a_kept_time_are_found(repository, tool):
-    path = repository.root / f"{MIDDLE_STUDENT}.safetensors"
+def flip_a_bit(path):
+    """Of its content; its modification time is kept."""
     before = os.stat(path)
     contents = bytearray(path.read_bytes())
     contents[20] ^= 1
     path.write_bytes(contents)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("tool", ["snakemake", "without_dvc"])
+def test_bytes_that_changed_under_a_kept_time_are_found(repository, tool):
+    flip_a_bit(repository.root / f"{MIDDLE_STUDENT}.safetensors")
     steps = without_dvc(repository) if tool == "without_dvc" else repository.snakemake()
     assert steps == FROM_MIDDLE
     assert repository.snakemake() == []
 
 
 def test_a_damaged_dataset_is_packed_again(repository):
-    path = repository.root / "artifacts/datasets/digits.h5"
-    before = os.stat(path)
-    path.write_bytes(path.read_bytes().replace(b"0", b"1"))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    flip_a_bit(repository.root / "artifacts/datasets/digits.h5")
     assert "pack_dataset" in repository.call("snakemake", "--dry-run")
     assert len(repository.snakemake()) == NUM_STEPS
 

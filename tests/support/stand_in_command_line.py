@@ -66,13 +66,14 @@ def _make_with_record(job: Job) -> None:
             digest = _digest_of_all(job, "" if path.suffix in (".h5", ".safetensors") else code_of(job.step))
             write_text_atomically(path, to_json({"digest": digest, "suffix": path.suffix}))
     digest = _digest_of_all(job, code_of(job.step))
-    facts = {"top1": int(digest, 16) / 2**64, "experiment": job.arguments.get("experiment", "")}
+    facts = {"top1": int(digest, 16) / 2**64}
+    facts |= {name: value for name, value in job.arguments.items() if name in ("subset", "seed", "views")}
     if job.step == "evaluate":
-        facts |= {"seed": job.arguments["seed"], "metrics": digest, "stages": []}
+        facts |= {"metrics": digest, "stages": []}
     if job.step == "result":
         read = [json.loads(path.read_text()) for path in job.all_inputs]
         seeds = [{name: value for name, value in one.items() if name in SEED_KEYS} for one in read]
-        facts |= {"seeds": seeds, "method": job.knobs.method}
+        facts |= {"seeds": seeds, "method": job.knobs.method, "experiment": job.arguments["experiment"]}
     if record_path(job.outputs[0]) == job.outputs[0]:
         facts["digest"] = digest
     else:

@@ -96,15 +96,28 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
     if STEP[job.step].artifact is Artifact.PAGE:  # has no record
         return RecordedState(None, missing, reasons=_page_changes(job) if not missing else ())
     try:
-        recorded = recorded_origin(records.read(record_path(job.outputs[0])))
+        record = records.read(record_path(job.outputs[0]))
+        recorded = recorded_origin(record)
     except EdpipeError as error:
         return RecordedState(None, missing, str(error))
     except (AttributeError, TypeError) as error:
         path = record_path(job.outputs[0])
         return RecordedState(None, missing, f"{path}: not a record of {job.step} ({error}); {remake(job.outputs[0])}")
     others = [path for path in job.outputs if path in missing]
-    damage = f"{others[0]} is missing; {remake(job.outputs[0])}" if others else ""
+    damage = f"{others[0]} is missing; {remake(job.outputs[0])}" if others else _other_place(job, record)
     return RecordedState(recorded, missing, damage)
+
+
+def _other_place(job: Job, record: Mapping[str, Any]) -> str:
+    """Why a record that lies in the place of this job is that of a sibling, such as another subset's; "" if it is not.
+
+    Siblings may have equal knobs and inputs; records hold in their own words what tells them apart.
+    """
+    for name, value in job.arguments.items():
+        if isinstance(record.get(name), str | int) and record[name] != value:
+            path = job.outputs[0]
+            return f"{path}: its record is that of {name} {record[name]!r}, not {value!r}; {remake(path)}"
+    return ""
 
 
 def _page_changes(job: Job) -> tuple[str, ...]:
