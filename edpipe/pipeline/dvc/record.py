@@ -50,7 +50,7 @@ def record() -> None:
     edited = changed_units()
     if edited:
         raise MismatchError(
-            f"the code of {', '.join(edited)} was edited while Snakemake ran; what it made is not handed over to DVC; "
+            f"the code of {_named(edited)} was edited while Snakemake ran; what it made is not handed over to DVC; "
             "call `snakemake` again, then `edpipe dvc-record`"
         )
     params = load_params()
@@ -159,13 +159,20 @@ def withdraw(params: Params, judgements: Iterable[Judgement]) -> list[str]:
             _forget_stage(repo, stage)
     names = sorted(stage.addressing for stage in false)
     if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         print(
             f"edpipe: taken out of dvc.lock, since the artifacts do not fit params.yaml, the code or their inputs: "
-            f"{', '.join(names[:SHOWN])}{more}",
+            f"{_named(names)}",
             file=sys.stderr,
         )
     return names
+
+
+def _named(names: Sequence[str]) -> str:
+    """
+    >>> _named(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _stages_in_lock() -> set[str]:

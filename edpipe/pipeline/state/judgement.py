@@ -41,8 +41,11 @@ class Judgement:
 
     @property
     def is_unfit(self) -> bool:
-        """Whether it is there and must be made again."""
-        return self.assessment.verdict in (Verdict.STALE, Verdict.DAMAGED)
+        """Whether something of it is there, and must be made again."""
+        is_absent = self.assessment.verdict is Verdict.ABSENT
+        return self.assessment.verdict in (Verdict.STALE, Verdict.DAMAGED) or (
+            is_absent and bool(self.assessment.reasons)
+        )
 
 
 def all_jobs(params: Params) -> list[Job]:
