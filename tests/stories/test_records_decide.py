@@ -228,7 +228,7 @@ def test_dvc_stops_while_snakemake_runs_and_deletes_nothing(repository):
     repository.edit(PRIMARY, PRIMARY.replace("0.1", "0.2"))
     with waiting(repository, "--stage primary", "snakemake", "--cores", "1") as tool:
         before = sorted(str(path) for path in (repository.root / "artifacts").rglob("*"))
-        for command in ("repro", "checkout"):
+        for command in ("repro", "commit"):
             output = repository.call("dvc", command, is_refused=True)
             assert "snakemake, at work in this folder until it ends" in output
         assert "changed" in repository.call("dvc", "status")
@@ -243,10 +243,11 @@ def test_dvc_stops_while_snakemake_runs_and_deletes_nothing(repository):
 
 
 def test_a_damaged_object_of_a_remote_is_found_on_pull(repository, tmp_path):
+    repository.call("dvc", "remote", "modify", "shared", "url", str(tmp_path / "remote"))
     clone = clone_of(repository, tmp_path / "second")
     lock = yaml.safe_load((repository.root / "dvc.lock").read_text())
     md5 = lock["stages"]["run_stage@ed-0-middle"]["outs"][1]["md5"]
-    [damaged] = (tmp_path / "project.remote").rglob(md5[2:])
+    [damaged] = (tmp_path / "remote").rglob(md5[2:])
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     shutil.copytree(clone.root, tmp_path / "third")

@@ -117,7 +117,7 @@ _held = ExitStack()
 
 
 def hold_outputs() -> None:
-    """Until this process ends or lets go, DVC refuses by itself to run steps, check out or commit here.
+    """Until this process ends or lets go, DVC refuses by itself to run steps or commit here; it may read.
 
     Raises:
         BusyError: DVC is running a step.
