@@ -70,13 +70,15 @@ def test_a_job_takes_the_knobs_that_it_was_told_and_no_others(job, monkeypatch):
     monkeypatch.setenv(running.KNOBS, running.knobs_digest(job))
     running.refuse_other_knobs(job)
     knobs = json.loads(job.knobs_text)
-    knobs["plan"]["learning_rate"] = 9.5
+    knobs["plan"]["budget"]["learning_rate"] = 9.5
     write_run(job, knobs={str(job.outputs[0]): knobs})
     told = running.knobs_digest_at_start(job)
     assert told != running.knobs_digest(job)
     monkeypatch.setenv(running.KNOBS, told)
-    line = r"^params.yaml was edited since this run began \(knob plan.learning_rate 9.5 → .*\); call `snakemake` again$"
-    with pytest.raises(MismatchError, match=line):
+    line = (
+        r"^params.yaml was edited since this run began \(knob plan.budget.learning_rate 9.5 → .*\); call `snakemake` "
+    )
+    with pytest.raises(MismatchError, match=line + "again$"):
         running.refuse_other_knobs(job)
     (paths.RUNS / "other.json").unlink()
     with pytest.raises(MismatchError, match=r"^params.yaml was edited since this run began; call `snakemake` again$"):
