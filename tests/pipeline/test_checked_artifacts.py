@@ -10,9 +10,11 @@ import pytest
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.state import checked_artifacts
 from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts, look_at
+from edpipe.pipeline.state.staleness import Origin
 
 ARTIFACT, RECORD = Path("a.safetensors"), Path("a.json")
 FILES = (ARTIFACT, RECORD)
+ORIGIN = Origin("a", {"b": [1]}, {"steps.a": "1"}, {}, {"dataset": ("0123",), "previous": ()})
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def checked(tmp_path, monkeypatch):
         path.write_text("content")
     time.sleep(2 * checked_artifacts.CLOCK_TICK_NS / 1e9)
     found = CheckedArtifacts()
-    found.note(look_at(FILES), "0123")
+    found.note(look_at(FILES), "0123", ORIGIN)
     found.save()
     return found
 
@@ -73,14 +75,14 @@ def test_a_time_that_we_set_ourselves_changes_nothing(checked):
 
 def test_what_was_just_written_is_not_remembered(checked):
     ARTIFACT.write_text("content")
-    checked.note(look_at(FILES), "4567")
+    checked.note(look_at(FILES), "4567", None)
     assert checked.find(FILES) is None
 
 
 def test_what_changed_while_it_was_read_is_not_remembered(checked):
     seen = look_at(FILES)
     os.utime(RECORD, ns=(1, 1))
-    checked.note(seen, "4567")
+    checked.note(seen, "4567", None)
     assert checked.find(FILES) is None
 
 
@@ -99,6 +101,13 @@ def test_the_memory_of_another_version_is_none(checked):
 def test_a_folder_that_cannot_be_written_is_a_warning(checked, monkeypatch, capsys):
     paths.CHECKED.unlink()
     paths.CHECKED.mkdir()
-    checked.note(look_at(FILES), "4567")
+    checked.note(look_at(FILES), "4567", None)
     checked.save()
     assert capsys.readouterr().err.startswith("warning: .edpipe/checked.json: cannot be written")
+
+
+def test_from_what_an_artifact_was_made_is_remembered_when_it_is_gone(checked):
+    for path in FILES:
+        path.unlink()
+    assert CheckedArtifacts().origin_of(ARTIFACT) == ORIGIN
+    assert CheckedArtifacts().origin_of(Path("other")) is None

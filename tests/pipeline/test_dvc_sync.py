@@ -156,11 +156,12 @@ def test_a_lock_that_cannot_be_read_is_one_line(folder, monkeypatch):
         record.withdraw(load_params(), [unfit])
 
 
-def test_only_files_that_are_absent_leave_a_stage_clean():
+def test_only_copies_that_are_missing_leave_a_stage_clean():
     assert record._is_clean([])
     assert record._is_clean([{"changed outs": {"artifacts/a.h5": "not in cache"}}])
     assert not record._is_clean([{"changed deps": {"artifacts/a.h5": "modified"}}])
     assert not record._is_clean([{"changed deps": {"params.yaml": {"recipes.a": "modified"}}}])
+    assert not record._is_clean([{"changed deps": {"artifacts/a.h5": "deleted"}}])
     assert not record._is_clean(["changed command"])
 
 

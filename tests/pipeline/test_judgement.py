@@ -1,6 +1,7 @@
 """Whether an artifact may be used, as its own record and content say; the files are pretended."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,22 @@ def test_content_is_read_once_and_after_a_change_again(job, monkeypatch):
     os.utime(job.outputs[0], ns=(10**18, 10**18))
     assert verdict_of(job)[0] is Verdict.DAMAGED
     assert len(read) == 2
+
+
+def test_what_is_gone_and_would_be_another_one_now_makes_stale_what_was_made_from_it(job, monkeypatch):
+    monkeypatch.setattr("edpipe.pipeline.state.checked_artifacts.CLOCK_TICK_NS", -1)
+    reader = replace(job, inputs={"teacher": job.outputs}, outputs=(Path("reader.h5"), Path("reader.json")))
+    write(reader)
+    verdict_of(job)
+    for path in job.outputs:
+        path.unlink()
+    checked = CheckedArtifacts()
+    assert [one.assessment.verdict for one in judged([job, reader], checked)] == [Verdict.ABSENT, Verdict.CACHED]
+    slower = replace(job, knobs=NoKnobs())
+    [gone, read] = judged([slower, reader], checked)
+    assert gone.assessment.verdict is Verdict.ABSENT
+    assert read.assessment.verdict is Verdict.STALE
+    assert read.assessment.reasons == (f"{job.outputs[0]} is missing, and would be another one now",)
 
 
 def chain(*names):

@@ -33,8 +33,8 @@ from edpipe.storage.job import Job
 
 SHOWN = 3
 """So many stages are named; more are counted."""
-ABSENT_STATES = ("deleted", "not in cache")
-"""What DVC calls a file that lies only in a remote, or only here."""
+ONLY_HERE = "not in cache"
+"""What DVC calls a file that is the one of dvc.lock, and of which its cache has no copy."""
 
 
 def record() -> None:
@@ -189,10 +189,10 @@ def _stages_in_lock() -> set[str]:
 
 
 def _is_clean(changes: Sequence[Any]) -> bool:
-    """Whether DVC finds nothing changed, but for files that were not pulled or pushed."""
+    """Whether DVC finds nothing changed, but for copies that are missing in its cache."""
     return all(
         isinstance(change, dict)
-        and all(state in ABSENT_STATES for files in change.values() for state in dict(files).values())
+        and all(state == ONLY_HERE for files in change.values() for state in dict(files).values())
         for change in changes
     )
 

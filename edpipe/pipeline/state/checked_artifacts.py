@@ -16,6 +16,7 @@ from typing import Any
 from edpipe import __version__
 from edpipe.errors import OverwriteError
 from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.state.staleness import Origin
 from edpipe.runtime.progress import announce
 from edpipe.storage.atomic import write_text_atomically
 
@@ -42,6 +43,8 @@ class Checked:
     files: Mapping[str, Look]
     digest: str | None
     """Of its content; of a page, of all that it was drawn from. None: nobody knows one."""
+    origin: Mapping[str, Any] | None = None
+    """What its record said that it was made from: the fields of `Origin`. Remembered after its files are gone."""
 
 
 def look_at(files: Iterable[Path]) -> dict[str, Look]:
@@ -69,14 +72,22 @@ class CheckedArtifacts:
         entry = self._entries.get(next(iter(seen), ""))
         return entry if entry is not None and entry.files == seen else None
 
-    def note(self, seen: Mapping[str, Look], digest: str | None) -> None:
+    def origin_of(self, artifact: Path) -> Origin | None:
+        """What the last artifact in this place that was found sound was made from, also when it is gone by now."""
+        entry = self._entries.get(str(artifact))
+        if entry is None or entry.origin is None:
+            return None
+        inputs = {role: tuple(digests) for role, digests in entry.origin["inputs"].items()}
+        return Origin(**{**entry.origin, "inputs": inputs})
+
+    def note(self, seen: Mapping[str, Look], digest: str | None, origin: Origin | None) -> None:
         """An artifact was sound; `seen` is how its files looked before they were read.
 
         What was changed in the same tick of the clock, or while it was read, is not remembered.
         """
         is_settled = all(time.time_ns() - look.ctime_ns > CLOCK_TICK_NS for look in seen.values())
         if seen and is_settled and look_at(map(Path, seen)) == seen:
-            self._entries[next(iter(seen))] = Checked(dict(seen), digest)
+            self._entries[next(iter(seen))] = Checked(dict(seen), digest, asdict(origin) if origin else None)
             self._is_changed = True
 
     def note_time_set(self, artifact: Path, path: Path) -> None:
@@ -91,7 +102,7 @@ class CheckedArtifacts:
         """Writes what is new; where that cannot be done, artifacts are read again next time."""
         if not self._is_changed:
             return
-        entries = {name: asdict(entry) for name, entry in sorted(self._entries.items()) if os.path.lexists(name)}
+        entries = {name: asdict(entry) for name, entry in sorted(self._entries.items())}
         try:
             write_text_atomically(paths.CHECKED, json.dumps(_head() | {"artifacts": entries}, indent=0) + "\n")
         except OverwriteError as error:
@@ -110,7 +121,9 @@ def _read() -> dict[str, Checked]:
         if {name: contents[name] for name in _head()} != _head():
             return {}
         return {
-            name: Checked({path: Look(**look) for path, look in entry["files"].items()}, entry["digest"])
+            name: Checked(
+                {path: Look(**look) for path, look in entry["files"].items()}, entry["digest"], entry["origin"]
+            )
             for name, entry in contents["artifacts"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

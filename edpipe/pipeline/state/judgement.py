@@ -56,10 +56,22 @@ def all_jobs(params: Params) -> list[Job]:
 def judged(jobs: Iterable[Job], checked: CheckedArtifacts) -> list[Judgement]:
     """A judgement for each job, which stand before what reads their outputs.
 
-    Artifacts whose files look as they did when they were found sound are not read again.
+    Artifacts whose files look as they did when they were found sound are not read again. Of an absent one it is
+    remembered from what it was made: where it would be another one now, what was made from it is stale.
     """
-    records = Records()
-    return [_judged(job, records, checked) for job in jobs]
+    records, found = Records(), list[Judgement]()
+    changed: set[Path] = set()
+    for job in jobs:
+        one = _judged(job, records, checked)
+        lost = [path for path in job.all_inputs if path in changed and not path.exists()]
+        if lost and (one.fits or one.assessment.verdict is Verdict.ABSENT):
+            reason = f"{lost[0]} is missing, and would be another one now"
+            verdict = Verdict.STALE if one.fits else Verdict.ABSENT
+            one = replace(one, assessment=replace(one.assessment, verdict=verdict, reasons=(reason,)))
+        if one.assessment.verdict is Verdict.ABSENT and one.assessment.reasons:
+            changed.update(job.outputs)
+        found.append(one)
+    return found
 
 
 def _judged(job: Job, records: Records, checked: CheckedArtifacts) -> Judgement:
@@ -68,6 +80,8 @@ def _judged(job: Job, records: Records, checked: CheckedArtifacts) -> Judgement:
     common = found.recorded is not None and found.recorded.inputs.keys() & {r for r, d in present.inputs.items() if d}
     is_page = STEP[job.step].artifact is Artifact.PAGE
     is_shown = is_page or bool(common) or not all(path.exists() for path in job.all_inputs) or not job.all_inputs
+    if found.recorded is None and job.outputs[0] in found.missing:
+        found = replace(found, recorded=checked.origin_of(job.outputs[0]))
     return Judgement(job, assess(job, found, present), found.missing, is_shown)
 
 
@@ -79,20 +93,20 @@ def inspect(job: Job, records: Records, checked: CheckedArtifacts) -> RecordedSt
     try:
         if STEP[job.step].artifact is Artifact.PAGE:
             return replace(found, reasons=_page_reasons(job, records, checked))
-        _check_content(job, records, checked)
+        _check_content(job, records, checked, found)
     except (CorruptFileError, MismatchError) as error:
         return replace(found, damage=str(error))
     return found
 
 
-def _check_content(job: Job, records: Records, checked: CheckedArtifacts) -> None:
+def _check_content(job: Job, records: Records, checked: CheckedArtifacts, found: RecordedState) -> None:
     path = job.outputs[0]
     known = checked.find(job.outputs)
     if known is not None and known.digest == records.digest(path):
         return
     seen = look_at(job.outputs)
     check_artifact(job, records)
-    checked.note(seen, records.digest(path))
+    checked.note(seen, records.digest(path), found.recorded)
 
 
 def _page_reasons(job: Job, records: Records, checked: CheckedArtifacts) -> tuple[str, ...]:
@@ -118,7 +132,7 @@ def _page_reasons(job: Job, records: Records, checked: CheckedArtifacts) -> tupl
     except MismatchError as error:  # the page is sound, but no other could be drawn now
         return (str(error),)
     if is_same:
-        checked.note(seen, source)
+        checked.note(seen, source, None)
         return ()
     return _page_code_changes(job) or (f"from {result} another page would be drawn now",)
 
