@@ -18,5 +18,4 @@ rule report:
         code=code_of(students.report),
         knobs_digest=knobs_digest_of(students.report),
     shell:
-        "EDPIPE_KNOBS={params.knobs_digest}"
-        " exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}" " exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

@@ -41,8 +41,7 @@ rule result:
         code=code_of(students.result),
         knobs_digest=knobs_digest_of(students.result),
     shell:
-        "EDPIPE_KNOBS={params.knobs_digest}"
-        " exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}" " exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
 
 
 rule study:
@@ -62,5 +61,4 @@ rule study:
         code=code_of(students.study),
         knobs_digest=knobs_digest_of(students.study),
     shell:
-        "EDPIPE_KNOBS={params.knobs_digest}"
-        " exec edpipe study --study {wildcards.study} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}" " exec edpipe study --study {wildcards.study} > {log} 2>&1"
