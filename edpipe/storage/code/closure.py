@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from edpipe.storage.code.modules import BODY, TEMPLATE, Module, SourceTree
-from edpipe.storage.code.normal_form import counted_parts, normal_form
+from edpipe.storage.code.normal_form import normal_form
 from edpipe.storage.code.references import Names, Place, Use, references
 from edpipe.storage.digests import digest_json
 
@@ -88,8 +88,7 @@ def _references(tree: SourceTree, place: Place) -> tuple[tuple[Place, Use], ...]
     found = {
         pair
         for statement in statements_of(tree, place)
-        for part in counted_parts(Names.within(tree, module, statement), statement)
-        for pair in references(Names.within(tree, module, statement), part)
+        for pair in references(Names.within(tree, module, statement), statement)
     }
     # Whatever a module does when it is imported happens before anything of it is used.
     found |= {(Place(place.module, name), Use.MEANING) for name in _always(module)}

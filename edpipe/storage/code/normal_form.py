@@ -69,13 +69,6 @@ def _is_validator(part: ast.stmt) -> bool:
     return any(getattr(d, "id", "") in VALIDATORS for d in called)
 
 
-def counted_parts(names: Names, node: ast.stmt) -> list[ast.AST]:
-    """The parts of a definition whose names are followed: all, but for validators of knobs."""
-    if isinstance(node, ast.ClassDef) and _is_knobs(names, node):
-        return [*node.bases, *node.keywords, *node.decorator_list, *(b for b in node.body if not _is_validator(b))]
-    return [node]
-
-
 def _is_left_out(part: object) -> bool:
     """Docstrings, texts that describe a field, and imports from this package, whose names are resolved."""
     if isinstance(part, ast.Expr):
