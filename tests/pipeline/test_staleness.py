@@ -26,7 +26,7 @@ from edpipe.storage.job import Job
 HERE = Origin(
     "run_stage",
     {"plan": {"name": "middle", "temperature": 4.0}, "recipe": {"batch_size": 64}},
-    "c0de",
+    {"losses.kd": "1"},
     {"torch": "2.15.0", "numpy": "2.3.0"},
     {"dataset": ("d1",), "soft_labels": ("s1", "s2"), "previous": ()},
 )
@@ -48,7 +48,7 @@ def test_equal_origins_are_cached():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"code": "edit"}, "the code of run_stage was edited (c0de → edit)"),
+        ({"code": {"losses.kd": "2"}}, "the code of losses.kd is another one now (1 → 2)"),
         ({"knobs": {**HERE.knobs, "recipe": {"batch_size": 32}}}, "knob recipe.batch_size 64 → 32"),
         ({"knobs": {**HERE.knobs, "recipe": {}}}, "knob recipe.batch_size 64 → nothing"),
         ({"inputs": {"dataset": ("d2",)}}, "dataset is another one now (d1 → d2)"),
@@ -57,7 +57,7 @@ def test_equal_origins_are_cached():
         ({"inputs": {"soft_labels": ("s1", "s3")}}, "soft labels are another one now (s2 → s3)"),
         ({"inputs": {"soft_labels": ("s3", "s4")}}, "soft labels are another one now (s1 → s3, and 1 more)"),
         ({"inputs": {"soft_labels": ("s1", "s2", "s3")}}, "soft labels are another one now (2 files → 3)"),
-        ({"step": "train", "code": "edit"}, "was made by run_stage, now train makes it"),
+        ({"step": "train", "code": {"losses.kd": "2"}}, "was made by run_stage, now train makes it"),
     ],
 )
 def test_each_difference_is_told(changes, reason):
@@ -67,7 +67,7 @@ def test_each_difference_is_told(changes, reason):
 
 
 def test_all_differences_are_told_together():
-    present = replace(HERE, code="edit", knobs={"plan": {"temperature": 4.0}}, inputs={"dataset": ("d2",)})
+    present = replace(HERE, code={"losses.kd": "2"}, knobs={"plan": {"temperature": 4.0}}, inputs={"dataset": ("d2",)})
     assert [reason.split(" ")[0] for reason in differences(HERE, present)] == ["knob", "knob", "the", "dataset"]
 
 
@@ -84,7 +84,7 @@ def test_other_libraries_are_a_note_and_not_stale():
 
 
 def test_damage_comes_before_other_knobs_and_absence_before_damage():
-    present = replace(HERE, code="edit")
+    present = replace(HERE, code={"losses.kd": "2"})
     assert assess(job("a"), RecordedState(HERE, damage="broken"), present) == Assessment(Verdict.DAMAGED, ("broken",))
     gone = RecordedState(None, frozenset({Path("a")}), "no record")
     assert assess(job("a"), gone, present) == Assessment(Verdict.ABSENT)

@@ -75,7 +75,7 @@ def _stage(seed, number, plan, top1_by_subset):
             for use in plan["teachers"]
         ],
         "weights_digest": f"{seed:015x}{number}",
-        "code": "cccccccccccccccc",
+        "code": {"steps.run_stage": "1", "losses.kd": "2"},
         "versions": {"torch": "2.15.0", "numpy": "2.3.0"},
     }
 

@@ -14,8 +14,10 @@ from edpipe.params.load import parse_params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph
 from edpipe.results.page.page_code import generator
+from edpipe.storage.code.units import step_unit
+from edpipe.storage.code.versions import token
 from edpipe.storage.digests import digest_bytes, digest_json
-from edpipe.storage.records import code_digest, make_record, read_record, record_path, write_record
+from edpipe.storage.records import made_by, make_record, read_record, record_path, write_record
 
 
 def change(params, path, value):
@@ -80,7 +82,8 @@ def inputs_of(job):
 
 def evaluated(seed):
     """The part of an evaluation that a result keeps."""
-    record = make_record("evaluate", {}, {}, seed=seed, metrics={"top1": 0.5}, stages=[])
+    with made_by(("steps.evaluate", "networks.resnet")):
+        record = make_record("evaluate", {}, {}, seed=seed, metrics={"top1": 0.5}, stages=[])
     return {name: record[name] for name in ("seed", "metrics", "stages", "code", "versions")}
 
 
@@ -101,10 +104,11 @@ def pretend(job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
-        job.outputs[0].write_text(f'<meta name="generator" content="{generator(code_digest(job.step))}">')
+        job.outputs[0].write_text(f'<meta name="generator" content="{generator(token(step_unit(job.step)))}">')
         return
     knobs = {} if job.step == "result" else json.loads(job.knobs_text)
-    record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
+    with made_by(job.units):
+        record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
     if job.step in ("partition_dataset", "evaluate_teacher"):
         record["file_digest"] = digest_json(record)
     write_record(record_path(job.outputs[0]), record)

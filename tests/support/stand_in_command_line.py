@@ -14,9 +14,10 @@ from edpipe.params.load import load_params
 from edpipe.pipeline.dvc.lists import STEPS, check_when_under_dvc
 from edpipe.pipeline.jobs import data, students, teachers
 from edpipe.storage.atomic import write_text_atomically
+from edpipe.storage.code.versions import tokens
 from edpipe.storage.digests import digest_file, digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import code_digest, to_json
+from edpipe.storage.records import to_json
 
 RUNS = "EDPIPE_TEST_RUNS"
 """Names the file to which every step that ran is appended."""
@@ -60,7 +61,7 @@ def make_outputs(job: Job) -> None:
     arguments = {name: value for name, value in job.arguments.items() if name != "experiment"}
     contents = [digest_file(path) for path in job.all_inputs]
     for path in job.outputs:
-        code = "" if path.suffix in (".h5", ".safetensors") else code_digest(job.step)
+        code = "" if path.suffix in (".h5", ".safetensors") else tokens(job.units)
         digest = digest_json([job.step, arguments, job.knobs, contents, code])
         write_text_atomically(path, to_json({"digest": digest, "suffix": path.suffix, "top1": int(digest, 16) / 2**64}))
     with Path(os.environ[RUNS]).open("a", encoding="utf-8") as stream:

@@ -206,6 +206,7 @@ def test_a_template_counts_with_its_module(tmp_path):
 
 
 def test_fields_of_a_class_that_holds_no_knobs_count(tmp_path):
-    text = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int = {}\n\ndef entry():\n    return Point()\n"
+    text = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int = {}\n\n"
+    text += "def entry():\n    return Point()\n"
     digests = {meaning(write_tree(tmp_path / str(n), a=text.format(n)), "a.entry") for n in (1, 2)}
     assert len(digests) == 2

@@ -1,4 +1,4 @@
-"""The closure of a job's units holds all that the job executes: traced on the probe, which has every step and method."""
+"""Closures of units hold all that jobs execute: traced on the probe, which has every step and method."""
 
 import ast
 import json
@@ -12,9 +12,9 @@ import pytest
 from source_trees import copy_of_package
 
 from edpipe.pipeline.confirmation.probe import jobs_with, make_folder, probe_jobs, read_probe, with_makers
-from edpipe.storage.code.closure import statements_of
+from edpipe.storage.code.closure import closure, statements_of
 from edpipe.storage.code.references import Place
-from edpipe.storage.code.units import ASIDE, closure_of, place_of, unit_digest, unit_names
+from edpipe.storage.code.units import ASIDE, CHOICES, closure_of, entries_of, place_of, unit_digest, unit_names
 from edpipe.storage.code.versions import HERE
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
@@ -62,21 +62,10 @@ def test_every_function_that_a_job_executes_is_in_the_closure_of_its_units(tmp_p
         places = {Place(module_of(file), qualname.split(".")[0]) for file, qualname, _ in executed}
         places = {p for p in places if not p.module.startswith(TOKENS) and not p.name.startswith("<")}
         aside = {p for p in places if p in texts}
-        assert places - aside - meaning - below_aside(aside) == set(), job.command
+        assert places - aside - meaning - closure(HERE, aside).meaning == set(), job.command
         seen |= places
     assert {job.step for job in jobs} == {unit.split(".")[1] for unit in unit_names(HERE) if unit.startswith("steps.")}
     assert len(seen) > 400
-
-
-def below_aside(aside):
-    """What is executed only to show progress."""
-    return {p for p in closure_below(aside)} if aside else set()
-
-
-def closure_below(places):
-    from edpipe.storage.code.closure import closure
-
-    return closure(HERE, places).meaning
 
 
 def places_to_edit(tree, line):
@@ -141,8 +130,6 @@ def in_aside(file, line):
 
 
 def test_each_step_reaches_only_kinds_of_choices_that_its_jobs_name():
-    from edpipe.storage.code.units import CHOICES, entries_of
-
     kinds = {unit.split(".")[0] for unit in CHOICES}
     named = {}
     for job in probe_jobs(read_probe()):
