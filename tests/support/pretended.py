@@ -14,8 +14,8 @@ from edpipe.params.load import parse_params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph
 from edpipe.results.page.page_code import generator
-from edpipe.storage.digests import digest_bytes, digest_json
-from edpipe.storage.records import code_digest, make_record, read_record, record_path, write_record
+from edpipe.storage.digests import digest_bytes
+from edpipe.storage.records import code_digest, make_record, read_record, record_path, seal_of, write_record
 
 
 def change(params, path, value):
@@ -75,6 +75,8 @@ def inputs_of(job):
     if job.step == "evaluate":
         inputs["students"] = weights["students"]
         inputs["teacher_evaluations"] = [digest_of(path) for path in job.inputs["teacher_evaluations"]]
+    if job.step == "result":
+        inputs["evaluations"] = [seal_of(read_record(path)) for path in job.inputs["evaluations"]]
     return inputs
 
 
@@ -105,8 +107,6 @@ def pretend(job):
         return
     knobs = {} if job.step == "result" else json.loads(job.knobs_text)
     record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
-    if job.step in ("partition_dataset", "evaluate_teacher"):
-        record["file_digest"] = digest_json(record)
     write_record(record_path(job.outputs[0]), record)
 
 

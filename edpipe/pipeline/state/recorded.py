@@ -13,10 +13,8 @@ from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
 from edpipe.results.page.page_code import read_page_code
 from edpipe.results.result_file import SeedOutcome
-from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import library_versions, read_record, record_path
-from edpipe.storage.sealed_json import SEAL, is_sealed
+from edpipe.storage.records import library_versions, read_record, record_path, seal_of
 
 REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions": dict}
 """What every record has, and as what."""
@@ -62,7 +60,7 @@ class Records:
         except EdpipeError:
             return None
         if record["step"] == "evaluate":
-            return digest_json({name: value for name, value in record.items() if name in SEED_KEYS})
+            return seal_of(record)
         return next((str(record[name]) for name in OWN_DIGESTS if name in record), None)
 
 
@@ -77,9 +75,6 @@ def _read(path: Path) -> dict[str, Any] | EdpipeError:
         return CorruptFileError(
             f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]].__name__}, got {found}; {remake(path)}"
         )
-    # A record that is read as a file in its own right, such as a partition, vouches for itself.
-    if SEAL in contents and not is_sealed(contents):
-        return CorruptFileError(f"{path}: altered since written; {remake(path)}")
     return contents
 
 
@@ -125,8 +120,6 @@ def _recorded_inputs(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found = {role: _digests(value) for role, value in record["inputs"].items()}
     if record["step"] in ("run_stage", "partition_by_confusion"):
         found["teachers"] = _digests(record["inputs"].get("soft_labels", []), "teacher_digest")
-    if record["step"] == "result":
-        found["evaluations"] = tuple(map(digest_json, record.get("seeds", ())))
     return _known_roles({role: _if_all_known(digests) for role, digests in found.items()})
 
 
