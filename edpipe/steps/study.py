@@ -27,4 +27,4 @@ def study(name: str, knobs: StudyKnobs, result_paths: tuple[Path, ...], out_path
     for warning in facts["warnings"]:
         announce(warning)
     write_text_atomically(table_path, study_table(facts))
-    write_record(out_path, make_record("study", knobs, inputs, **facts))
+    write_record(out_path, make_record("study", {"study": knobs}, inputs, **facts))

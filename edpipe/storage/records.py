@@ -123,13 +123,13 @@ def check_seal(path: Path, contents: Mapping[str, Any], instead: str = "") -> No
     Raises:
         CorruptFileError: they hold no seal, or another one.
     """
+    if is_sealed(contents):
+        return
+    found = "altered since written"
     if SEAL not in contents:
-        raise CorruptFileError(
-            f"{path}: holds no digest of its content ('{SEAL}'): altered, or written by an older edpipe; {remake(path)}"
-        )
-    if not is_sealed(contents):
-        remedy = f"change {instead} instead, then {remake(path)}" if instead else remake(path)
-        raise CorruptFileError(f"{path}: altered since written; {remedy}")
+        found = f"holds no digest of its content ('{SEAL}'): altered, or written by an older edpipe"
+    remedy = f"change {instead} instead, then {remake(path)}" if instead else remake(path)
+    raise CorruptFileError(f"{path}: {found}; {remedy}")
 
 
 def is_sealed(contents: Mapping[str, Any]) -> bool:

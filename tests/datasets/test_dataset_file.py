@@ -59,6 +59,7 @@ def test_what_is_written_is_read(tmp_path, encoding, channels):
     for sample_id, expected in enumerate(pixels):
         np.testing.assert_array_equal(dataset.decode(sample_id), expected)
     dataset.check_pixels(np.arange(9))
+    dataset.check_stored(np.arange(9))
 
 
 @given(st.lists(st.integers(0, 8), max_size=12))
@@ -207,8 +208,8 @@ def altered(tiny_paths, tmp_path, change, encoding="raw"):
 
 
 def test_other_version_is_refused(tiny_paths, tmp_path):
-    path = altered(tiny_paths, tmp_path, lambda file: file.attrs.modify("format_version", 2))
-    assert "has format version 2, this edpipe reads 1" in refused(path)
+    path = altered(tiny_paths, tmp_path, lambda file: file.attrs.modify("format_version", 1))
+    assert "has format version 1, this edpipe reads 2" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -262,14 +263,15 @@ def test_altered_pixels_are_refused_naming_sample_and_source(tiny_paths, tmp_pat
         file["images"][4, 0, 0, 0] ^= 1
 
     text = refused(altered(tiny_paths, tmp_path, change))
-    assert "pixels of sample 4 (c1/ä4.png) are not those that were packed" in text
+    assert "sample 4 (c1/ä4.png) is not the image that was packed: altered since" in text
 
 
 def test_altered_jpeg_is_refused_naming_the_sample(tiny_paths, tmp_path):
     def change(file):
         file["jpeg"][file["jpeg_offset"][3]] = 0
 
-    assert "sample 3 is altered since written" in refused(altered(tiny_paths, tmp_path, change, "jpeg"))
+    text = refused(altered(tiny_paths, tmp_path, change, "jpeg"))
+    assert "sample 3 (c0/ä3.png) is not the image that was packed: altered since" in text
 
 
 @settings(max_examples=60)

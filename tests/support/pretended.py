@@ -103,7 +103,10 @@ def pretend(job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
-        job.outputs[0].write_text(f'<meta name="generator" content="{generator(code_digest(job.step))}">')
+        drawn_from = seal_of(read_record(job.inputs["result"][0]))
+        named = {"generator": generator(code_digest(job.step)), "edpipe-result": drawn_from}
+        lines = [f'<meta name="{name}" content="{content}">' for name, content in named.items()]
+        job.outputs[0].write_text("\n".join(lines))
         return
     knobs = {} if job.step == "result" else json.loads(job.knobs_text)
     record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)

@@ -11,7 +11,7 @@ from edpipe.errors import CorruptFileError, EdpipeError, remake
 from edpipe.pipeline.jobs.rerun_triggers import code_trigger
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
-from edpipe.results.page.page_code import read_page_code
+from edpipe.results.page.page_code import read_page_code, read_page_result
 from edpipe.results.result_file import SeedOutcome
 from edpipe.storage.job import Job
 from edpipe.storage.records import library_versions, read_record, record_path, seal_of
@@ -46,15 +46,17 @@ class Records:
 
     def note_digest(self, artifact_path: Path, digest: str) -> None:
         """What the content of an artifact was measured to be; counts more than what its record says."""
-        self._digests[artifact_path] = digest
+        self._digests[record_path(artifact_path)] = digest
 
     def digest(self, path: Path) -> str | None:
         """Digest of the artifact at `path`, or of the one whose record `path` is; None where nobody knows it."""
-        if path not in self._digests:
-            self._digests[path] = self._recorded_digest(record_path(path))
-        return self._digests[path]
+        key = record_path(path)
+        if key not in self._digests:
+            self._digests[key] = self.recorded_digest(key)
+        return self._digests[key]
 
-    def _recorded_digest(self, path: Path) -> str | None:
+    def recorded_digest(self, path: Path) -> str | None:
+        """What the record at `path` says that its artifact's digest is; None where it says nothing."""
         try:
             record = self.read(path)
         except EdpipeError:
@@ -82,9 +84,11 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
     """What the outputs of a job say of themselves."""
     missing = frozenset(path for path in job.outputs if not path.exists())
     if STEP[job.step].artifact is Artifact.PAGE:  # has no record
-        return RecordedState(None, missing, reasons=_page_changes(job) if not missing else ())
+        return RecordedState(None, missing, reasons=_page_changes(job, records) if not missing else ())
     try:
-        recorded = recorded_origin(records.read(record_path(job.outputs[0])))
+        record = records.read(record_path(job.outputs[0]))
+        _check_named(job, record)
+        recorded = recorded_origin(record)
     except EdpipeError as error:
         return RecordedState(None, missing, str(error))
     except (AttributeError, TypeError) as error:
@@ -95,13 +99,38 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
     return RecordedState(recorded, missing, damage)
 
 
-def _page_changes(job: Job) -> tuple[str, ...]:
-    """Why a page is stale, of which no record tells what it was made from: newer inputs, as for Snakemake; its code."""
+def _check_named(job: Job, record: Mapping[str, Any]) -> None:
+    """That the artifact is of the seed, subset or views that its place says: a sibling may have the same knobs.
+
+    Raises:
+        CorruptFileError: it is another's.
+    """
+    for name, value in job.arguments.items():
+        if record.get(name, value) != value:
+            path = record_path(job.outputs[0])
+            raise CorruptFileError(
+                f"{path}: is of {name} {record[name]}, in the place of {name} {value}; {remake(job.outputs[0])}"
+            )
+
+
+def _page_changes(job: Job, records: Records) -> tuple[str, ...]:
+    """Why a page, which has no record, is stale: newer inputs, as for Snakemake; the code and the result it names."""
     made_ns = job.outputs[0].stat().st_mtime_ns
     newer = [path for path in job.all_inputs if path.exists() and path.stat().st_mtime_ns > made_ns]
     code, present = read_page_code(job.outputs[0]) or NOTHING, code_trigger(job.step)
     edited = () if code == present else (code_change(job.step, code, present),)
-    return (*(f"{path} is newer" for path in newer), *edited)
+    return (*(f"{path} is newer" for path in newer), *edited, *_other_result(job, records))
+
+
+def _other_result(job: Job, records: Records) -> tuple[str, ...]:
+    path = job.inputs["result"][0]
+    if not path.exists():
+        return ()
+    try:
+        drawn_from, present = read_page_result(job.outputs[0]) or NOTHING, seal_of(records.read(path))
+    except EdpipeError:  # found damaged by itself
+        return ()
+    return () if drawn_from == present else (f"result is another one now ({drawn_from} → {present})",)
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:

@@ -51,7 +51,7 @@ def _num_teachers_per_image(plan: dict[str, Any]) -> int:
 
 
 def curve_csv(result: Mapping[str, Any]) -> str:
-    """A result's accuracy matrix, a row for each (seed, stage, subset) that had been taught, in the order of teaching."""
+    """A result's accuracy matrix: a row for each (seed, stage, subset) that had been taught, in that order."""
     subsets = [subset["name"] for subset in result["data"]["subsets"]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
