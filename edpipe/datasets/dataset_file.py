@@ -158,7 +158,7 @@ class Dataset(DatasetHeader):
         wrong = np.unique(new[found != self._stored_keys[new]])
         if len(wrong):
             source = self.sources[wrong[0]].decode(errors="backslashreplace")
-            others = f", and {len(wrong) - 1:,} more of {len(new):,}" if len(wrong) > 1 else ""
+            others = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
             raise CorruptFileError(
                 f"{self.path}: sample {wrong[0]} ({source}) is not the image that was packed{others}: altered since; "
                 f"{remake(self.path)}"

@@ -16,7 +16,7 @@ from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.recorded import SEED_KEYS, Records
 from edpipe.storage.digests import digest_file
 from edpipe.storage.job import Job
-from edpipe.storage.records import record_path
+from edpipe.storage.records import read_json_object, record_path, to_json
 
 
 def check_artifact(job: Job, records: Records) -> None:
@@ -27,6 +27,7 @@ def check_artifact(job: Job, records: Records) -> None:
         MismatchError: the same, of a reader that says so.
     """
     path, check = job.outputs[0], _CHECKS.get(STEP[job.step].artifact)
+    _check_layout(record_path(path))
     if check is None:
         return
     digest = check(job, records)
@@ -40,6 +41,16 @@ def check_artifact(job: Job, records: Records) -> None:
             f"{path}: content has digest {digest}, its record says {recorded}; they do not belong together; "
             f"{remake(path, act='make both again')}"
         )
+
+
+def _check_layout(path: Path) -> None:
+    """That a record is byte for byte as it was written; its readers go by its content."""
+    try:
+        is_same = path.read_bytes() == to_json(read_json_object(path)).encode()
+    except OSError as error:
+        raise CorruptFileError(f"{path}: cannot be read: {error.strerror}; {remake(path)}") from error
+    if not is_same:
+        raise CorruptFileError(f"{path}: altered since written, in spaces, breaks or the order of keys; {remake(path)}")
 
 
 def _dataset(job: Job, records: Records) -> str:
