@@ -154,10 +154,10 @@ class Dataset(DatasetHeader):
         new = sample_ids[~self._is_checked[sample_ids]]
         if len(new) == 0:
             return
-        found = np.fromiter((key_of(self._stored(i)) for i in new.tolist()), np.uint64, len(new))
+        found = np.fromiter((key_of(self._stored(i).data) for i in new.tolist()), np.uint64, len(new))
         wrong = np.unique(new[found != self._stored_keys[new]])
         if len(wrong):
-            source = self.sources[wrong[0]].decode(errors="backslashreplace")
+            source = bytes(self.sources[wrong[0]]).decode(errors="backslashreplace")
             others = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
             raise CorruptFileError(
                 f"{self.path}: sample {wrong[0]} ({source}) is not the image that was packed{others}: altered since; "
@@ -214,11 +214,11 @@ def channels_first(image: Image.Image) -> UInt8[np.ndarray, "channel height widt
 
 def sample_key(pixels: UInt8[np.ndarray, "channel height width"]) -> int:
     """Content key of a sample: the first 8 bytes of the sha256 of its stored pixels, as a big-endian number."""
-    return key_of(np.ascontiguousarray(pixels))
+    return key_of(np.ascontiguousarray(pixels).data)
 
 
-def key_of(data: bytes | UInt8[np.ndarray, "..."]) -> int:
-    """The first 8 bytes of the sha256 of bytes, or of a contiguous array, as a big-endian number."""
+def key_of(data: bytes | memoryview) -> int:
+    """The first 8 bytes of the sha256 of some bytes, as a big-endian number."""
     return int.from_bytes(hashlib.sha256(data).digest()[:KEY_BYTES], "big")
 
 

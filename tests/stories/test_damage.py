@@ -24,16 +24,18 @@ from edpipe.params.load import load_params
 from edpipe.pipeline.jobs import graph
 from edpipe.pipeline.state.last_read import LAST_READ
 from edpipe.pipeline.state.recorded import Records
+from edpipe.storage.digests import digest_file
 from edpipe.storage.records import read_record, record_path
 
 pytestmark = pytest.mark.slow
-EXPERIMENTS = ("ed", "kd")
+EXPERIMENTS = ("ed", "kd", "ctkd")
 DATASET = Path("artifacts/datasets/digits.h5")
 INPUT_OF = {
     "partition_dataset": "run_stage",
     "train_teacher": "dump_soft_labels",
     "verify_soft_labels": "run_stage",
     "evaluate_teacher": "evaluate",
+    "record_trajectory": "run_stage",
     "run_stage": "evaluate",
     "evaluate": "result",
     "result": "report",
@@ -56,8 +58,12 @@ def finished(tmp_path_factory):
     """A folder in which all steps have run, of two experiments and a study."""
     folder = tmp_path_factory.mktemp("finished")
     raw = params()
-    raw["studies"] = {"both": {"base": "kd", "experiments": list(EXPERIMENTS)}}
+    raw["studies"] = {"both": {"base": "kd", "experiments": ["ed", "kd"]}}
     raw["experiments"]["kd"]["stages"] = {"only": {"images": 192, "learning_rate": 0.05}}  # as many as ed's three
+    raw["teachers"]["scratch"] = {**raw["teachers"]["general"]}
+    only = {"only": {"epochs": raw["teachers"]["scratch"]["fitting"]["epochs"], "learning_rate": 0.05}}
+    method = {"name": "ctkd", "scratch": "scratch", "attention_weight": 0}
+    raw["experiments"]["ctkd"] = {**raw["experiments"]["kd"], "method": method, "stages": only}
     (folder / "params.yaml").write_text(as_yaml(raw), encoding="utf-8")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -157,7 +163,7 @@ def test_an_edit_of_any_value_of_a_json_is_found_and_refused(folder, capsys, ste
         assert re.search(rf"{path}: (altered since written|not a [a-z ]+ of version)", refusal(capsys, reader))
 
 
-BINARY = ("pack_dataset", "train_teacher", "dump_soft_labels", "run_stage")
+BINARY = ("pack_dataset", "train_teacher", "dump_soft_labels", "record_trajectory", "run_stage")
 
 
 @pytest.mark.parametrize("step", BINARY)
@@ -178,6 +184,34 @@ def test_a_cut_file_is_found(folder, step):
     for share in (0.0, 0.5, 0.999):
         put(job.outputs[0], data[: int(len(data) * share)])
         assert damage_of(job), share
+
+
+@pytest.mark.parametrize("step", ["partition_dataset", "verify_soft_labels", "evaluate", "result", "report", "study"])
+def test_any_flipped_bit_of_a_text_is_found(folder, step):
+    job, rng = first(step), random.Random(step)
+    for path in job.outputs:
+        data = path.read_bytes()
+        for place in [0, len(data) - 1, *(rng.randrange(len(data)) for _ in range(20))]:
+            put(path, data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
+            found = verify.inspect(job, Records())
+            assert found.damage or found.reasons, (path, place)
+        put(path, data)
+
+
+def test_what_was_made_from_other_weights_than_the_present_ones_is_named(folder, capsys):
+    job = first("train_teacher", ("general",))
+    path = job.outputs[0]
+    data, before = path.read_bytes(), read_record(record_path(path))["weights_digest"]
+    put(path, data[:-1] + bytes([data[-1] ^ 1]))
+    rc, lines, _ = verified(capsys)
+    assert rc == EXIT_MENDABLE
+    told = f"damaged  {path}: {path}: content has digest {digest_file(path)}, its record says {before}"
+    assert any(line.startswith(told) for line in lines)
+    said = f"teacher is another one now ({before} → {digest_file(path)})"
+    for step in ("dump_soft_labels", "verify_soft_labels", "evaluate_teacher"):
+        assert f"stale    {first(step, ('general',)).outputs[0]}: {said}" in lines
+    student = first("run_stage", ("kd",)).outputs[0]
+    assert f"stale    {student}: {said.replace('teacher is', 'teachers are')}" in lines
 
 
 def blank():
@@ -269,7 +303,7 @@ def test_siblings_that_changed_places_with_their_records_are_found(folder, capsy
         assert any(line.startswith((f"damaged  {job.outputs[0]}: ", f"stale    {job.outputs[0]}: ")) for line in lines)
 
 
-@pytest.mark.parametrize("step", ["pack_dataset", "train_teacher", "dump_soft_labels", "run_stage"])
+@pytest.mark.parametrize("step", BINARY)
 def test_content_without_its_record_is_found(folder, step):
     job = first(step)
     record_path(job.outputs[0]).unlink()

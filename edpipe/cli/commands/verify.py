@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from edpipe.errors import CorruptFileError, MismatchError, remake
+from edpipe.errors import CorruptFileError, MismatchError, UsageError, remake
 from edpipe.params.load import load_params
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of, studies_named
 from edpipe.pipeline.state.artifact_checks import check_artifact, is_page_of
@@ -63,6 +63,8 @@ def add_verify(command: ArgumentParser) -> None:
 def run(words: Sequence[str], quick: bool = False) -> None:
     """Does what the words say."""
     if words and words[0] in FORMS:
+        if quick:
+            raise UsageError(f"verify: {QUICK} and {words[0]} do not go together; leave one out")
         FORMS[words[0]](words[1:])
     else:
         verify([word for word in words if word != QUICK], quick or QUICK in words)

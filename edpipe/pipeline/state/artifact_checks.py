@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from edpipe.errors import CorruptFileError, MismatchError, remake
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
-from edpipe.pipeline.state.recorded import SEED_KEYS, Records
+from edpipe.pipeline.state.recorded import Records
 from edpipe.storage.digests import digest_file
 from edpipe.storage.job import Job
 from edpipe.storage.records import read_json_object, record_path, to_json
@@ -68,18 +68,18 @@ def _dataset(job: Job, records: Records) -> str:
     return dataset.digest
 
 
-def _partition(job: Job, _records: Records) -> None:
+def _partition(job: Job, _records: Records) -> str | None:
     from edpipe.datasets.dataset_file import open_dataset
     from edpipe.datasets.partition_file import read_partition
 
     try:
         dataset = open_dataset(job.inputs["dataset"][0])
     except CorruptFileError:
-        return  # absent, or found damaged by itself; the file's own digest was compared when its record was read
+        return None  # absent, or found damaged by itself; the file's own digest was compared when its record was read
     try:
-        read_partition(job.outputs[0], dataset)
+        return read_partition(job.outputs[0], dataset).digest
     except MismatchError:
-        return  # of another dataset: stale, not damaged
+        return None  # of another dataset: stale, not damaged
 
 
 def _weights(job: Job, _records: Records) -> str:
@@ -105,7 +105,8 @@ def _evaluation(job: Job, records: Records) -> None:
     path = job.outputs[0]
     contents = records.read(record_path(path))
     try:
-        SeedOutcome.model_validate_json(json.dumps({name: contents[name] for name in SEED_KEYS if name in contents}))
+        kept = {name: contents[name] for name in SeedOutcome.model_fields if name in contents}
+        SeedOutcome.model_validate_json(json.dumps(kept))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise CorruptFileError(

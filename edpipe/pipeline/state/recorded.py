@@ -12,7 +12,6 @@ from edpipe.pipeline.jobs.rerun_triggers import code_trigger
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_change
 from edpipe.results.page.page_code import read_page_code, read_page_result
-from edpipe.results.result_file import SeedOutcome
 from edpipe.storage.job import Job
 from edpipe.storage.records import library_versions, read_record, record_path, seal_of
 
@@ -20,8 +19,6 @@ REQUIRED = {"step": str, "knobs": dict, "inputs": dict, "code": str, "versions":
 """What every record has, and as what."""
 OWN_DIGESTS = ("weights_digest", "digest")
 """Keys under which a record holds the digest of its artifact: of weights; of datasets, partitions and soft labels."""
-SEED_KEYS = frozenset(SeedOutcome.model_fields)
-"""What a result keeps of an evaluation."""
 
 
 class Records:
