@@ -21,7 +21,6 @@ from edpipe.pipeline.state.recorded import Records, present_origin, recorded_ori
 from edpipe.pipeline.state.staleness import Verdict
 from edpipe.results.measures.cost import duration
 from edpipe.results.page.page_code import generator
-from edpipe.storage.digests import digest_json
 from edpipe.storage.records import code_digest, read_record, record_path, write_record
 
 WAS_EDITED = re.compile(r"the code of run_stage was edited \([0-9a-f]{16} → 0123456789abcdef\)")
@@ -163,10 +162,7 @@ def test_another_teacher_in_place_is_told_where_it_is_read(folder):
 
 def test_another_answer_of_a_teacher_in_place_is_told_where_it_is_read(folder):
     path = paths.teacher_evaluation_path("digits", "digits_specialists", "middle")
-    record = read_record(path)
-    del record["file_digest"]
-    record["digest"] = "f" * 16
-    write_record(path, record | {"file_digest": digest_json(record)})
+    edit_record(path, lambda record: record.update(digest="f" * 16))
     stale = [o for o in plan_of() if o.verdict is Verdict.STALE]
     assert {o.job.step for o in stale} == {"evaluate"}
     old = digest_of(path)
