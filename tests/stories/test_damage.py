@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from examples import rewrite_result
 from project import as_yaml
 from school import params
 
@@ -25,7 +26,7 @@ from edpipe.pipeline.jobs import graph
 from edpipe.pipeline.state.last_read import LAST_READ
 from edpipe.pipeline.state.recorded import Records
 from edpipe.storage.digests import digest_file
-from edpipe.storage.records import read_record, record_path
+from edpipe.storage.records import read_record, record_path, write_record
 
 pytestmark = pytest.mark.slow
 EXPERIMENTS = ("ed", "kd", "ctkd")
@@ -308,6 +309,40 @@ def test_content_without_its_record_is_found(folder, step):
     job = first(step)
     record_path(job.outputs[0]).unlink()
     assert f"{record_path(job.outputs[0])}: not a readable record" in damage_of(job)
+
+
+def reseal(job, **changes):
+    """The JSON with these keys changed and its seal made to fit, as a forger would do it."""
+    path = record_path(job.outputs[0])
+    write_record(path, {name: value for name, value in (read_record(path) | changes).items() if value is not ...})
+    return path
+
+
+def test_a_forged_study_is_computed_again(folder):
+    job = first("study")
+    path, contents = job.outputs[0], read_record(job.outputs[0])
+    rows = [row | {"student_parameters": 1} for row in contents["results"]]
+    reseal(job, results=rows)
+    assert damage_of(job).startswith(
+        f"{path}: results.0.student_parameters is 1, computed again from its results it is"
+    )
+    for name, told in (("comparisons", "KeyError('comparisons')"), ("base", "KeyError('base')")):
+        reseal(job, results=contents["results"], **{name: ...})
+        assert damage_of(job) == (f"{path}: not a whole study ({told}); make it again with `snakemake --force {path}`")
+        reseal(job, **{name: contents[name]})
+    assert not damage_of(job)
+    reseal(job, format_version=1)
+    assert damage_of(job).startswith(f"{path}: not a study of version 2; make it again with")
+
+
+def test_a_forged_result_is_computed_again_from_its_evaluations(folder):
+    job = first("result")
+    contents = read_record(job.outputs[0])
+    contents["data"]["class_names"][0] = "another"
+    rewrite_result(job.outputs[0], contents)
+    assert damage_of(job).startswith(
+        f"{job.outputs[0]}: data.class_names.0 is 'another', computed again from its evaluations it is '"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".md"])

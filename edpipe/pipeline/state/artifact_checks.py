@@ -140,11 +140,16 @@ def _study(job: Job, records: Records) -> None:
     contents = records.read(path)
     if (contents.get("format"), contents.get("format_version")) != (STUDY_FORMAT, STUDY_FORMAT_VERSION):
         raise CorruptFileError(f"{path}: not a study of version {STUDY_FORMAT_VERSION}; {remake(path)}")
-    _check_text(table_path, study_table(contents), path)
-    if _are_those_of_record(job, "results", records):
-        inputs, facts = study_contents(contents["study"], job.knobs.study, job.inputs["results"])
+    try:
+        table = study_table(contents)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFileError(f"{path}: not a whole study ({error!r}); {remake(path)}") from error
+    _check_text(table_path, table, path)
+    has_same_knobs = json.loads(job.knobs_text) == contents["knobs"]
+    if has_same_knobs and _are_those_of_record(job, "results", records):
+        inputs, facts = study_contents(str(job.arguments["study"]), job.knobs.study, job.inputs["results"])
         again = {"inputs": inputs, **facts}
-        check_equal(path, {name: contents[name] for name in again}, again, "its results")
+        check_equal(path, {name: contents.get(name) for name in again}, again, "its results")
 
 
 def _are_those_of_record(job: Job, role: str, records: Records) -> bool:

@@ -99,7 +99,7 @@ def _measures(entry: Entry) -> dict[str, Any]:
 def study_table(study: Mapping[str, Any]) -> str:
     """A Markdown table of what `study_facts` gives: a row for each result, and the warnings; intervals are of 95 %."""
     base, by_name = study["base"], {one["name"]: one for one in study["comparisons"]}
-    base_macs = next(row["training_macs"] for row in study["results"] if row["name"] == base)
+    base_macs = {row["name"]: row["training_macs"] for row in study["results"]}[base]
     headings = [heading.format(base=base) for heading in HEADINGS]
     rows = [headings, ["---", "---", *["---:"] * (len(headings) - 2)]]
     rows += [_cells(row, by_name.get(row["name"]), base_macs) for row in study["results"]]
