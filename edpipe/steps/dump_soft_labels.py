@@ -88,6 +88,8 @@ def _describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:
         "dump_soft_labels",
         {"space": knobs.space, "storage": knobs.storage, "min_top1": knobs.min_top1},
         inputs,
+        teacher=labels.provenance.teacher,
+        subset=labels.provenance.subset,
         views=str(labels.views),
         digest=labels.digest,
         num_samples=len(labels.sample_ids),

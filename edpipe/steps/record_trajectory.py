@@ -80,6 +80,7 @@ def _describe(seed: int, knobs: TrajectoryKnobs, dataset: Dataset, path: Path) -
     announce(f"{path}: top1 on the views it learnt from: {top1[0]:.4f} in its first epoch, {top1[-1]:.4f} in its last")
     statistics = {name: value if np.isfinite(value) else None for name, value in labels.seal.statistics.items()}
     return _record(seed, knobs, dataset) | {
+        "teacher": labels.provenance.teacher,
         "teacher_digest": labels.provenance.teacher_digest,
         "digest": labels.digest,
         "num_samples": len(labels.sample_ids),

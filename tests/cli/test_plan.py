@@ -23,7 +23,6 @@ from edpipe.results.measures.cost import duration
 from edpipe.results.page.page_code import generator
 from edpipe.storage.code.units import step_unit
 from edpipe.storage.code.versions import token
-from edpipe.storage.digests import digest_json
 from edpipe.storage.records import read_record, record_path, write_record
 
 EDITED = "1+0123456789abcdef"
@@ -167,10 +166,7 @@ def test_another_teacher_in_place_is_told_where_it_is_read(folder):
 
 def test_another_answer_of_a_teacher_in_place_is_told_where_it_is_read(folder):
     path = paths.teacher_evaluation_path("digits", "digits_specialists", "middle")
-    record = read_record(path)
-    del record["file_digest"]
-    record["digest"] = "f" * 16
-    write_record(path, record | {"file_digest": digest_json(record)})
+    edit_record(path, lambda record: record.update(digest="f" * 16))
     stale = [o for o in plan_of() if o.verdict is Verdict.STALE]
     assert {o.job.step for o in stale} == {"evaluate"}
     old = digest_of(path)
@@ -245,9 +241,10 @@ def test_nothing_made_yet_is_told_step_by_step(tmp_path, monkeypatch):
         (lambda path: path.unlink(), f"{record_path(STUDENT)}: not a readable record"),
         (lambda path: path.write_text("{"), f"{record_path(STUDENT)}: not a readable record"),
         (lambda path: path.write_text("[]"), "a record must be a JSON object, got list"),
-        (lambda path: path.write_text("{}"), "the record lacks 'step'"),
+        (lambda path: path.write_text("{}"), "holds no digest of its content ('file_digest'): altered, or written by"),
+        (lambda path: write_record(path, {}), "the record lacks 'step'"),
         (
-            lambda path: path.write_text(json.dumps(read_record(path) | {"versions": [1]})),
+            lambda path: write_record(path, read_record(path) | {"versions": [1]}),
             f"{record_path(STUDENT)}: 'versions' must be dict, got list; make it again with `snakemake --force",
         ),
     ],

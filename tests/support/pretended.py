@@ -16,8 +16,8 @@ from edpipe.pipeline.jobs import graph
 from edpipe.results.page.page_code import generator
 from edpipe.storage.code.units import step_unit
 from edpipe.storage.code.versions import token
-from edpipe.storage.digests import digest_bytes, digest_json
-from edpipe.storage.records import made_by, make_record, read_record, record_path, write_record
+from edpipe.storage.digests import digest_bytes
+from edpipe.storage.records import made_by, make_record, read_record, record_path, seal_of, write_record
 
 
 def change(params, path, value):
@@ -77,6 +77,8 @@ def inputs_of(job):
     if job.step == "evaluate":
         inputs["students"] = weights["students"]
         inputs["teacher_evaluations"] = [digest_of(path) for path in job.inputs["teacher_evaluations"]]
+    if job.step == "result":
+        inputs["evaluations"] = [seal_of(read_record(path)) for path in job.inputs["evaluations"]]
     return inputs
 
 
@@ -104,13 +106,14 @@ def pretend(job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
-        job.outputs[0].write_text(f'<meta name="generator" content="{generator(token(step_unit(job.step)))}">')
+        drawn_from = seal_of(read_record(job.inputs["result"][0]))
+        named = {"generator": generator(token(step_unit(job.step))), "edpipe-result": drawn_from}
+        lines = [f'<meta name="{name}" content="{content}">' for name, content in named.items()]
+        job.outputs[0].write_text("\n".join(lines))
         return
     knobs = {} if job.step == "result" else json.loads(job.knobs_text)
     with made_by(job.units):
         record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
-    if job.step in ("partition_dataset", "evaluate_teacher"):
-        record["file_digest"] = digest_json(record)
     write_record(record_path(job.outputs[0]), record)
 
 

@@ -26,8 +26,7 @@ from edpipe.results.comparison.comparison import (
 )
 from edpipe.results.measures.metrics import Spread
 from edpipe.results.result_file import format_seconds
-from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.records import to_json
+from edpipe.storage.records import write_record
 
 COLUMNS = (
     "experiment",
@@ -111,7 +110,7 @@ def compare(
     warnings = [*notes_of(found, against), *warnings_of(entries)]
     _print_all(entries, against, found, per_class, warnings)
     if json_path:
-        write_text_atomically(json_path, to_json(facts_of(entries, against, found, warnings)))
+        write_record(json_path, facts_of(entries, against, found, warnings))
 
 
 def _check_words(results: Sequence[Path], per_class: bool, json_path: Path | None) -> None:

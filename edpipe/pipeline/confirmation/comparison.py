@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.storage.job import Job
-from edpipe.storage.sealed_json import SEAL
+from edpipe.storage.records import SEAL
 
 NAMES_OF_CODE = ("code", SEAL)
 """Keys of a record that differ between two pieces of code by themselves."""
 _GENERATOR = re.compile(rb'<meta name="generator" content="[^"]*">')
-_JSON_IN_HDF5 = ".h5"
+WITH_CODE_IN_DIGEST = ("result",)
 
 
 def first_difference(job: Job, before: Path, now: Path) -> str | None:
@@ -19,7 +19,7 @@ def first_difference(job: Job, before: Path, now: Path) -> str | None:
     for output in job.outputs:
         old, new = (before / output).read_bytes(), (now / output).read_bytes()
         if output.suffix == ".json":
-            found = _difference(_contents(old), _contents(new))
+            found = _difference(_contents(job, old), _contents(job, new))
             if found:
                 return f"{output}: {found}"
         elif (difference := _first_byte(_GENERATOR.sub(b"", old), _GENERATOR.sub(b"", new))) is not None:
@@ -27,8 +27,10 @@ def first_difference(job: Job, before: Path, now: Path) -> str | None:
     return None
 
 
-def _contents(text: bytes) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(text).items() if name not in NAMES_OF_CODE}
+def _contents(job: Job, text: bytes) -> dict[str, Any]:
+    """What a record says besides its code; a result has a digest of itself, code included."""
+    left_out = (*NAMES_OF_CODE, *(("digest",) if job.step in WITH_CODE_IN_DIGEST else ()))
+    return {name: value for name, value in json.loads(text).items() if name not in left_out}
 
 
 def _difference(before: object, now: object, path: str = "") -> str:
