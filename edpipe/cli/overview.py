@@ -17,7 +17,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "share": {
         "dvc-record": "record in DVC the artifacts that were made without it",
         "tracked_jobs": "write the lists of jobs that dvc.yaml reads",
-        "code": "write the digest of each step's code, a parameter of dvc.yaml",
+        "code": "versions of the code: list what was edited; confirm that an edit changes no result",
     },
     "set up": {
         "add": "add experiments or studies of examples/ to params.yaml",

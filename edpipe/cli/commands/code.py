@@ -1,7 +1,7 @@
 """`edpipe code`: the versions of the code that artifacts hang on; `edpipe code confirm`: an edit changed no result."""
 
 import tempfile
-from argparse import ArgumentParser
+from argparse import REMAINDER, ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.storage.code.versions import HERE, confirmed, is_edited
 from edpipe.storage.job import Job
 
-CONFIRM = "confirm"
+CONFIRM, BUMP = "confirm", "--bump"
 MOST_SHOWN = 5
 """Definitions that are named for each unit."""
 
@@ -25,16 +25,19 @@ MOST_SHOWN = 5
 def add_code(command: ArgumentParser) -> None:
     """The command's words."""
     command.add_argument(
-        "words", nargs="*", metavar="confirm UNIT…", help="confirm: show that edits change no result; none: all edited"
+        "words",
+        nargs=REMAINDER,
+        metavar="confirm [--bump] UNIT…",
+        help="confirm: show that edits change no result, of these units or of all that were edited; --bump: give them "
+        "a new version instead, since results change",
     )
     command.add_argument("--check", action="store_true", help="only say whether workflow/code.yaml fits the package")
     command.add_argument("--confirmed", action="store_true", help="only say whether all code is confirmed")
-    command.add_argument("--bump", action="store_true", help="with confirm: a new version, since results change")
     command.add_argument("--merged", action="store_true", help="accept confirmed.yaml as a merge has left it")
     command.set_defaults(run=code)
 
 
-def code(words: Sequence[str], check: bool, confirmed: bool, bump: bool, merged: bool) -> None:
+def code(words: Sequence[str], check: bool, confirmed: bool, merged: bool) -> None:
     """Does what the words say; without any, writes workflow/code.yaml and lists what was edited.
 
     Raises:
@@ -42,13 +45,15 @@ def code(words: Sequence[str], check: bool, confirmed: bool, bump: bool, merged:
         UsageError: words that do not go together.
         MismatchError: the file does not fit, or an edit was not confirmed.
     """
-    if words[:1] not in ([], [CONFIRM]) or (bump and not words):
-        raise UsageError(f"code: expected `edpipe code` or `edpipe code {CONFIRM} [--bump] [UNIT…]`, got {words}")
+    if list(words[:1]) not in ([], [CONFIRM]):
+        raise UsageError(
+            f"code: expected `edpipe code` or `edpipe code {CONFIRM} [--bump] [UNIT…]`, got '{' '.join(words)}'"
+        )
     if merged:
         reseal()
     params = load_params()
     if words:
-        _confirm(named_units(words[1:]), bump)
+        _confirm(named_units([word for word in words[1:] if word != BUMP]), BUMP in words)
     if check:
         check_code()
     elif confirmed:
