@@ -15,6 +15,8 @@ Source = Literal["train", "timm", "torchvision", "file", "url", "student"]
 FROM_ELSEWHERE = ("timm", "torchvision", "file", "url")
 """Sources of networks that were trained on other data, perhaps for other classes."""
 SAVED = ("file", "url")
+SCHEMES = ("https", "http", "file")
+"""Of addresses."""
 BY_ORDER: Literal["by_order"] = "by_order"
 IMAGENET: Literal["imagenet"] = "imagenet"
 Renaming = Literal["by_order"] | dict[str, str | None]

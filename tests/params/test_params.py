@@ -445,6 +445,16 @@ TEACHER = "teachers.digits_teacher"
         ),
         (
             THIRDS,
+            {"subsets": ["a", "b"], "classes": {"a": [1], "b": []}},
+            f"{THIRDS}: classes.b has no class; give it at least one, or drop the subset",
+        ),
+        (
+            THIRDS,
+            {"subsets": ["a", "b"], "classes": {"a": [1, "x"], "b": [0, "x"]}},
+            f"{THIRDS}: classes: 'x' is listed in a and in b; each belongs to one subset",
+        ),
+        (
+            THIRDS,
             {"subsets": ["a"], "classes": {"a": [1]}, "class_order_seed": 1},
             f"{THIRDS}: class_order_seed belongs to ratio; with classes the order is given",
         ),

@@ -13,9 +13,9 @@ from torch import Tensor
 from edpipe.errors import TeacherError
 from edpipe.models.pretrained.state_dicts import USUAL_KEYS, chosen_state_dict
 from edpipe.models.probe import one_line
+from edpipe.params.teacher import SCHEMES
 from edpipe.storage.download import Digest, fetch
 
-SCHEMES = ("https", "http", "file")
 PARALLEL_PREFIX = "module."
 """What torch.nn.DataParallel puts before every name."""
 SAFETENSORS_START = b"{"
