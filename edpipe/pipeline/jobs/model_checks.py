@@ -28,7 +28,7 @@ def check_params(params: Params, experiments: tuple[str, ...] | None = None, wit
         _check_models(params, name, plans[name])
     problems = list(dict.fromkeys(_problems(params, plans, with_networks)))
     if problems:
-        raise ParamsError("\n".join(problems))
+        raise ParamsError(*problems)
 
 
 def check_model(place: str, model: str) -> None:
