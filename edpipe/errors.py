@@ -40,7 +40,6 @@ A caller's mistake inside the package raises ValueError instead.
 import difflib
 from collections.abc import Iterable
 
-
 MOST_LINES = 10
 """Of one error; who has mended these sees the next."""
 LONGEST_LINE = 2000
