@@ -38,6 +38,8 @@ A caller's mistake inside the package raises ValueError instead.
 """
 
 import difflib
+import json
+import re
 from collections.abc import Iterable
 
 MOST_LINES = 10
@@ -48,6 +50,12 @@ SHOWN_OF_END = 500
 """Characters at the end of such a line, where the remedy stands."""
 MOST_KNOWN = 30
 """Names that are listed where none is near."""
+
+
+_REORDERING = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Characters that end a line or change the direction of writing, so that a line reads as another."""
+_OBEYED = re.compile(f"[\0-\x1f\x7f-\x9f{_REORDERING}]")
+_OBEYED_IN_LINES = re.compile(f"[\0-\x08\x0b-\x1f\x7f-\x9f{_REORDERING}]")
 
 
 class EdpipeError(Exception):
@@ -62,7 +70,7 @@ class EdpipeError(Exception):
         self.lines = lines
 
     def __str__(self) -> str:
-        shown = [shortened(line) for line in self.lines[:MOST_LINES]]
+        shown = [printable(shortened(line)) for line in self.lines[:MOST_LINES]]
         num_more = len(self.lines) - len(shown)
         return "\n".join([*shown, *([f"and {num_more:,} more like these"] if num_more else [])])
 
@@ -214,6 +222,22 @@ def shortened(line: str) -> str:
         return line
     gap = f" … ({len(line):,} characters) … "
     return line[: LONGEST_LINE - SHOWN_OF_END - len(gap)] + gap + line[-SHOWN_OF_END:]
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, without what a terminal would obey: control characters are written as in JSON.
+
+    For names that come from elsewhere: of classes, files and links, of a server's answer.
+
+    >>> printable("a class"), printable("\x1b[2Jred\n")
+    ('a class', '\\u001b[2Jred\\n')
+    """
+    return _OBEYED.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines and columns: line feeds and tabs stay."""
+    return _OBEYED_IN_LINES.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -181,9 +181,7 @@ def test_a_file_is_read_up_to_its_largest_size(tmp_path, monkeypatch, filler):
 
 def test_a_device_without_end_is_refused(tmp_path):
     (tmp_path / "params.yaml").symlink_to("/dev/zero")
-    with pytest.raises(
-        ParamsError, match=r"params.yaml: is larger than 4,000,000 bytes; remove what is no knob from it$"
-    ):
+    with pytest.raises(ParamsError, match=r"params.yaml: is larger than 4,000,000 bytes; remove what is no knob"):
         load_raw(tmp_path / "params.yaml")
 
 
