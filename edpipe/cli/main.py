@@ -13,6 +13,7 @@ from edpipe.cli.arguments import CommandParser
 from edpipe.cli.overview import FIRST_STEPS, add_arguments, command_names, help_lines, help_of, refuse_command
 from edpipe.cli.run_step import STEP_COMMANDS
 from edpipe.errors import EdpipeError, LostProcessError
+from edpipe.runtime.os_errors import is_outside, line_of
 from edpipe.runtime.signals import Interrupted, interruptible
 from edpipe.runtime.terminal import escaped_output
 from edpipe.runtime.threads import is_main_process, is_started_by_torchrun
@@ -39,6 +40,11 @@ def _exit_code(words: Sequence[str]) -> int:
         return EXIT_MENDABLE
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if not is_outside(error):
+            raise
+        print(f"edpipe: {line_of(error)}", file=sys.stderr)
+        return EXIT_MENDABLE
     except Interrupted as interruption:
         if not is_started_by_torchrun():  # whoever started them says it once
             print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
