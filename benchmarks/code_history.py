@@ -25,6 +25,7 @@ from edpipe.storage.code.closure import closure, digest_of_meaning
 from edpipe.storage.code.modules import PACKAGE, SourceTree
 from edpipe.storage.code.references import Place
 
+Digests = dict[str, str] | None
 STEPS = ("pack_dataset", "train_teacher", "dump_soft_labels", "run_stage")
 COMMANDS = (
     "pack_dataset --dataset digits",
@@ -75,19 +76,22 @@ for words in sys.argv[1:]:
 """
 
 
-def git(*words):
+def git(*words: str) -> bytes:
+    """What git says."""
     return subprocess.run(["git", *words], capture_output=True, check=True).stdout
 
 
-def tree_of(commit, folder):
+def tree_of(commit: str, folder: Path) -> SourceTree:
+    """The package at a commit."""
     with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", commit, "--", PACKAGE))) as files:
         files.extractall(folder / commit, filter="data")
     return SourceTree(folder / commit / PACKAGE)
 
 
-def text_digest(tree, step):
+def text_digest(tree: SourceTree, step: str) -> str:
     """Of the source files that the step's module imports, directly or not."""
-    found, waiting = {}, [f"{PACKAGE}.steps.{step}"]
+    found: dict[str, str] = {}
+    waiting = [f"{PACKAGE}.steps.{step}"]
     while waiting:
         module = waiting.pop()
         path = tree.file_of(module)
@@ -102,13 +106,14 @@ def text_digest(tree, step):
     return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()
 
 
-def meaning_digest(tree, step):
+def meaning_digest(tree: SourceTree, step: str) -> str:
+    """Of what the definitions of the step's module reach."""
     module = f"{PACKAGE}.steps.{step}"
     entries = [Place(module, name) for name in tree.module(module).definitions]
     return digest_of_meaning(tree, closure(tree, entries).meaning)
 
 
-def bytes_of_run(tree, folder):
+def bytes_of_run(tree: SourceTree, folder: Path) -> Digests:
     """Digest of each artifact after a run of the small project; None where this commit cannot run it."""
     folder.mkdir()
     (folder / "params.yaml").write_text(PARAMS)
@@ -122,9 +127,10 @@ def bytes_of_run(tree, folder):
     return {step: hashlib.sha256((folder / path).read_bytes()).hexdigest() for step, path in ARTIFACTS.items()}
 
 
-def digests_of(commit, folder, has_runs):
+def digests_of(commit: str, folder: Path, has_runs: bool) -> dict[str, Digests]:
+    """Digests of one commit by kind, each by step."""
     tree = tree_of(commit, folder)
-    found = {}
+    found: dict[str, Digests] = {}
     for kind, measure in (("text", text_digest), ("meaning", meaning_digest)):
         try:
             found[kind] = {step: measure(tree, step) for step in STEPS}
@@ -135,22 +141,24 @@ def digests_of(commit, folder, has_runs):
     return found
 
 
-def count(pairs, kind):
+def count(pairs: list[tuple[dict[str, Digests], dict[str, Digests]]], kind: str) -> dict[str, int]:
     """For each step, at how many commits it would have been made again; and how many could be compared."""
     totals = dict.fromkeys(STEPS, 0)
     compared = 0
     for before, now in pairs:
-        if before[kind] is None or now[kind] is None:
+        old, new = before[kind], now[kind]
+        if old is None or new is None:
             continue
         compared += 1
         is_changed = False
         for step in STEPS:
-            is_changed |= before[kind][step] != now[kind][step]
+            is_changed |= old[step] != new[step]
             totals[step] += is_changed
     return {"compared": compared, **totals}
 
 
-def main():
+def main() -> None:
+    """Reads the command line and prints JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--last", default="HEAD")
     parser.add_argument("--commits", type=int, default=100)

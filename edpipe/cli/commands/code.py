@@ -74,7 +74,7 @@ def _confirm(units: Sequence[str], is_bump: bool) -> None:
         print(f"{unit}: confirmed, {count} job{'s' * (count != 1)} of the probe gave the same bytes")
     write_code()
     if found.refused:
-        raise MismatchError("\n".join(found.refused.values()))
+        raise MismatchError(*found.refused.values())
 
 
 def _check_confirmed() -> None:
