@@ -210,3 +210,20 @@ def test_fields_of_a_class_that_holds_no_knobs_count(tmp_path):
     text += "def entry():\n    return Point()\n"
     digests = {meaning(write_tree(tmp_path / str(n), a=text.format(n)), "a.entry") for n in (1, 2)}
     assert len(digests) == 2
+
+
+def test_of_an_error_class_names_and_bases_count(tmp_path):
+    text = 'class Error(Exception):\n    def __str__(self):\n        return shown("a")\n\nclass Own(Error):\n    """x"""\n\n'
+    text += "def shown(a):\n    return a\n"
+    entry = "from edpipe.errors import Own\n\ndef entry():\n    raise Own('no')\n"
+    edits = {
+        "same": ("", ""),
+        "text": ('"a"', '"b"'),
+        "shown": ("return a\n", "return 2 * a\n"),
+        "base": ("Own(Error)", "Own(Exception)"),
+    }
+    digests = {
+        name: meaning(write_tree(tmp_path / name, a=entry, errors=text.replace(*edit) if edit[0] else text), "a.entry")
+        for name, edit in edits.items()
+    }
+    assert digests["same"] == digests["text"] == digests["shown"] != digests["base"]
