@@ -4,7 +4,7 @@ logits are recorded.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -83,6 +83,7 @@ class SharedBatches:
         return self._labels(mix.partner_ids), torch.from_numpy(mix.own_share).to(self.batches.device)
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Takes what the teacher says, in the order of training."""
 

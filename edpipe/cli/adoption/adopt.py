@@ -27,6 +27,8 @@ from edpipe.storage.code.versions import tokens
 from edpipe.storage.job import Job
 from edpipe.storage.records import library_versions, made_by, record_path
 
+UNEXPECTED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What steps may raise on reading what no edpipe of today wrote."""
 WITHOUT_DIGEST = ("indexes",)
 """Inputs that are known by the files that they name."""
 
@@ -117,7 +119,10 @@ class _Adoption:
         return assess(self.job, recorded_state(self.job, records), present_origin(self.job, records))
 
     def _unfit_input(self) -> str:
-        return next((f"its input {p} {self.unfit[p]}" for p in self.job.all_inputs if p in self.unfit), "")
+        """The first that cannot be relied on, and why; one that is absent before others, since it is their reason."""
+        found = [path for path in self.job.all_inputs if path in self.unfit]
+        found.sort(key=lambda path: self.unfit[path] != _WHY[Ending.ABSENT])
+        return f"its input {found[0]} {self.unfit[found[0]]}" if found else ""
 
     def _take_over(self) -> Evidence:
         """Raises EdpipeError, after which the mirror is as before, where the artifact cannot be taken over."""
@@ -169,8 +174,13 @@ class _Adoption:
 
     def _gather(self, claim: Claim) -> Evidence:
         threads = threads_of(self.params, self.job) if STEP[self.job.step].needs_network else None
-        with by_default(threads), made_by(self.job.units):
-            return evidence_of(self.job.step)(claim)
+        try:
+            with by_default(threads), made_by(self.job.units):
+                return evidence_of(self.job.step)(claim)
+        except UNEXPECTED as error:
+            raise UnshownError(
+                f"{claim.path}: it or its record has another form than the present code reads ({error!r})"
+            ) from error
 
     def _adopted(self, record: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
         shown = {**evidence.shown, "code": made_by_code(record), "versions_then": record["versions"]}

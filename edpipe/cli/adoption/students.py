@@ -68,7 +68,7 @@ def _load(claim: Claim) -> None:
     dataset = open_dataset(claim.job.input("dataset"))
     try:
         load_student(claim.path, dataset, read_partition(claim.job.input("partition"), dataset))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnshownError(
             f"{claim.path}: its weights do not fit the student that the present code builds ({reason})"

@@ -26,7 +26,10 @@ def show_teacher(claim: Claim) -> Evidence:
     record = claim.compare(_facts(claim, setup))
     network = _load(claim, setup).network
     network.to(setup.batches.device).to(memory_format=torch.channels_last)
-    hits, split = measure_teacher(network, setup.normalised(tuple(record["mean"]), tuple(record["std"])))
+    try:
+        hits, split = measure_teacher(network, setup.normalised(tuple(record["mean"]), tuple(record["std"])))
+    except ValueError as error:
+        raise UnshownError(f"{claim.path}: cannot be measured again: {error}") from error
     record = claim.compare(_facts(claim, setup) | {"top1_split": split, "top1_samples": hits.total})
     correct = round(record["top1"] * hits.total)
     if abs(hits.correct - correct) > TOLERANCE_IMAGES:

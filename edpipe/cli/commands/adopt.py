@@ -15,7 +15,7 @@ from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
 from edpipe.storage.job import Job
 
-WORDS = {Ending.FITS: "fitted before", Ending.LEFT: "to be made again by `snakemake`: cheap", Ending.ABSENT: "absent"}
+WORDS = {Ending.FITS: "fitted before", Ending.LEFT: "left to `snakemake`, cheap to make again", Ending.ABSENT: "absent"}
 """In the summary."""
 
 
