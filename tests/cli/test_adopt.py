@@ -554,9 +554,7 @@ def test_trajectories_of_another_start(made, adopted, monkeypatch):
     start = trajectories.scratch_start
     monkeypatch.setattr(trajectories, "scratch_start", other_start)
     text = refusal(adopted(str(job.outputs[0]))[0], job)
-    assert re.search(
-        r": epoch 0, sample \d+: what the teacher says when it is trained again is not what is stored \(2", text
-    )
+    assert re.search(r": epoch 0, sample \d+: what the teacher says when it is trained again is not what", text)
     assert refusal(adopted(str(job.outputs[0]), other_machine=True)[0], job)
     monkeypatch.setattr(trajectories, "scratch_start", start)
     assert not adopted(str(job.outputs[0]))[1]

@@ -1,4 +1,4 @@
-"""Folders in which the jobs of tiny params are run in this process, and records made to look like those of other code."""
+"""Folders in which jobs of tiny params were run in this process, and records that look like those of other code."""
 
 import atexit
 import json
@@ -61,6 +61,11 @@ def write_params(raw):
 
 def jobs(*experiments):
     return jobs_of(load_params(), experiments or EXPERIMENTS)
+
+
+def find_in(step, experiment):
+    """The first job of a step among those of an experiment."""
+    return next(job for job in jobs(experiment) if job.step == step)
 
 
 def find(step, **arguments):

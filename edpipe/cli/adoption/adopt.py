@@ -102,7 +102,7 @@ class _Adoption:
         verdict = self._judge()
         if verdict.verdict is Verdict.ABSENT:
             return Ended(self.job, Ending.ABSENT)
-        if verdict.verdict is Verdict.CACHED and not self._unfit_input():
+        if verdict.verdict is Verdict.CACHED:
             return Ended(self.job, Ending.FITS)
         if self.job.step not in FUNCTIONS:
             return Ended(self.job, Ending.LEFT)
