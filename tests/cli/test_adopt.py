@@ -30,6 +30,8 @@ from edpipe.cli.commands import adopt
 from edpipe.datasets.dataset_file import SPLITS, DatasetHeader, open_dataset
 from edpipe.datasets.dataset_writer import StoredImage, write_dataset
 from edpipe.errors import EdpipeError, MismatchError, ParamsError
+from edpipe.pipeline.jobs.paths import benchmark_path
+from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Verdict, assess
 from edpipe.results.result_file import StageOutcome
@@ -164,6 +166,21 @@ def test_who_made_it_first_stays_known(made, adopted):
     edit_record(job, lambda record: record.update(code=OTHER_TOKENS))
     assert not adopted(str(job.outputs[0]))[1]
     assert read(job)["adopted"]["code"] == {"steps.partition_dataset": f"0+{OLD_DIGEST}"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_making_it_took_stays_known(made, adopted, dry_run):
+    job = find("partition_dataset")
+    age(job)
+    with costs_recorded(job):
+        pass
+    (before,) = parts_of([job])
+    text = benchmark_path(job.step, job.outputs[0]).read_text()
+    assert not adopted(str(job.outputs[0]), dry_run=dry_run)[1]
+    assert before.figures is not None
+    assert parts_of([job]) == [before]
+    assert (benchmark_path(job.step, job.outputs[0]).read_text() == text) == dry_run
 
 
 @pytest.mark.slow

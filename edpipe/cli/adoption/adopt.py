@@ -6,6 +6,7 @@ is written to the project folder as well. Where evidence fails, the mirror gets 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +21,12 @@ from edpipe.params.schema import Params
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import STEP
 from edpipe.pipeline.state.artifact_checks import check_artifact
+from edpipe.pipeline.state.cost_ledger import follow_record
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Assessment, Origin, Verdict, assess, differences
 from edpipe.runtime.threads import by_default
 from edpipe.storage.code.versions import tokens
+from edpipe.storage.digests import digest_bytes
 from edpipe.storage.job import Job
 from edpipe.storage.records import library_versions, made_by, record_path
 
@@ -191,7 +194,9 @@ class _Adoption:
         path = record_path(self.job.outputs[0])
         if (self.folder / path).read_bytes() != found:
             raise UnshownError(f"{path}: was rewritten meanwhile; call again when nothing else is running here")
-        rewrite(self.job, contents, self.folder)
+        with chdir(self.folder):
+            rewrite(self.job, contents)
+            follow_record(self.job, digest_bytes(found))
 
 
 def _words(role: str) -> str:

@@ -49,7 +49,7 @@ def made_by_code(record: Mapping[str, Any]) -> dict[str, str]:
     return dict(adopted["code"] if isinstance(adopted, Mapping) else recorded_origin(record).code)
 
 
-def rewrite(job: Job[Any], contents: Mapping[str, Any], folder: Path = Path()) -> None:
+def rewrite(job: Job[Any], contents: Mapping[str, Any]) -> None:
     """Writes the record of a job's artifact anew, whole or not at all; its time stays.
 
     With a later time, tools that compare times would make again all that was made from the artifact.
@@ -57,7 +57,7 @@ def rewrite(job: Job[Any], contents: Mapping[str, Any], folder: Path = Path()) -
     Raises:
         OverwriteError: it cannot be written.
     """
-    path = folder / record_path(job.outputs[0])
+    path = record_path(job.outputs[0])
     status = path.stat()
     if STEP[job.step].artifact is Artifact.PARTITION:
         write_sealed_json(path, PARTITION_FORMAT, contents)
