@@ -206,6 +206,26 @@ def test_an_evaluation_names_the_code_that_trained_an_adopted_student(made, adop
     assert stage.adopted == read(student)["adopted"]
 
 
+@pytest.mark.slow
+def test_teachers_that_were_students_and_partitions_by_confusion(made, adopted):
+    raw = params_with_ctkd()
+    network = {"model": "resnet8", "source": "student", "experiment": "kd"}
+    raw["teachers"]["assistant"] = raw["teachers"]["general"] | {"network": network}
+    raw["partitions"]["confused"] = {"subsets": ["first", "second"], "confusion": {"teacher": "general"}}
+    method = {"name": "kd", "teacher": "assistant"}
+    raw["experiments"]["second"] = raw["experiments"]["kd"] | {"partition": "confused", "method": method}
+    write_params(raw)
+    new = [job for job in jobs("second") if job.step not in LATE_STEPS and not job.outputs[0].exists()]
+    for job in new:
+        run_job(job)
+    age(*new)
+    assert {"fetch_teacher", "partition_by_confusion", "run_stage"} <= {job.step for job in new}
+    lines, error = adopted("second")
+    assert not error, lines
+    assert lines[-1].startswith(f"{len(new)} adopted, ")
+    assert all(verdict(job) is Verdict.CACHED for job in new)
+
+
 # What is never taken over
 
 
