@@ -10,6 +10,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "run and look": {
         "plan": "what snakemake would run, and why; or what storing soft labels costs",
         "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
+        "adopt": "take over artifacts that other code made, if evidence shows that they fit",
         "compare": "a table of results, and the paired difference of each to a base",
         "partition": "the classes and images of each subset",
         "zoo": "networks: parameters, MACs, feature stages",

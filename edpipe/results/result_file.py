@@ -93,6 +93,9 @@ class StageOutcome(Knobs):
     weights_digest: Digest = Field(description="Of the student's weights.")
     code: CodeVersions = Field(description="By unit: versions of the code that trained it.")
     versions: Versions = Field(description="Of the libraries that trained it.")
+    adopted: dict[str, Any] | None = Field(
+        None, description="What `edpipe adopt` compared when other code took it over; absent: nothing took it over."
+    )
 
 
 class Metrics(Knobs):
