@@ -1,5 +1,6 @@
 """A step as a command: finds the job that the options name, runs its module, and records what that took."""
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -12,6 +13,7 @@ from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import Artifact, Step
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
+from edpipe.pipeline.state.running import refuse_beside_snakemake, refuse_edited_knobs, refuse_other_knobs
 from edpipe.runtime.threads import by_default
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
 from edpipe.storage.job import Job
@@ -28,19 +30,29 @@ def command_of(step: Step) -> Callable[..., None]:
         params = _load_params()
         job = step.make(params, **options)
         _check_step(step, job)
+        refuse_other_knobs(job)
         with by_default(threads_of(params, job) if step.needs_network else None):
             if step.trains and is_to_be_shared():
                 run_together(job.command.split()[1:])
                 return
             with costs_recorded(job), made_by(job.units):
                 import_module(f"edpipe.steps.{step.name}").run(job, **_also_given(step, params, job))
+        if is_under_dvc():
+            refuse_edited_knobs(job, step.make(load_params(), **options))
 
     return command
 
 
+def is_under_dvc() -> bool:
+    """Whether DVC runs this process as a step; it names its stage in the environment."""
+    return "DVC_STAGE" in os.environ
+
+
 def _load_params() -> Params:
-    """The checked params; under DVC also that its lists fit them."""
+    """The checked params; under DVC also that its lists fit them, and that no Snakemake is at work here."""
     params = load_params()
+    if is_under_dvc():
+        refuse_beside_snakemake()
     from edpipe.pipeline.dvc.lists import check_when_under_dvc
 
     check_when_under_dvc(params)

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from edpipe.errors import BusyError, CorruptFileError, EdpipeError, MismatchError, OverwriteError
+from edpipe.errors import BusyError, CorruptFileError, MismatchError, OverwriteError
 from edpipe.params.load import load_params
 from edpipe.pipeline.dvc import reconcile, record, repo
 from edpipe.pipeline.dvc import snakemake_metadata as records
 from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.state.judgement import Judgement
+from edpipe.pipeline.state.staleness import Assessment, Verdict
 
 MAIN_PROCESS = types.SimpleNamespace(is_main_process=True)
 SUB_PROCESS = types.SimpleNamespace(is_main_process=False)
@@ -31,8 +34,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     for name in ("DVC_STAGE", "EDPIPE_DVC"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(reconcile, "digest_at_start", [])
-    monkeypatch.setattr(record, "digest_at_start", reconcile.digest_at_start)
     monkeypatch.setattr(repo.importlib.util, "find_spec", lambda name: name)
     return tmp_path
 
@@ -88,23 +89,23 @@ def test_a_real_run_stops_while_dvc_runs_a_step(folder, another_process, kind):
     (folder / repo.READERS_AND_WRITERS).write_text(json.dumps({kind: {"x": [entry] if kind == "read" else entry}}))
     params = load_params()
     with pytest.raises(BusyError, match=r"^DVC is at work in this folder; wait for it or"):
-        reconcile.reconcile(params, is_dry_run=False)
-    reconcile.reconcile(params, is_dry_run=True)
+        reconcile.reconcile(params, is_dry_run=False, has_dvc=True)
+    reconcile.reconcile(params, is_dry_run=True, has_dvc=True)
 
 
 def test_an_entry_of_a_dead_process_stops_nobody(folder):
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     (folder / repo.READERS_AND_WRITERS).write_text(json.dumps({"write": {"x": {"pid": dead.pid, "cmd": "dvc repro"}}}))
-    reconcile.reconcile(load_params(), is_dry_run=False)
+    reconcile.reconcile(load_params(), is_dry_run=False, has_dvc=True)
 
 
 def test_a_real_run_brings_the_lists_in_step_and_a_dry_run_does_not(folder):
     params = load_params()
     written = (folder / paths.TRACKED_JOBS, folder / paths.CODE, folder / paths.DVC_IGNORE)
-    reconcile.reconcile(params, is_dry_run=True)
+    reconcile.reconcile(params, is_dry_run=True, has_dvc=True)
     assert not any(path.exists() for path in written)
-    reconcile.reconcile(params, is_dry_run=False)
+    reconcile.reconcile(params, is_dry_run=False, has_dvc=True)
     assert all(path.exists() for path in written)
 
 
@@ -114,72 +115,85 @@ def test_a_merge_conflict_is_one_line(folder):
     with pytest.raises(
         CorruptFileError, match=r"^DVC cannot go on here: .*; mend that, or leave DVC out with EDPIPE_DVC=0$"
     ):
-        reconcile.reconcile(load_params(), is_dry_run=False)
+        reconcile.reconcile(load_params(), is_dry_run=False, has_dvc=True)
 
 
 def test_a_full_disk_is_one_line(folder, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reconcile, "_reconcile", refuse)
+    monkeypatch.setattr(record, "upstream_first", refuse)
+    monkeypatch.setattr(record, "changed_units", list)
     with pytest.raises(OverwriteError, match=r"^DVC cannot go on here: .*No space left.*; mend that, then call"):
-        reconcile.reconcile(load_params(), is_dry_run=False)
+        record.record()
 
 
-def test_values_edited_during_a_run_are_not_recorded(folder):
-    reconcile.reconcile(load_params(), is_dry_run=False)
-    text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(text.replace("images: 12000", "images: 12001"))
+def test_code_edited_during_a_run_is_not_recorded(folder, monkeypatch):
+    monkeypatch.setattr(record, "changed_units", lambda: ["losses.kd"])
+    line = (
+        "^the code of losses.kd was edited while Snakemake ran; what it made is not handed over to DVC; "
+        "call `snakemake` again, then `edpipe dvc-record`$"
+    )
+    with pytest.raises(MismatchError, match=line):
+        record.record()
+
+
+def test_handing_over_says_how_much_is_missing(folder, capsys):
     with pytest.raises(
-        MismatchError, match=r"^params.yaml or the code was edited while Snakemake ran; .*`edpipe dvc-record`$"
+        MismatchError, match=r"^dvc-record: (\d+) of \1 tracked steps are out of date or missing and were"
     ):
-        record.record(types.SimpleNamespace(jobs=[]))
-
-
-@pytest.mark.parametrize(
-    ("rc", "said", "error", "text"),
-    [
-        (0, "Job stats: run_stage 1", MismatchError, "dvc-record: some steps are out of date or missing"),
-        (1, "WorkflowError: no such rule", EdpipeError, "dvc-record: `snakemake -n` failed: WorkflowError: no"),
-    ],
-)
-def test_only_what_snakemake_calls_done_is_handed_over(folder, monkeypatch, rc, said, error, text):
-    answer = types.SimpleNamespace(returncode=rc, stdout="", stderr=said)
-    monkeypatch.setattr(record.subprocess, "run", lambda *_, **__: answer)
-    with pytest.raises(error, match=text):
         record.record_made()
+    assert capsys.readouterr().out == "0 steps handed over to DVC\n"
 
 
-def test_handing_over_needs_snakemake(folder, monkeypatch):
-    monkeypatch.setattr(repo.importlib.util, "find_spec", lambda name: name if name == "dvc" else None)
-    with pytest.raises(MismatchError, match="dvc-record: needs snakemake"):
-        record.record_made()
+def test_a_lock_that_cannot_be_read_is_one_line(folder, monkeypatch):
+    (folder / "dvc.lock").write_text("stages: [")
+    job = jobs_of(load_params(), load_params().tracked)[0]
+    unfit = Judgement(job, Assessment(Verdict.STALE, ("knob",)), frozenset(), True)
+    with pytest.raises(
+        CorruptFileError, match=r"^dvc.lock: cannot be read \(.*\); mend it, or leave DVC out with EDPIPE_DVC=0$"
+    ):
+        record.withdraw(load_params(), [unfit])
 
 
-def test_absent_files_are_not_stale():
-    outputs = {"artifacts/a.h5", "artifacts/evaluations/ed/seed0.json"}
-    absent = {"artifacts/a.h5": "not in cache", "artifacts/evaluations/ed": "deleted"}
-    assert reconcile._is_only_absent([{"changed deps": absent}, {"changed outs": absent}], outputs)
-    assert not reconcile._is_only_absent([{"changed deps": {"artifacts/a.h5": "modified"}}], outputs)
-    assert not reconcile._is_only_absent([{"changed deps": {"own.txt": "deleted"}}], outputs)
-    assert not reconcile._is_only_absent([{"changed deps": {str(paths.CODE): {"code.report": "modified"}}}], outputs)
-    assert not reconcile._is_only_absent([{"changed deps": {str(paths.CODE): "deleted"}}], outputs)
-    assert not reconcile._is_only_absent([{"changed deps": {"params.yaml": {"recipes.a": "deleted"}}}], outputs)
-    assert not reconcile._is_only_absent(["changed command"], outputs)
+def test_only_files_that_are_absent_leave_a_stage_clean():
+    assert record._is_clean([])
+    assert record._is_clean([{"changed outs": {"artifacts/a.h5": "not in cache"}}])
+    assert not record._is_clean([{"changed deps": {"artifacts/a.h5": "modified"}}])
+    assert not record._is_clean([{"changed deps": {"params.yaml": {"recipes.a": "modified"}}}])
+    assert not record._is_clean(["changed command"])
 
 
-def a_dependency(path, is_locked=True):
-    return types.SimpleNamespace(protocol="local", fs_path=os.path.abspath(path), hash_info=is_locked)
+def test_dvc_is_busy_while_it_holds_its_lock(folder):
+    import zc.lockfile
+
+    assert not repo.is_busy()
+    lock = zc.lockfile.LockFile(str(folder / repo.MAIN_LOCK))
+    assert repo.is_busy()
+    lock.close()
+    assert not repo.is_busy()
 
 
-def test_an_input_that_dvc_replaced_misleads_but_one_of_a_new_stage_does_not(folder):
-    changes = [{"changed deps": {"artifacts/a.h5": "modified", "own.txt": "modified"}}, "changed command"]
-    stage = types.SimpleNamespace(deps=[a_dependency("artifacts/a.h5"), a_dependency("own.txt")])
-    assert reconcile._has_replaced_input(stage, changes, {"artifacts/a.h5"})
-    assert not reconcile._has_replaced_input(stage, changes, {"artifacts/b.h5"})
-    assert not reconcile._has_replaced_input(stage, [], {"artifacts/a.h5"})
-    stage.deps[0].hash_info = False
-    assert not reconcile._has_replaced_input(stage, changes, {"artifacts/a.h5"})
+def test_what_snakemake_holds_is_not_taken_for_a_step_of_dvc(folder, another_process):
+    entry = {"pid": another_process, "cmd": repo.SNAKEMAKE}
+    (folder / repo.READERS_AND_WRITERS).write_text(json.dumps({"read": {"x": [entry]}}))
+    assert not repo.is_busy()
+
+
+def test_outputs_are_held_until_they_are_let_go(folder):
+    repo.hold_outputs()
+    held = json.loads((folder / repo.READERS_AND_WRITERS).read_text())["read"]
+    assert set(held) == {str(folder / "artifacts"), str(folder / "results")}
+    repo.let_go()
+    assert json.loads((folder / repo.READERS_AND_WRITERS).read_text()).get("read", {}) == {}
+    repo.let_go()
+
+
+def test_outputs_cannot_be_held_while_dvc_runs_a_step(folder, another_process):
+    entry = {"pid": another_process, "cmd": "dvc repro"}
+    (folder / repo.READERS_AND_WRITERS).write_text(json.dumps({"write": {str(folder / "artifacts/a"): entry}}))
+    with pytest.raises(BusyError, match=r"^DVC is at work in this folder"):
+        repo.hold_outputs()
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of pygtrie, which DVC uses
@@ -187,11 +201,11 @@ def test_stages_and_data_that_a_user_added_are_left_alone(folder):
     (folder / "own.txt").write_text("own")
     (folder / "dvc.yaml").write_text("stages:\n  own:\n    cmd: a\n    outs: [own.txt]\n")
     before_ns = os.stat("own.txt").st_mtime_ns
-    reconcile.reconcile(load_params(), is_dry_run=False)
+    reconcile.reconcile(load_params(), is_dry_run=False, has_dvc=True)
     assert os.stat("own.txt").st_mtime_ns == before_ns
 
 
-# snakemake_records
+# snakemake_metadata
 
 
 @pytest.fixture
@@ -200,35 +214,39 @@ def made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "made.h5").write_text("content")
     records.record_file("made.h5").parent.mkdir(parents=True)
-    records.record_file("made.h5").write_text(json.dumps({"endtime": os.lstat("made.h5").st_mtime, "rule": "a"}))
+    contents = {"endtime": 1.0, "rule": "a", "params": ["'b'"], "code": "c", "input": ["d"]}
+    records.record_file("made.h5").write_text(json.dumps(contents))
     return "made.h5"
 
 
-def test_a_file_is_intact_until_it_is_replaced(made):
-    assert records.is_intact(made)
-    records.set_output_time(made, 10**18)
-    assert not records.is_intact(made)
-    records.restamp(made)
-    assert records.is_intact(made)
-    assert json.loads(records.record_file(made).read_text())["rule"] == "a"
+def test_when_a_file_was_made_is_kept_and_from_what_is_not(made):
+    records.forget_origin(made)
+    assert json.loads(records.record_file(made).read_text()) == {"endtime": 1.0, "rule": "a"}
+    records.forget_origin("absent.h5")
+
+
+@pytest.mark.parametrize("contents", ["{", "[]", '{"params": []}'])
+def test_metadata_that_tell_nothing_are_removed(made, contents):
+    records.record_file(made).write_text(contents)
+    records.forget_origin(made)
+    assert not records.record_file(made).exists()
 
 
 def test_a_record_of_unknown_params_makes_a_file_stale_for_snakemake(made):
     records.record_unknown_params(made)
-    assert not records.is_intact(made)
     record = pytest.importorskip("snakemake.persistence").MetadataRecord(
         **json.loads(records.record_file(made).read_text())
     )
     assert record.params == []
     assert record.record_format_version == pytest.importorskip("snakemake.persistence").RECORD_FORMAT_VERSION
     records.record_unknown_params("a/new.h5")
-    assert not records.is_intact("a/new.h5")
+    assert records.record_file("a/new.h5").exists()
 
 
-def test_without_a_record_a_file_is_not_intact(made):
+def test_metadata_can_be_forgotten_twice(made):
     records.forget(made)
     records.forget(made)
-    assert not records.is_intact(made)
+    assert not records.record_file(made).exists()
 
 
 def test_long_paths_have_records_in_folders():
@@ -272,7 +290,9 @@ def test_a_file_of_somebody_else_is_told_with_its_remedy(made, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(records.os, "utime", refuse)
-    with pytest.raises(OverwriteError, match=r"made.h5: its modification time cannot be set.*cache.type symlink"):
+    with pytest.raises(
+        OverwriteError, match=r"made.h5: its modification time \(.*\) cannot be set.*touch.*cache.type symlink"
+    ):
         records.set_output_time(made, 1)
 
 

@@ -217,8 +217,8 @@ S, C, A, D = Verdict.STALE, Verdict.CACHED, Verdict.ABSENT, Verdict.DAMAGED
         ((C, A, A, C), ("c",), "bc"),
         ((A, C, S, C), ("c",), "c"),  # reads b only, which is there
         ((A, S, C, C), ("c",), "abcd"),  # a is made again for b, so d waits too
-        ((D, C, C, C), ("c",), ""),  # Snakemake does not see damage
-        ((C, D, S, C), ("c",), "c"),
+        ((D, C, C, C), ("c",), "abcd"),
+        ((C, D, S, C), ("c",), "bc"),
     ],
 )
 def test_a_chain_and_a_side_branch(verdicts, targets, running):

@@ -6,7 +6,6 @@ In all but the last test, steps are played by stand_in_command_line.py.
 import json
 import re
 import subprocess
-import time
 
 import pytest
 import yaml
@@ -18,12 +17,13 @@ from dvc_stories import (
     SECOND_ED,
     SHARED_GROUPS,
     STUDENT_RULES,
-    Folder,
+    clone_of,
     end_of,
     said,
     stages_of,
     start,
     teacher_steps,
+    wait_for,
 )
 from project import without_cost
 
@@ -80,7 +80,7 @@ def test_soft_labels_of_an_earlier_setting_disturb_nobody(repository, tmp_path, 
     repository.snakemake()
     assert earlier < set(soft_labels_of(repository)), "nothing is deleted"
     assert repository.dvc_repro() == []
-    clone = clone_of(repository, tmp_path)
+    clone = clone_of(repository, tmp_path / "second")
     clone.call("dvc", "pull")
     assert earlier.isdisjoint(soft_labels_of(clone))
     assert getattr(clone, tool)() == []
@@ -105,8 +105,7 @@ def test_a_queue_of_three_values_runs(repository):
 
 def test_snakemake_stops_with_one_line_while_dvc_is_busy(repository):
     repository.edit("temperature: 4", "temperature: 5")
-    slow = repository.root / "edpipe/cli/main.py"
-    slow.write_text(slow.read_text().replace("def make_outputs(job: Job) -> None:", SLOW_STEP))
+    (repository.root / "waiting").write_text("run_stage")
     dvc = subprocess.Popen(
         ["dvc", "repro"],
         cwd=repository.root,
@@ -126,23 +125,6 @@ def test_snakemake_stops_with_one_line_while_dvc_is_busy(repository):
         (repository.root / "go").touch()
         assert dvc.wait() == 0
     assert repository.snakemake() == []
-
-
-SLOW_STEP = '''def make_outputs(job: Job) -> None:
-    """Waits until it is told to go on."""
-    import time
-
-    Path("started").touch()
-    while not Path("go").exists():
-        time.sleep(0.05)
-'''
-
-
-def wait_for(path):
-    end_s = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < end_s, f"{path} did not appear"
-        time.sleep(0.05)
 
 
 def test_lists_that_do_not_fit_stop_dvc_with_one_line(repository):
@@ -204,17 +186,9 @@ def test_an_edit_of_what_packs_images_reaches_files_that_dvc_made(tmp_path):
     assert folder.dvc_repro() == []
 
 
-def clone_of(folder, tmp_path):
-    """A second person's clone of a folder, committed and pushed; nothing pulled yet."""
-    folder.git_commit()
-    folder.call("dvc", "push")
-    folder.call("git", "clone", "--quiet", str(folder.root), str(tmp_path / "second"))
-    return Folder(tmp_path / "second")
-
-
 @pytest.fixture
 def clone(repository, tmp_path):
-    return clone_of(repository, tmp_path)
+    return clone_of(repository, tmp_path / "second")
 
 
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)

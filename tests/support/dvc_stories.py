@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in_command_line.py")
+STAND_IN_CHECKS = Path(__file__).with_name("stand_in_checks.py")
 CACHE_TYPES = ("copy", "hardlink", "symlink")
 
 PARAMS = """\
@@ -193,6 +195,21 @@ class Folder:
         return Folder(root)
 
 
+def wait_for(path):
+    end_s = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < end_s, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def clone_of(folder, root):
+    """A second person's clone of a folder, committed and pushed; nothing pulled yet."""
+    folder.git_commit()
+    folder.call("dvc", "push")
+    folder.call("git", "clone", "--quiet", str(folder.root), str(root))
+    return Folder(root)
+
+
 def start(root, cache_type, has_stand_in=True):
     """A fresh git repository, nothing made yet."""
     root.mkdir()
@@ -204,6 +221,9 @@ def start(root, cache_type, has_stand_in=True):
     if has_stand_in:
         (root / "edpipe/cli/main.py").rename(root / "edpipe/cli/command_line.py")
         shutil.copy(STAND_IN, root / "edpipe/cli/main.py")
+        checks = root / "edpipe/pipeline/state/artifact_checks.py"
+        checks.rename(checks.with_name("real_artifact_checks.py"))
+        shutil.copy(STAND_IN_CHECKS, checks)
     (root / "params.yaml").write_text(PARAMS)
     folder = Folder(root)
     folder.call("git", "init", "--quiet")

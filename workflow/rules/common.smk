@@ -61,6 +61,11 @@ def knobs_of(make):
     return lambda wildcards: rerun_triggers.knobs_trigger(job_of(make, wildcards))
 
 
+def knobs_digest_of(make):
+    """Params function: digest of the knobs as they are now; the step refuses if params.yaml says others by then."""
+    return lambda wildcards: hooks.knobs_digest(job_of(make, wildcards), is_main=workflow.is_main_process)
+
+
 def code_of(make):
     """Params function: versions of the code that the job hangs on; an edit that was not confirmed has its digest."""
     return lambda wildcards: rerun_triggers.code_trigger(job_of(make, wildcards))

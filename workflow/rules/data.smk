@@ -13,5 +13,7 @@ rule pack_dataset:
     params:
         knobs=knobs_of(data.pack_dataset),
         code=code_of(data.pack_dataset),
+        knobs_digest=knobs_digest_of(data.pack_dataset),
     shell:
-        "exec edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe pack_dataset --dataset {wildcards.dataset} > {log} 2>&1"

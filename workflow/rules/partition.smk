@@ -19,8 +19,10 @@ rule partition_dataset:
     params:
         knobs=knobs_of(data.partition_dataset),
         code=code_of(data.partition_dataset),
+        knobs_digest=knobs_digest_of(data.partition_dataset),
     shell:
-        "exec edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe partition_dataset --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
 
 
 rule partition_by_confusion:
@@ -39,5 +41,7 @@ rule partition_by_confusion:
     params:
         knobs=knobs_of(data.partition_dataset),
         code=code_of(data.partition_dataset),
+        knobs_digest=knobs_digest_of(data.partition_dataset),
     shell:
-        "exec edpipe partition_by_confusion --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe partition_by_confusion --dataset {wildcards.dataset} --partition {wildcards.partition} > {log} 2>&1"

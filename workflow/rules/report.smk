@@ -16,5 +16,7 @@ rule report:
     params:
         knobs=knobs_of(students.report),
         code=code_of(students.report),
+        knobs_digest=knobs_digest_of(students.report),
     shell:
-        "exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe report --experiment {wildcards.experiment} > {log} 2>&1"

@@ -18,8 +18,10 @@ rule evaluate:
     params:
         knobs=knobs_of(students.evaluate),
         code=code_of(students.evaluate),
+        knobs_digest=knobs_digest_of(students.evaluate),
     shell:
-        "exec edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe evaluate --experiment {wildcards.experiment} --seed {wildcards.seed} > {log} 2>&1"
 
 
 rule result:
@@ -37,8 +39,10 @@ rule result:
     params:
         knobs=knobs_of(students.result),
         code=code_of(students.result),
+        knobs_digest=knobs_digest_of(students.result),
     shell:
-        "exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe result --experiment {wildcards.experiment} > {log} 2>&1"
 
 
 rule study:
@@ -56,5 +60,7 @@ rule study:
     params:
         knobs=knobs_of(students.study),
         code=code_of(students.study),
+        knobs_digest=knobs_digest_of(students.study),
     shell:
-        "exec edpipe study --study {wildcards.study} > {log} 2>&1"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe study --study {wildcards.study} > {log} 2>&1"

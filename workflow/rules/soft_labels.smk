@@ -15,8 +15,10 @@ rule dump_soft_labels:
     params:
         knobs=knobs_of(teachers.dump_soft_labels),
         code=code_of(teachers.dump_soft_labels),
+        knobs_digest=knobs_digest_of(teachers.dump_soft_labels),
     shell:
-        "exec edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe dump_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " --views {wildcards.views} > {log} 2>&1"
 
 
@@ -36,6 +38,8 @@ rule verify_soft_labels:
     params:
         knobs=knobs_of(teachers.verify_soft_labels),
         code=code_of(teachers.verify_soft_labels),
+        knobs_digest=knobs_digest_of(teachers.verify_soft_labels),
     shell:
-        "exec edpipe verify_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe verify_soft_labels --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

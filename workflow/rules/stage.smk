@@ -14,6 +14,8 @@ rule run_stage:
     params:
         knobs=knobs_of(students.run_stage),
         code=code_of(students.run_stage),
+        knobs_digest=knobs_digest_of(students.run_stage),
     shell:
-        "exec edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe run_stage --experiment {wildcards.experiment} --seed {wildcards.seed} --stage {wildcards.stage}"
         " > {log} 2>&1"

@@ -17,8 +17,10 @@ rule train_teacher:
     params:
         knobs=knobs_of(teachers.make_teacher),
         code=code_of(teachers.make_teacher),
+        knobs_digest=knobs_digest_of(teachers.make_teacher),
     shell:
-        "exec edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe train_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
 
 
@@ -41,8 +43,10 @@ rule fetch_teacher:
     params:
         knobs=knobs_of(teachers.make_teacher),
         code=code_of(teachers.make_teacher),
+        knobs_digest=knobs_digest_of(teachers.make_teacher),
     shell:
-        "exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe fetch_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher} --subset {wildcards.subset}"
         " > {log} 2>&1"
 
 
@@ -61,6 +65,8 @@ rule evaluate_teacher:
     params:
         knobs=knobs_of(teachers.evaluate_teacher),
         code=code_of(teachers.evaluate_teacher),
+        knobs_digest=knobs_digest_of(teachers.evaluate_teacher),
     shell:
-        "exec edpipe evaluate_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe evaluate_teacher --dataset {wildcards.dataset} --teacher {wildcards.teacher}"
         " --subset {wildcards.subset} > {log} 2>&1"

@@ -17,6 +17,8 @@ rule record_trajectory:
     params:
         knobs=knobs_of(teachers.record_trajectory),
         code=code_of(teachers.record_trajectory),
+        knobs_digest=knobs_digest_of(teachers.record_trajectory),
     shell:
-        "exec edpipe record_trajectory --dataset {wildcards.dataset} --teacher {wildcards.teacher} --seed {wildcards.seed}"
+        "EDPIPE_KNOBS={params.knobs_digest}"
+        " exec edpipe record_trajectory --dataset {wildcards.dataset} --teacher {wildcards.teacher} --seed {wildcards.seed}"
         " > {log} 2>&1"

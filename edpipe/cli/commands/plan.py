@@ -82,7 +82,6 @@ def lines_of(found: Sequence[Outcome]) -> list[str]:
         *_changed_lines(running),
         *_absent_lines(running),
         *_waiting_lines(running),
-        *(f"damaged    {title(o.job)}: {o.reasons[0]}" for o in found if o.verdict is Verdict.DAMAGED and not o.is_run),
         *_step_lines(found),
         *version_lines([o for o in found if not o.is_run]),
         _sum_line(found),
@@ -132,8 +131,6 @@ def _sum_line(found: Sequence[Outcome]) -> str:
     line = f"{len(running)} of {len(found)} jobs would run, {resting[Verdict.CACHED]} come from the cache"
     if resting[Verdict.ABSENT]:
         line += f"; absent and not needed: {resting[Verdict.ABSENT]}"
-    if resting[Verdict.DAMAGED]:
-        line += f"; damaged, which Snakemake does not see: {resting[Verdict.DAMAGED]}"
     return line + _expected(running)
 
 

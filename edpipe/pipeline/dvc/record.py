@@ -1,78 +1,68 @@
-"""Snakemake to DVC: after a run, finished steps are committed to dvc.lock and DVC's cache."""
+"""To DVC: what the records vouch for is committed to dvc.lock and DVC's cache, and what they do not is taken out.
 
-import importlib.util
-import subprocess
+Whatever Snakemake or dvc.lock say: only the record beside an artifact tells from which knobs, inputs and code it is.
+"""
+
+import shutil
 import sys
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
 from typing import Any
 
-from edpipe.errors import EdpipeError, MismatchError
+import yaml
+
+from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
-from edpipe.pipeline.dvc import snakemake_metadata as records
-from edpipe.pipeline.dvc.code_file import write_code
+from edpipe.pipeline.dvc.code_file import changed_units, write_code
 from edpipe.pipeline.dvc.lists import write_tracked_jobs
 from edpipe.pipeline.dvc.repo import (
     CHECK_STAGE,
-    digest_at_start,
-    digest_of_sources,
+    LOCK,
     is_pipeline_stage,
     is_set_up,
     local_paths,
     open_repo,
+    parsing_each_text_once,
     upstream_first,
 )
+from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
+from edpipe.pipeline.state.judgement import Judgement, judged, sound_paths
+from edpipe.storage.job import Job
+
+SHOWN = 3
+"""So many stages are named; more are counted."""
+ABSENT_STATES = ("deleted", "not in cache")
+"""What DVC calls a file that lies only in a remote, or only here."""
 
 
-def record(dag: Any) -> None:
-    """After a run: every step that it finished or found up to date is committed to dvc.lock and DVC's cache.
+def record() -> None:
+    """After a run: every step whose artifact is what would be made now is committed to dvc.lock and DVC's cache.
 
     Raises:
         BusyError: DVC is running a step here.
         CorruptFileError: DVC refuses.
         OverwriteError: the disk is full, or a file belongs to somebody else.
-        MismatchError: params.yaml or the code was edited meanwhile, so that DVC would store values that were not used.
+        ParamsError: params.yaml was edited meanwhile, and is wrong now.
+        MismatchError: the code was edited meanwhile, so that DVC would store versions that were not used.
     """
-    if digest_at_start != [digest_of_sources(load_params())]:
+    edited = changed_units()
+    if edited:
         raise MismatchError(
-            "params.yaml or the code was edited while Snakemake ran; what it made is not handed over to DVC; "
+            f"the code of {_named(edited)} was edited while Snakemake ran; what it made is not handed over to DVC; "
             "call `snakemake` again, then `edpipe dvc-record`"
         )
-    _commit({str(path) for job in dag.jobs if dag.finished(job) or not dag.needrun(job) for path in job.output})
-
-
-def _commit(done: set[str]) -> int:
-    """Commits the stages all of whose outputs are `done` and Snakemake's own; says how many."""
-    with open_repo(is_patient=True) as repo, repo.scm_context:
-        stale = set(repo.status())
-        stages = [s for s in upstream_first(repo) if s.addressing in stale and _is_ready_to_commit(s, done)]
-        # A copy stays where it is; a link must be made, or the file would lie in the folder and in the cache.
-        relink = bool({"hardlink", "symlink"} & set(repo.cache.local.cache_types))
-        saved = []
-        try:
-            for stage in stages:
-                stage.save()
-                stage.commit(relink=relink)
-                saved.append(stage)
-                for output in local_paths(stage.outs):
-                    records.restamp(output)
-        finally:
-            if saved:
-                saved[0].dvcfile.dump_stages(saved, update_pipeline=False)
-        return len(saved)
-
-
-def _is_ready_to_commit(stage: Any, done: set[str]) -> bool:
-    if stage.addressing == CHECK_STAGE:
-        return True  # what it checks was written when the run began
-    outputs = local_paths(stage.outs)
-    return is_pipeline_stage(stage) and all(path in done and records.is_intact(path) for path in outputs)
+    params = load_params()
+    write_tracked_jobs(params)
+    _commit(params, judged_now(params))
 
 
 def record_made() -> None:
-    """Hands over to DVC what was made without it, once Snakemake says that nothing is left to do.
+    """Hands over to DVC what was made without it, and takes out of dvc.lock what does not belong there.
 
     Raises:
-        MismatchError: there is something to do, or DVC is not set up.
+        MismatchError: DVC is not set up; or some steps are out of date or missing, and the others were handed over.
         BusyError: DVC is at work here.
         CorruptFileError: DVC refuses.
     """
@@ -81,26 +71,140 @@ def record_made() -> None:
     params = load_params()
     write_tracked_jobs(params)
     write_code()
-    _check_nothing_to_do()
-    made = {path for path in _tracked_outputs(params) if records.is_intact(path)}
-    print(f"{_commit(made)} steps handed over to DVC")
-
-
-def _tracked_outputs(params: Params) -> list[str]:
-    from edpipe.pipeline.jobs.graph import jobs_of
-
-    return [str(path) for job in jobs_of(params, params.tracked) for path in job.outputs]
-
-
-def _check_nothing_to_do() -> None:
-    if importlib.util.find_spec("snakemake") is None:
-        raise MismatchError("dvc-record: needs snakemake, which knows what is up to date")
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    if completed.returncode:
-        lines = [line for line in completed.stderr.splitlines() if line.strip()]
-        raise EdpipeError(f"dvc-record: `snakemake -n` failed: {lines[-1] if lines else 'without a word'}")
-    if "Nothing to be done" not in completed.stdout + completed.stderr:
+    judgements = judged_now(params)
+    withdraw(params, judgements)
+    print(f"{_commit(params, judgements)} steps handed over to DVC")
+    unfit = sum(not one.fits for one in judgements)
+    if unfit:
         raise MismatchError(
-            "dvc-record: some steps are out of date or missing (see `snakemake -n`); run `snakemake` first"
+            f"dvc-record: {unfit} of {len(judgements)} tracked steps are out of date or missing and were not handed "
+            "over (see `snakemake -n`); run `snakemake` first"
         )
+
+
+def judged_now(params: Params) -> list[Judgement]:
+    """Judgements of the tracked jobs."""
+    checked = CheckedArtifacts()
+    found = judged(jobs_of(params, params.tracked), checked)
+    checked.save()
+    return found
+
+
+def stage_name(job: Job) -> str:
+    """What DVC calls the stage of a job.
+
+    >>> stage_name(Job("evaluate", {"experiment": "digits_ed", "seed": 0}, {}, {}, ()))
+    'evaluate@digits_ed-0'
+    """
+    return f"{job.step}@{'-'.join(map(str, job.arguments.values()))}"
+
+
+def _commit(params: Params, judgements: Sequence[Judgement]) -> int:
+    """Commits the stages whose outputs are sound and whose entry in dvc.lock is another or none; says how many."""
+    sound = {str(path) for path in sound_paths(judgements)}
+    with open_repo(is_patient=True) as repo, repo.scm_context, parsing_each_text_once():
+        stale = set(repo.status())
+        stages = [s for s in upstream_first(repo) if s.addressing in stale and _is_ready_to_commit(s, sound)]
+        # A copy stays where it is; a link must be made, or the file would lie in the folder and in the cache.
+        relink = bool({"hardlink", "symlink"} & set(repo.cache.local.cache_types))
+        saved: list[Any] = []
+        try:
+            for stage in stages:
+                stage.save()
+                stage.commit(relink=relink)
+                saved.append(stage)
+            if load_params() != params:  # DVC has read other values than the records were compared with
+                for stage in saved:
+                    _forget_run(repo, stage)
+                saved.clear()
+                raise MismatchError(
+                    "params.yaml was edited meanwhile; nothing is handed over; call `edpipe dvc-record`"
+                )
+        finally:
+            if saved:
+                saved[0].dvcfile.dump_stages(saved, update_pipeline=False)
+        return len(saved)
+
+
+def _is_ready_to_commit(stage: Any, sound: Set[str]) -> bool:
+    if stage.addressing == CHECK_STAGE:
+        return True  # what it checks was written when the run began
+    outputs, inputs = local_paths(stage.outs), local_paths(stage.deps)
+    return (
+        is_pipeline_stage(stage)
+        and all(path in sound for path in outputs)
+        and all(Path(path).exists() for path in inputs)
+    )
+
+
+def withdraw(params: Params, judgements: Iterable[Judgement]) -> list[str]:
+    """Takes out of dvc.lock, and of DVC's run cache, stages that it calls current though their artifacts do not fit.
+
+    As after `dvc commit --force`. A stage that DVC itself finds changed stays: its entry tells the truth of an earlier
+    state. Says in one line which were taken out, and gives their names.
+
+    Raises:
+        BusyError: DVC is at work here.
+        CorruptFileError: DVC cannot read its own files.
+    """
+    tracked = {path for job in jobs_of(params, params.tracked) for path in job.outputs}
+    unfit = {stage_name(one.job) for one in judgements if one.is_unfit and tracked.issuperset(one.job.outputs)}
+    suspects = unfit & _stages_in_lock() if unfit else set()
+    if not suspects:
+        return []
+    with open_repo(is_patient=False) as repo, repo.scm_context, parsing_each_text_once():
+        status = repo.status(targets=sorted(suspects))
+        false = [s for s in repo.index.stages if s.addressing in suspects and _is_clean(status.get(s.addressing, []))]
+        for stage in false:
+            _forget_stage(repo, stage)
+    names = sorted(stage.addressing for stage in false)
+    if names:
+        print(
+            f"edpipe: taken out of dvc.lock, since the artifacts do not fit params.yaml, the code or their inputs: "
+            f"{_named(names)}",
+            file=sys.stderr,
+        )
+    return names
+
+
+def _named(names: Sequence[str]) -> str:
+    """
+    >>> _named(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _stages_in_lock() -> set[str]:
+    try:
+        contents = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return set(contents["stages"])
+    except FileNotFoundError:
+        return set()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise CorruptFileError(
+            f"{LOCK}: cannot be read ({line}); mend it, or leave DVC out with EDPIPE_DVC=0"
+        ) from error
+
+
+def _is_clean(changes: Sequence[Any]) -> bool:
+    """Whether DVC finds nothing changed, but for files that were not pulled or pushed."""
+    return all(
+        isinstance(change, dict)
+        and all(state in ABSENT_STATES for files in change.values() for state in dict(files).values())
+        for change in changes
+    )
+
+
+def _forget_stage(repo: Any, stage: Any) -> None:
+    """Removes a stage from dvc.lock, and what the run cache would put in its place again."""
+    _forget_run(repo, stage)
+    stage.dvcfile._lockfile.remove_stage(stage)
+
+
+def _forget_run(repo: Any, stage: Any) -> None:
+    from dvc.stage.cache import _can_hash, _get_stage_hash
+
+    if _can_hash(stage):
+        shutil.rmtree(repo.stage_cache._get_cache_dir(_get_stage_hash(stage)), ignore_errors=True)

@@ -4,35 +4,42 @@ Everything in this package does nothing where DVC is not installed or not set up
 Snakemake's own sub-processes, and with EDPIPE_DVC=0.
 """
 
+import atexit
 import importlib.util
 import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edpipe.errors import BusyError, CorruptFileError, OverwriteError
-from edpipe.params.schema import Params
-from edpipe.pipeline.dvc.code_file import code_versions
 from edpipe.pipeline.dvc.lists import STEPS
-from edpipe.storage.digests import digest_json
+from edpipe.pipeline.jobs import paths
 
 PIPELINE = Path("dvc.yaml")
 READERS_AND_WRITERS = Path(".dvc", "tmp", "rwlock")
 """Where DVC names the steps that it is running; it lets go of its main lock while a step runs."""
 CHECK_STAGE = "check_params"
 """DVC's stage that makes no file; Snakemake has no such rule."""
-digest_at_start: list[str] = []
-"""Digest of params.yaml and the code when Snakemake began; empty before."""
+LOCK = Path("dvc.lock")
+MAIN_LOCK = Path(".dvc", "tmp", "lock")
+BUSY = "DVC is at work in this folder; wait for it or, if you know better, leave it out with EDPIPE_DVC=0"
+SNAKEMAKE = "snakemake, at work in this folder until it ends"
+"""As DVC names us when it refuses to touch what Snakemake may be making."""
+
+
+def is_main(workflow: Any) -> bool:
+    """Whether this is the Snakemake process that a person called: no sub-process of it, nor inside a step of DVC."""
+    return bool(workflow.is_main_process) and "DVC_STAGE" not in os.environ
 
 
 def is_enabled(workflow: Any) -> bool:
     """Whether this Snakemake process should keep DVC informed."""
-    return bool(workflow.is_main_process) and "DVC_STAGE" not in os.environ and is_set_up()
+    return is_main(workflow) and is_set_up()
 
 
 def is_set_up() -> bool:
@@ -62,14 +69,12 @@ def open_repo(is_patient: bool) -> Iterator[Any]:
     level = chatter.level
     chatter.setLevel(logging.CRITICAL)
     try:
-        if not is_patient and _is_running_a_step():
+        if _is_running_a_step():
             raise LockError("a step is running")
-        with Repo(".", _wait_for_lock=is_patient) as repo, lock_repo(repo):
+        with _beside_other_snakemakes(), Repo(".", _wait_for_lock=is_patient) as repo, lock_repo(repo):
             yield repo
     except LockError as error:
-        raise BusyError(
-            "DVC is at work in this folder; wait for it or, if you know better, leave it out with EDPIPE_DVC=0"
-        ) from error
+        raise BusyError(BUSY) from error
     except DvcException as error:
         line = " ".join(str(error).split())
         raise CorruptFileError(
@@ -95,13 +100,90 @@ def parsing_each_text_once() -> Iterator[None]:
         _yaml.parse_yaml = parse
 
 
+@contextmanager
+def _beside_other_snakemakes() -> Iterator[None]:
+    """DVC's commit minds what another Snakemake holds; two of them make different files, and agree with each other."""
+    from dvc import rwlock
+
+    mind = rwlock.rwlock
+    rwlock.rwlock = lambda *_: nullcontext()
+    try:
+        yield
+    finally:
+        rwlock.rwlock = mind
+
+
+_held = ExitStack()
+
+
+def hold_outputs() -> None:
+    """Until this process ends or lets go, DVC refuses by itself to run steps or commit here; it may read.
+
+    Raises:
+        BusyError: DVC is running a step.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.rwlock import rwlock
+    from dvc_objects.fs.local import localfs
+
+    folders = [str(folder.absolute()) for folder in (paths.ARTIFACTS, paths.RESULTS)]
+    tmp = READERS_AND_WRITERS.parent.absolute()
+    tmp.mkdir(exist_ok=True)
+    try:
+        _held.enter_context(rwlock(str(tmp), localfs, SNAKEMAKE, folders, [], False))
+    except DvcException as error:
+        raise BusyError(BUSY) from error
+    atexit.register(let_go)
+
+
+def let_go() -> None:
+    """Ends what `hold_outputs` began."""
+    with suppress(Exception):  # somebody has removed DVC's file
+        _held.close()
+
+
+def is_busy() -> bool:
+    """Whether DVC is running a step here, or holds its lock, as during `dvc pull`."""
+    return _is_running_a_step() or _is_locked()
+
+
+def _is_locked() -> bool:
+    import zc.lockfile  # DVC's own way to lock
+
+    if not MAIN_LOCK.is_file():
+        return False
+    try:
+        zc.lockfile.LockFile(str(MAIN_LOCK)).close()
+    except zc.lockfile.LockError:
+        return True
+    except OSError:  # not ours to lock
+        return False
+    return False
+
+
+def refuse_merge_conflict() -> None:
+    """That DVC's files are not in the middle of a merge; DVC itself would say so only after the last job.
+
+    Raises:
+        CorruptFileError: one of them is.
+    """
+    for path in (PIPELINE, LOCK):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        if any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in text.splitlines()):
+            raise CorruptFileError(
+                f"DVC cannot go on here: {path} holds both sides of a merge; mend that, or leave DVC out with "
+                "EDPIPE_DVC=0"
+            )
+
+
 def _is_running_a_step() -> bool:
     try:
         contents = json.loads(READERS_AND_WRITERS.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     readers = [reader for readers in contents.get("read", {}).values() for reader in readers]
-    return any(_is_alive(entry["pid"]) for entry in [*contents.get("write", {}).values(), *readers] if entry)
+    entries = [entry for entry in [*contents.get("write", {}).values(), *readers] if entry]
+    return any(_is_alive(entry["pid"]) for entry in entries if entry.get("cmd") != SNAKEMAKE)
 
 
 def _is_alive(pid: int) -> bool:
@@ -139,8 +221,3 @@ def local_paths(entries: list[Any]) -> list[str]:
 
     local = [e for e in entries if e.protocol == "local" and not isinstance(e, ParamsDependency)]
     return [os.path.relpath(e.fs_path) for e in local]
-
-
-def digest_of_sources(params: Params) -> str:
-    """Digest of params.yaml and of all code that some step depends on."""
-    return digest_json({"params": params, "code": code_versions()})

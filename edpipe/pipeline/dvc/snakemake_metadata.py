@@ -1,26 +1,26 @@
 """Snakemake's records of the files it has made (.snakemake/metadata), and the modification times it goes by.
 
 Snakemake keeps one JSON file for each output, named by the output's path in base64. What matters here: that there is
-one; `endtime`, the output's modification time when its job ended; and `params`, what the rule had as params then.
+one, and what the rule had then as params, inputs and command.
 """
 
 import base64
 import json
 import os
 import shutil
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from edpipe.errors import OverwriteError
-from edpipe.storage.atomic import write_atomically
+from edpipe.storage.atomic import write_atomically, write_text_atomically
 
 FOLDER = Path(".snakemake")
 MADE, UNFINISHED = "metadata", "incomplete"
-LONG_AGO_NS = 10**9
-"""A modification time older than any input's."""
+LONG_AGO_NS = 946_728_000 * 10**9
+"""A modification time older than any input's, in the year 2000: archives cannot hold times before 1980."""
 _LONGEST_NAME = 254
-_CLOCK_S = 1e-3
-"""Snakemake writes times as decimal fractions; closer than this is equal."""
+_ORIGIN = frozenset({"code", "input", "params", "software_stack_hash"})
+"""What an output was made from, in Snakemake's words; it compares each with its rule, where it is there."""
 
 
 def record_file(output: str, kind: str = MADE) -> Path:
@@ -32,14 +32,6 @@ def record_file(output: str, kind: str = MADE) -> Path:
     name = base64.urlsafe_b64encode(output.encode()).decode()
     parts = [name[i : i + _LONGEST_NAME] for i in range(0, len(name), _LONGEST_NAME)]
     return FOLDER.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
-
-
-def is_intact(output: str) -> bool:
-    """Whether Snakemake wrote this very file, and nobody has replaced it since."""
-    try:
-        return abs(os.lstat(output).st_mtime - _read(output)["endtime"]) < _CLOCK_S
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def forget(output: str, kind: str = MADE) -> None:
@@ -59,14 +51,22 @@ def record_unknown_params(output: str) -> None:
     path.write_text(json.dumps({"record_format_version": RECORD_FORMAT_VERSION, "params": []}), encoding="utf-8")
 
 
-def restamp(output: str) -> None:
-    """Tells Snakemake that the file is still its own after a change of its modification time."""
-    record = _read(output) | {"endtime": os.lstat(output).st_mtime}
-    record_file(output).write_text(json.dumps(record), encoding="utf-8")
+def forget_origin(output: str) -> None:
+    """Removes from what Snakemake knows of an output all from which it would conclude that the output is stale.
 
-
-def _read(output: str) -> dict[str, Any]:
-    return json.loads(record_file(output).read_text(encoding="utf-8"))
+    When and by which rule it was made stays, for Snakemake's own report.
+    """
+    try:
+        known = json.loads(record_file(output).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        known = {}
+    if not isinstance(known, dict) or "endtime" not in known:
+        forget(output)
+    elif not known.keys().isdisjoint(_ORIGIN):
+        kept = {name: value for name, value in known.items() if name not in _ORIGIN}
+        write_text_atomically(record_file(output), json.dumps(kept))
 
 
 def input_time_ns(path: str) -> int:
@@ -97,10 +97,24 @@ def set_output_time(path: str, time_ns: int) -> None:
     Raises:
         OverwriteError: the file is somebody else's.
     """
+    _set_time(path, time_ns, is_target=False)
+
+
+def set_target_time(path: str, time_ns: int) -> None:
+    """Sets the time of what a link points to.
+
+    Raises:
+        OverwriteError: the file is somebody else's.
+    """
+    _set_time(path, time_ns, is_target=True)
+
+
+def _set_time(path: str, time_ns: int, is_target: bool) -> None:
     try:
-        os.utime(path, ns=(time_ns, time_ns), follow_symlinks=False)
+        os.utime(path, ns=(time_ns, time_ns), follow_symlinks=is_target)
     except PermissionError as error:
+        dated = datetime.fromtimestamp(os.stat(path).st_mtime).isoformat(" ", "seconds")
         raise OverwriteError(
-            f"{path}: its modification time cannot be set, it belongs to another user; "
-            f"use `dvc config --local cache.type symlink`, then `dvc checkout --relink`"
+            f"{path}: its modification time ({dated}) cannot be set, it belongs to another user; ask them to "
+            "`touch` it, or use `dvc config --local cache.type symlink`, then `dvc checkout --relink`"
         ) from error

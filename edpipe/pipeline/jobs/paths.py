@@ -11,6 +11,10 @@ CODE = Path("workflow/code.yaml")
 STUDY_PREFIX = "study_"
 """Of the files of a study, among those of experiments."""
 DVC_IGNORE = Path(".dvcignore")
+LOCAL = Path(".edpipe")
+"""What this folder on this machine remembers, in neither git nor DVC; safe to delete while nothing runs."""
+CHECKED = LOCAL / "checked.json"
+RUNS = LOCAL / "runs"
 
 
 def with_record(path: Path) -> tuple[Path, ...]:

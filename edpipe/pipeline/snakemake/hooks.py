@@ -16,6 +16,9 @@ from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.state.judgement import all_jobs
+from edpipe.pipeline.state.running import announce_run, knobs_digest_at_start
+from edpipe.pipeline.state.running import knobs_digest as present_knobs_digest
 from edpipe.runtime.threads import num_processes
 from edpipe.storage.job import Job
 
@@ -25,7 +28,7 @@ GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 
 
 def load(workflow: Any, config: dict[str, Any]) -> Params:
-    """The checked params; before that, in a folder that DVC looks after, what DVC knows is made known to Snakemake.
+    """The checked params; before that, what the artifacts' own records say is made known to Snakemake.
 
     Ends the process with one line if params.yaml is wrong, if values were given on the command line, or if DVC is busy.
     """
@@ -35,8 +38,9 @@ def load(workflow: Any, config: dict[str, Any]) -> Params:
                 f"--config {' '.join(map(str, config))}: edit params.yaml instead; DVC and the steps would not see this"
             )
         params = load_params()
-        if repo.is_enabled(workflow):
-            reconcile.reconcile(params, is_dry_run=bool(workflow.output_settings.dryrun))
+        if repo.is_main(workflow):
+            is_dry_run = bool(workflow.output_settings.dryrun)
+            reconcile.reconcile(params, is_dry_run, has_dvc=repo.is_set_up())
         return params
     except EdpipeError as error:
         _end(error)
@@ -61,13 +65,26 @@ def job_of(make: Callable[..., Job], params: Params, words: dict[str, str | int]
         _end(error)
 
 
+def knobs_digest(job: Job, is_main: bool) -> str:
+    """Digest of the job's knobs when the run began: a cluster's jobs read params.yaml again, each when it starts."""
+    return present_knobs_digest(job) if is_main else knobs_digest_at_start(job)
+
+
 def check_before_first_job(workflow: Any) -> None:
-    """Model names of the experiments that are about to run; ends the process with one line if one is unknown."""
+    """Model names of the experiments that are about to run; then other processes are told that this one is at work.
+
+    Ends the process with one line if a name is unknown, or if DVC is at work.
+    """
     from edpipe.pipeline.jobs.model_checks import check_params
 
     experiments = {str(name) for job in workflow.dag.jobs if (name := job.wildcards_dict.get("experiment"))}
     try:
-        check_params(load_params(), tuple(sorted(experiments)))
+        params = load_params()
+        check_params(params, tuple(sorted(experiments)))
+        wanted = {str(path) for job in workflow.dag.needrun_jobs() for path in job.output}
+        announce_run(job for job in all_jobs(params) if not wanted.isdisjoint(map(str, job.outputs)))
+        if repo.is_enabled(workflow):
+            repo.hold_outputs()
     except EdpipeError as error:
         _end(error)
 
@@ -114,8 +131,9 @@ def hand_over_to_dvc(workflow: Any) -> None:
     """Steps that this run finished become known to DVC; a failure to do so is told, but the run has still succeeded."""
     if not repo.is_enabled(workflow):
         return
+    repo.let_go()
     try:
-        record.record(workflow.dag)
+        record.record()
     except EdpipeError as error:
         print(f"edpipe: {error}", file=sys.stderr)
 

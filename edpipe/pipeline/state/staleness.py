@@ -217,11 +217,11 @@ def outcomes(
     """What Snakemake would do if asked for `targets`, for each job; jobs stand before what reads their outputs.
 
     A stale job runs, and so does all that reads its outputs, directly or not. A missing output is made only if it is a
-    target or a job that runs reads it. A damaged artifact by itself moves nothing: Snakemake does not see the damage.
+    target or a job that runs reads it. A damaged artifact is made again as a stale one is.
     """
     spread = _Spread(jobs, missing)
     for number, judgement in enumerate(judgements):
-        is_changed = judgement.verdict in (Verdict.STALE, Verdict.ABSENT) and bool(judgement.reasons)
+        is_changed = judgement.verdict is not Verdict.CACHED and bool(judgement.reasons)
         if is_changed or missing[number] & targets:
             spread.start(number)
     spread.run()
@@ -231,8 +231,7 @@ def outcomes(
 def _outcome(job: Job, judgement: Assessment, spread: "_Spread", number: int) -> Outcome:
     if number not in spread.cause:
         return Outcome(job, judgement.verdict, False, judgement.reasons, judgement.notes)
-    fits = judgement.verdict in (Verdict.CACHED, Verdict.DAMAGED)
-    if fits and number not in spread.wanted:
+    if judgement.verdict is Verdict.CACHED and number not in spread.wanted:
         return Outcome(job, Verdict.WAITS, True, (f"after {title(spread.jobs[spread.cause[number]])}",))
     return Outcome(job, judgement.verdict, True, judgement.reasons or (str(judgement.verdict),), judgement.notes)
 

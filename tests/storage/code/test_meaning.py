@@ -213,7 +213,8 @@ def test_fields_of_a_class_that_holds_no_knobs_count(tmp_path):
 
 
 def test_of_an_error_class_names_and_bases_count(tmp_path):
-    text = 'class Error(Exception):\n    def __str__(self):\n        return shown("a")\n\nclass Own(Error):\n    """x"""\n\n'
+    text = 'class Error(Exception):\n    def __str__(self):\n        return shown("a")\n\n'
+    text += 'class Own(Error):\n    """x"""\n\n'
     text += "def shown(a):\n    return a\n"
     entry = "from edpipe.errors import Own\n\ndef entry():\n    raise Own('no')\n"
     edits = {
