@@ -12,10 +12,9 @@ from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.recorded import recorded_origin
 from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import record_path, write_record
+from edpipe.storage.records import SEAL, record_path, write_record
 from edpipe.storage.sealed_json import write_sealed_json
 
-SEAL = "file_digest"
 REQUIRED = ("step", "knobs", "inputs")
 """Without them nothing says what an artifact was made from."""
 
