@@ -75,6 +75,9 @@ def random_images(num_samples: int) -> Dataset:
         sources=np.zeros(num_samples, "S1"),
         _pixels=pixels,
         _offsets=None,
+        _stored_keys=np.arange(num_samples).astype(np.uint64),
+        _pixels_start=0,
+        _is_checked=np.ones(num_samples, np.bool_),  # there is no file
     )
 
 

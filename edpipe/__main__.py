@@ -2,7 +2,7 @@
 
 import sys
 
-from edpipe.cli.main import main
+from edpipe.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

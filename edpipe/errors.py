@@ -38,11 +38,41 @@ A caller's mistake inside the package raises ValueError instead.
 """
 
 import difflib
+import json
+import re
 from collections.abc import Iterable
+
+MOST_LINES = 10
+"""Of one error; who has mended these sees the next."""
+LONGEST_LINE = 2000
+"""Characters; of a longer line, as of a list of thousands of names, the middle is left out."""
+SHOWN_OF_END = 500
+"""Characters at the end of such a line, where the remedy stands."""
+MOST_KNOWN = 30
+"""Names that are listed where none is near."""
+
+
+_REORDERING = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Characters that end a line or change the direction of writing, so that a line reads as another."""
+_OBEYED = re.compile(f"[\0-\x1f\x7f-\x9f{_REORDERING}]")
+_OBEYED_IN_LINES = re.compile(f"[\0-\x08\x0b-\x1f\x7f-\x9f{_REORDERING}]")
 
 
 class EdpipeError(Exception):
-    """Base of all errors a user can mend; the text is one line: what, where, value, allowed, remedy."""
+    """Base of all errors a user can mend.
+
+    Args:
+        lines: one for each thing that is wrong: what, where, value, allowed, remedy. `str` gives the first ten.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        shown = [printable(shortened(line)) for line in self.lines[:MOST_LINES]]
+        num_more = len(self.lines) - len(shown)
+        return "\n".join([*shown, *([f"and {num_more:,} more like these"] if num_more else [])])
 
 
 class UsageError(EdpipeError):
@@ -182,8 +212,36 @@ class BusyError(EdpipeError):
     """Another tool is at work in this folder."""
 
 
+def shortened(line: str) -> str:
+    """The line; of a very long one its beginning and its end.
+
+    >>> shortened("short"), len(shortened("x" * 1_000_000)) <= LONGEST_LINE
+    ('short', True)
+    """
+    if len(line) <= LONGEST_LINE:
+        return line
+    gap = f" … ({len(line):,} characters) … "
+    return line[: LONGEST_LINE - SHOWN_OF_END - len(gap)] + gap + line[-SHOWN_OF_END:]
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, without what a terminal would obey: control characters are written as in JSON.
+
+    For names that come from elsewhere: of classes, files and links, of a server's answer.
+
+    >>> printable("a class"), printable("\x1b[2Jred\n")
+    ('a class', '\\u001b[2Jred\\n')
+    """
+    return _OBEYED.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines and columns: line feeds and tabs stay."""
+    return _OBEYED_IN_LINES.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error line: the nearest known name, or all of them.
+    """The end of an error line: the nearest known name, or all of them, or of very many the first.
 
     >>> nearest("temprature", ["temperature", "teacher"])
     "; did you mean 'temperature'?"
@@ -192,7 +250,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    more = f", … ({len(known):,} in all)" if len(known) > MOST_KNOWN else ""
+    return f"; known: {', '.join(known[:MOST_KNOWN]) or 'none'}{more}"
 
 
 def remake(*paths: object, act: str = "make it again") -> str:

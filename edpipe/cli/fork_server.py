@@ -2,7 +2,7 @@
 
 Importing torch takes seconds, a fork milliseconds. hooks.py starts it as `python -P -m edpipe.cli.fork_server`; it
 ends with the Snakemake process that started it, and `EDPIPE_FORK_SERVER=0` leaves it out. It is for speed alone: what
-a new process would do otherwise, it declines, and the front-end (entry.py) runs the call itself.
+a new process would do otherwise, it declines, and the front-end (handover.py) runs the call itself.
 
 Forking is safe because this process never has a second thread and never touches a GPU: it only imports, with all thread
 counts at 1, and a child sets torch's threads itself (device.py).

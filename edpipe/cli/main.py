@@ -5,9 +5,6 @@ waiting.
 """
 
 import argparse
-import codecs
-import io
-import json
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,7 +13,9 @@ from edpipe.cli.arguments import CommandParser
 from edpipe.cli.overview import FIRST_STEPS, add_arguments, command_names, help_lines, help_of, refuse_command
 from edpipe.cli.run_step import STEP_COMMANDS
 from edpipe.errors import EdpipeError, LostProcessError
+from edpipe.runtime.os_errors import is_outside, line_of
 from edpipe.runtime.signals import Interrupted, interruptible
+from edpipe.runtime.terminal import escaped_output
 from edpipe.runtime.threads import is_main_process, is_started_by_torchrun
 
 EXIT_MENDABLE = 2
@@ -25,8 +24,12 @@ EXIT_MENDABLE = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. What a user can mend is one line on standard error."""
-    _escape_unprintable()
     words = sys.argv[1:] if arguments is None else list(arguments)
+    with escaped_output():
+        return _exit_code(words)
+
+
+def _exit_code(words: Sequence[str]) -> int:
     try:
         with interruptible():
             _run(words)
@@ -37,26 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_MENDABLE
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if not is_outside(error):
+            raise
+        print(f"edpipe: {line_of(error)}", file=sys.stderr)
+        return EXIT_MENDABLE
     except Interrupted as interruption:
         if not is_started_by_torchrun():  # whoever started them says it once
             print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return interruption.exit_code
     return 0
-
-
-def _escape_unprintable() -> None:
-    """A character that the terminal's encoding lacks is printed as \\uXXXX: nothing is lost, and JSON stays JSON."""
-    codecs.register_error("json_escapes", _json_escapes)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="json_escapes")
-
-
-def _json_escapes(error: UnicodeError) -> tuple[str, int]:
-    """What stands for the characters that cannot be encoded, and where to go on after them."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _run(words: Sequence[str]) -> None:

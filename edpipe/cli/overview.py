@@ -10,6 +10,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "run and look": {
         "plan": "what snakemake would run, and why; or what storing soft labels costs",
         "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
+        "adopt": "take over artifacts that other code made, if evidence shows that they fit",
         "compare": "a table of results, and the paired difference of each to a base",
         "partition": "the classes and images of each subset",
         "zoo": "networks: parameters, MACs, feature stages",
@@ -17,7 +18,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "share": {
         "dvc-record": "record in DVC the artifacts that were made without it",
         "tracked_jobs": "write the lists of jobs that dvc.yaml reads",
-        "code": "write the digest of each step's code, a parameter of dvc.yaml",
+        "code": "versions of the code: list what was edited; confirm that an edit changes no result",
     },
     "set up": {
         "add": "add experiments or studies of examples/ to params.yaml",

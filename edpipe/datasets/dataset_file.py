@@ -1,4 +1,9 @@
-"""The dataset file: packed images, labels, splits and content keys in one HDF5 file; here its format and its reader."""
+"""The dataset file: packed images, labels, splits and content keys in one HDF5 file; here its format and its reader.
+
+Three things vouch for it. Attributes and small columns have a digest, compared whenever the file is opened. The stored
+bytes of each image have a digest of their own among these columns, compared before the image is first given out. The
+digest of the dataset is made of these digests: it follows from the stored bytes, and changes with any of them.
+"""
 
 import hashlib
 import io
@@ -10,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Int32, Int64, Shaped, UInt8, UInt64
+from jaxtyping import Bool, Int32, Int64, Shaped, UInt8, UInt64
 from PIL import Image
 
 from edpipe.errors import CorruptFileError, remake
@@ -18,9 +23,10 @@ from edpipe.params.base import canonical_json
 from edpipe.storage.digests import DIGEST_LENGTH
 
 FORMAT = "edpipe-dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "val", "test")
 COLUMNS = ("label", "split", "sample_key", "source")
+JPEG_COLUMNS = ("jpeg_offset", "jpeg_key")
 KEY_BYTES = 8
 MODES = {1: "L", 3: "RGB"}
 SPOT_CHECKS = 16
@@ -65,6 +71,12 @@ class Dataset(DatasetHeader):
     """What each was made from, UTF-8: a file below the raw folder, or a row."""
     _pixels: UInt8[np.ndarray, "..."] = field(repr=False)
     _offsets: Int64[np.ndarray, " bound"] | None = field(repr=False)
+    _stored_keys: UInt64[np.ndarray, " sample"] = field(repr=False)
+    """Of the stored bytes; for raw images these are the pixels."""
+    _pixels_start: int = field(repr=False)
+    """Where the stored bytes begin in the file."""
+    _is_checked: Bool[np.ndarray, " sample"] = field(repr=False)
+    """Samples whose stored bytes were compared with their digests since the file was opened."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return open_dataset, (self.path,)
@@ -97,6 +109,7 @@ class Dataset(DatasetHeader):
 
         Raises:
             ValueError: the images are stored as JPEG and may differ in shape, or there is no such sample.
+            CorruptFileError: the bytes of one are not those that were written.
         """
         if self._offsets is not None:
             raise ValueError(f"{self.path}: holds JPEG images; use decode")
@@ -104,6 +117,7 @@ class Dataset(DatasetHeader):
             raise ValueError(
                 f"sample ids must be from 0 to {self.num_samples - 1}, got {sample_ids.min()} … {sample_ids.max()}"
             )
+        self.check_stored(sample_ids)
         return self._pixels[sample_ids]
 
     def decode(self, sample_id: int) -> UInt8[np.ndarray, "channel height width"]:
@@ -111,22 +125,64 @@ class Dataset(DatasetHeader):
 
         Raises:
             ValueError: there is no such sample.
-            CorruptFileError: its bytes are no JPEG image any more.
+            CorruptFileError: its bytes are not those that were written.
         """
         if not 0 <= sample_id < self.num_samples:
             raise ValueError(f"sample ids must be from 0 to {self.num_samples - 1}, got {sample_id}")
+        self.check_stored(np.array([sample_id]))
         if self._offsets is None:
             return self._pixels[sample_id].copy()
-        start, stop = self._offsets[sample_id : sample_id + 2]
         try:
-            return decode_jpeg(self._pixels[start:stop].tobytes())
+            return decode_jpeg(self._stored(sample_id).tobytes())
         except OSError as error:
             raise CorruptFileError(
-                f"{self.path}: sample {sample_id} is altered since written; {remake(self.path)}"
+                f"{self.path}: sample {sample_id} is no JPEG image ({error}); {remake(self.path)}"
             ) from error
 
+    def _stored(self, sample_id: int) -> UInt8[np.ndarray, "..."]:
+        """The bytes of one sample, in the mapped file."""
+        if self._offsets is None:
+            return self._pixels[sample_id]
+        return self._pixels[self._offsets[sample_id] : self._offsets[sample_id + 1]]
+
+    def check_stored(self, sample_ids: Int64[np.ndarray, " sample"]) -> None:
+        """Compares the stored bytes of these samples with their digests; those of each once, as long as it is open.
+
+        Raises:
+            CorruptFileError: naming the first sample whose bytes are not those that were written.
+        """
+        new = sample_ids[~self._is_checked[sample_ids]]
+        if len(new) == 0:
+            return
+        found = np.fromiter((key_of(self._stored(i).data) for i in new.tolist()), np.uint64, len(new))
+        wrong = np.unique(new[found != self._stored_keys[new]])
+        if len(wrong):
+            source = bytes(self.sources[wrong[0]]).decode(errors="backslashreplace")
+            others = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+            raise CorruptFileError(
+                f"{self.path}: sample {wrong[0]} ({source}) is not the image that was packed{others}: altered since; "
+                f"{remake(self.path)}"
+            )
+        self._is_checked[new] = True
+
+    def frame_digest(self) -> str:
+        """Digest of all bytes of the file but those of the images, which `check_stored` looks at.
+
+        Raises:
+            CorruptFileError: the file cannot be read any more.
+        """
+        state = hashlib.sha256()
+        try:
+            with self.path.open("rb") as stream:
+                state.update(stream.read(self._pixels_start))
+                stream.seek(self._pixels_start + self._pixels.nbytes)
+                state.update(stream.read())
+        except OSError as error:
+            raise CorruptFileError(f"{self.path}: cannot be read: {error.strerror}; {remake(self.path)}") from error
+        return state.hexdigest()[:DIGEST_LENGTH]
+
     def check_pixels(self, sample_ids: Int64[np.ndarray, " sample"]) -> None:
-        """Compares stored pixels with their keys.
+        """Compares pixels, as they are decoded here, with those that were packed.
 
         Raises:
             CorruptFileError: naming the first sample whose pixels are not those that were written.
@@ -135,8 +191,8 @@ class Dataset(DatasetHeader):
             if sample_key(self.decode(int(sample_id))) != self.sample_keys[sample_id]:
                 source = bytes(self.sources[sample_id]).decode()
                 raise CorruptFileError(
-                    f"{self.path}: pixels of sample {sample_id} ({source}) are not those that were packed;"
-                    f" they are altered, or another Pillow decodes them otherwise; {remake(self.path)}"
+                    f"{self.path}: pixels of sample {sample_id} ({source}) are not those that were packed: this "
+                    f"Pillow decodes its bytes otherwise; use the Pillow of its record, or {remake(self.path)}"
                 )
 
 
@@ -158,17 +214,26 @@ def channels_first(image: Image.Image) -> UInt8[np.ndarray, "channel height widt
 
 def sample_key(pixels: UInt8[np.ndarray, "channel height width"]) -> int:
     """Content key of a sample: the first 8 bytes of the sha256 of its stored pixels, as a big-endian number."""
-    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(pixels).data).digest()[:KEY_BYTES], "big")
+    return key_of(np.ascontiguousarray(pixels).data)
+
+
+def key_of(data: bytes | memoryview) -> int:
+    """The first 8 bytes of the sha256 of some bytes, as a big-endian number."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:KEY_BYTES], "big")
 
 
 def content_digest(header: DatasetHeader, columns: Mapping[str, np.ndarray]) -> str:
-    """Digest of what a dataset is: keys, labels, splits, class names, encoding and shape; not its name or place."""
+    """Digest of what a dataset is: keys, labels, splits, class names, encoding and shape; not its name or place.
+
+    It follows from the stored bytes: of raw images the keys are their digests, of others `jpeg_key` is in it too.
+    """
     facts = [header.class_names, header.encoding, header.image_size, header.channels]
-    return _digest(facts, [columns[name] for name in ("sample_key", "label", "split")])
+    names = ("sample_key", "label", "split", "jpeg_key")
+    return _digest(facts, [columns[name] for name in names if name in columns])
 
 
 def header_digest(attributes: Mapping[str, object], columns: Mapping[str, np.ndarray]) -> str:
-    """Digest of everything in the file but the pixels, which have their keys."""
+    """Digest of all that can be read from the file but the images, whose bytes have digests among the columns."""
     return _digest(
         {name: _plain(value) for name, value in attributes.items()}, [columns[name] for name in sorted(columns)]
     )
@@ -186,7 +251,9 @@ def _digest(facts: object, arrays: Sequence[np.ndarray]) -> str:
 
 
 def open_dataset(path: Path) -> Dataset:
-    """The dataset, after a check of header and columns against their digests, and of some pixels against their keys.
+    """The dataset, after a check of header and columns against their digests, and that some images are decoded as then.
+
+    The stored bytes of each image are compared with their digest when it is first read.
 
     Raises:
         CorruptFileError: missing, foreign, truncated, altered, or of another version.
@@ -215,14 +282,12 @@ def _open(path: Path, file: Any) -> Dataset:
             f"{path}: has format version {version}, this edpipe reads {FORMAT_VERSION}; {remake(path)}"
         )
     is_raw = attributes["encoding"] == "raw"
-    pixels = _mapped(path, file["images" if is_raw else "jpeg"])
-    columns = {
-        name: file[name][:]
-        for name in ("label", "split", "sample_key", "source", *(() if is_raw else ("jpeg_offset",)))
-    }
+    stored = file["images" if is_raw else "jpeg"]
+    pixels = _mapped(path, stored)
+    columns = {name: file[name][:] for name in (*COLUMNS, *(() if is_raw else JPEG_COLUMNS))}
     if attributes.pop(_HEADER_DIGEST) != header_digest(attributes, columns):
         raise CorruptFileError(f"{path}: header, labels or keys are altered since written; {remake(path)}")
-    dataset = _assemble(path, attributes, columns, pixels)
+    dataset = _assemble(path, attributes, columns, pixels, stored.id.get_offset())
     _check_lengths(dataset)
     if dataset.digest != content_digest(dataset, columns):
         raise CorruptFileError(f"{path}: digest {dataset.digest} is not that of its labels and keys; {remake(path)}")
@@ -239,7 +304,7 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> UInt8[np.ndarray, "..."]:
 
 
 def _assemble(
-    path: Path, attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], pixels: np.ndarray
+    path: Path, attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], pixels: np.ndarray, start: int
 ) -> Dataset:
     plain = {name: _plain(value) for name, value in attributes.items() if not name.startswith("format")}
     lists: dict[str, Any] = {name: tuple(plain.pop(name)) for name in ("mean", "std")}
@@ -255,6 +320,9 @@ def _assemble(
         sources=columns["source"],
         _pixels=pixels,
         _offsets=columns.get("jpeg_offset"),
+        _stored_keys=columns.get("jpeg_key", columns["sample_key"]),
+        _pixels_start=start,
+        _is_checked=np.zeros(len(columns["label"]), np.bool_),
     )
 
 
@@ -264,7 +332,8 @@ def _check_lengths(dataset: Dataset) -> None:
     if dataset._offsets is not None:
         shape = (int(dataset._offsets[-1]),)
         num_samples = len(dataset._offsets) - 1
-    lengths = {len(column) for column in (dataset.labels, dataset.splits, dataset.sample_keys, dataset.sources)}
+    columns = (dataset.labels, dataset.splits, dataset.sample_keys, dataset.sources, dataset._stored_keys)
+    lengths = set(map(len, columns))
     if lengths != {num_samples} or dataset._pixels.shape != shape:
         raise CorruptFileError(
             f"{dataset.path}: pixels of shape {dataset._pixels.shape} and columns of {sorted(lengths)} rows"

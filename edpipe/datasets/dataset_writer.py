@@ -20,6 +20,7 @@ from edpipe.datasets.dataset_file import (
     DatasetHeader,
     content_digest,
     header_digest,
+    key_of,
     sample_key,
 )
 from edpipe.storage.hdf5 import fixed_text, write_hdf5_atomically
@@ -40,6 +41,11 @@ class StoredImage:
     def stored(self) -> bytes:
         """The bytes that go into the file."""
         return self.pixels.tobytes() if self.jpeg is None else self.jpeg
+
+    @property
+    def stored_key(self) -> int:
+        """The digest of these bytes."""
+        return key_of(self.stored)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class Contents:
     """What is known of stored images without looking at them again."""
 
     keys: Sequence[int]
+    stored_keys: Sequence[int]
+    """Digests of the stored bytes; of raw images they are the keys."""
     lengths: Sequence[int]
     """Bytes of each, as stored."""
     counts: Int64[np.ndarray, "channel value"]
@@ -116,15 +124,16 @@ def pixel_counts(pixels: UInt8[np.ndarray, "channel height width"]) -> Int64[np.
 
 
 def _gather(header: DatasetHeader, splits: Sequence[str], images: Iterable[StoredImage], goal: IO[bytes]) -> Contents:
-    keys, lengths, counts = [], [], np.zeros((header.channels, LARGEST + 1), np.int64)
+    keys, stored_keys, lengths, counts = [], [], [], np.zeros((header.channels, LARGEST + 1), np.int64)
     for number, image in enumerate(images):
         if number == len(splits):
             raise ValueError(f"more images than the {len(splits)} labels")
         if splits[number] == "train":
             counts += pixel_counts(image.pixels)
         keys.append(sample_key(image.pixels))
+        stored_keys.append(image.stored_key)
         lengths.append(goal.write(image.stored))
-    return Contents(keys, lengths, counts)
+    return Contents(keys, stored_keys, lengths, counts)
 
 
 def _fill(file: h5py.File, header: DatasetHeader, samples: Samples, contents: Contents, stored: IO[bytes]) -> None:
@@ -142,7 +151,7 @@ def _fill(file: h5py.File, header: DatasetHeader, samples: Samples, contents: Co
         shape = (count, header.channels, header.image_size, header.image_size)
         _copy(stored, file.create_dataset("images", shape, np.uint8), WRITE_BATCH)
     else:
-        columns["jpeg_offset"] = offsets
+        columns |= {"jpeg_offset": offsets, "jpeg_key": np.array(contents.stored_keys, np.uint64)}
         _copy(stored, file.create_dataset("jpeg", (offsets[-1],), np.uint8), COPY_BYTES)
     _write_columns(file, columns)
     _write_header(file, header, columns, contents.counts)

@@ -29,6 +29,9 @@ class BlockFacts:
     lengths: list[int]
     """Bytes of each image, as stored."""
     keys: list[int]
+    """Of their pixels."""
+    stored_keys: list[int]
+    """Of their bytes, as stored."""
     counts: list[list[int]]
     """How often each value 0 … 255 occurs in each channel of its train images."""
     rules: dict[str, int]
@@ -77,8 +80,11 @@ class PackedBlocks:
     def contents(self) -> Contents:
         """What is known of all images of all blocks."""
         counts = np.sum([np.array(block.counts, np.int64) for block in self.done], axis=0)
-        keys = [key for block in self.done for key in block.keys]
-        return Contents(keys, [length for block in self.done for length in block.lengths], counts)
+        keys, stored_keys, lengths = (
+            [value for block in self.done for value in getattr(block, name)]
+            for name in ("keys", "stored_keys", "lengths")
+        )
+        return Contents(keys, stored_keys, lengths, counts)
 
     def stored(self) -> IO[bytes]:
         """A file with the bytes of all images."""

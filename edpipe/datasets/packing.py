@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edpipe.datasets.dataset_file import decode_jpeg, sample_key
+from edpipe.datasets.dataset_file import decode_jpeg, key_of, sample_key
 from edpipe.datasets.dataset_writer import Samples, StoredImage, pixel_counts
 from edpipe.datasets.images import applied_rules, to_jpeg, to_square
 from edpipe.datasets.packed_blocks import BlockFacts
@@ -44,8 +44,15 @@ def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes
         if sample.split == "train":
             counts += pixel_counts(image.pixels)
     data = [image.stored for image in stored]
-    keys = [sample_key(image.pixels) for image in stored]
-    facts = BlockFacts(stamp, [len(each) for each in data], keys, counts.tolist(), dict(rules), left_aside)
+    facts = BlockFacts(
+        stamp=stamp,
+        lengths=[len(each) for each in data],
+        keys=[sample_key(image.pixels) for image in stored],
+        stored_keys=[key_of(each) for each in data],
+        counts=counts.tolist(),
+        rules=dict(rules),
+        left_aside=left_aside,
+    )
     return b"".join(data), facts
 
 

@@ -131,9 +131,6 @@ def _resolve(subset: str, names: Sequence[str | int], class_names: Sequence[str]
 
 
 def _check_once(chosen: Mapping[str, Sequence[int]], class_names: Sequence[str]) -> None:
-    empty = [name for name, ids in chosen.items() if not ids]
-    if empty:
-        raise ParamsError(f"partition.classes.{empty[0]}: has no class; give it at least one, or drop the subset")
     counts = Counter(class_id for ids in chosen.values() for class_id in ids)
     twice = [class_names[class_id] for class_id, count in counts.items() if count > 1]
     if twice:

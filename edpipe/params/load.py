@@ -22,7 +22,7 @@ def parse_params(raw: dict[str, Any]) -> Params:
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
-        raise ParamsError("\n".join(error_lines(raw, error.errors()))) from None
+        raise ParamsError(*error_lines(raw, error.errors())) from None
     check_references(params)
     check_lineage(params)
     return params

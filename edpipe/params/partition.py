@@ -53,6 +53,7 @@ class PartitionKnobs(Knobs):
             raise ValueError(f"ratio has {len(self.ratio)} numbers for {len(self.subsets)} subsets")
         if self.classes is not None and set(self.classes) != set(self.subsets):
             raise ValueError(f"classes names {sorted(self.classes)}, subsets names {sorted(self.subsets)}")
+        self._check_classes_once()
         if self.classes is not None and self.class_order_seed is not None:
             raise ValueError("class_order_seed belongs to ratio; with classes the order is given")
         if self.confusion is not None and self.classes is not None:
@@ -60,6 +61,19 @@ class PartitionKnobs(Knobs):
         if self.confusion is not None and self.class_order_seed is not None:
             raise ValueError("confusion gives the classes an order; remove it, or class_order_seed")
         return self
+
+    def _check_classes_once(self) -> None:
+        """That each subset lists a class, and none is listed twice; whether they are all is known with the dataset."""
+        subset_of: dict[str | int, str] = {}
+        for subset, names in (self.classes or {}).items():
+            if not names:
+                raise ValueError(f"classes.{subset} has no class; give it at least one, or drop the subset")
+            for name in names:
+                if name in subset_of:
+                    raise ValueError(
+                        f"classes: {name!r} is listed in {subset_of[name]} and in {subset}; each belongs to one subset"
+                    )
+                subset_of[name] = subset
 
 
 @dataclass(frozen=True)

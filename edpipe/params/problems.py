@@ -6,23 +6,31 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from edpipe.errors import nearest
+from edpipe.errors import MOST_LINES, nearest
 from edpipe.params.schema import Params
 
 
 def error_lines(raw: dict[str, Any], items: list[Any]) -> list[str]:
-    """One line for each place; of a place that may hold values of several kinds, what each kind asks for."""
+    """One line for each place; of a place that may hold values of several kinds, what each kind asks for.
+
+    Beyond those that an error shows, a line is the place alone: looking for near names takes a while.
+    """
     places: dict[tuple[Any, ...], list[Any]] = {}
     for item in items:
         places.setdefault(_real_location(raw, item["loc"], item["type"]), []).append(item)
     # Elements that are wrong are not counted: a list that is too short only for that reason is passed over.
     inner = {place[:-1] for place in places}
     short = {place for place, found in places.items() if place in inner and found[0]["type"] == "too_short"}
-    return [_one_line(raw, place, found) for place, found in places.items() if place not in short]
+    wrong = [(place, found) for place, found in places.items() if place not in short]
+    return [_one_line(raw, *each) for each in wrong[:MOST_LINES]] + [_path(place) for place, _ in wrong[MOST_LINES:]]
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in location) or "params.yaml"
 
 
 def _one_line(raw: dict[str, Any], location: tuple[Any, ...], items: list[Any]) -> str:
-    path = ".".join(str(part) for part in location) or "params.yaml"
+    path = _path(location)
     item = items[0]
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":

@@ -1,9 +1,10 @@
 """Knobs of `teachers:`: which network, where its weights come from, how it is fitted and gated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
@@ -14,6 +15,8 @@ Source = Literal["train", "timm", "torchvision", "file", "url", "student"]
 FROM_ELSEWHERE = ("timm", "torchvision", "file", "url")
 """Sources of networks that were trained on other data, perhaps for other classes."""
 SAVED = ("file", "url")
+SCHEMES = ("https", "http", "file")
+"""Of addresses."""
 BY_ORDER: Literal["by_order"] = "by_order"
 IMAGENET: Literal["imagenet"] = "imagenet"
 Renaming = Literal["by_order"] | dict[str, str | None]
@@ -37,6 +40,11 @@ class NetworkKnobs(Knobs):
     )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="file and url: the weights must have this sha256."
+    )
+    weights_key: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="file and url: which state_dict of a checkpoint that holds several, such as state_dict_ema; nested "
+        "keys are joined by dots. Absent: the only one, or the only one under a usual key such as state_dict.",
     )
     rename: Renaming | None = Field(
         None,
@@ -62,6 +70,11 @@ class NetworkKnobs(Knobs):
     )
     experiment: Name | None = Field(None, description="student: one of experiments, on the dataset that it teaches.")
 
+    @model_serializer(mode="wrap")
+    def _without_absent_key(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Left out where it is absent, so that teachers made before this knob existed are not made again."""
+        return {name: value for name, value in dump(self).items() if name != "weights_key" or value is not None}
+
     @model_validator(mode="after")
     def _source_is_complete(self) -> "NetworkKnobs":
         if self.source in ("file", "url") and not (self.location and self.sha256):
@@ -78,7 +91,7 @@ class NetworkKnobs(Knobs):
 
     @model_validator(mode="after")
     def _fits_other_data(self) -> "NetworkKnobs":
-        of_file = [name for name in ("rename", "mean", "std") if getattr(self, name) is not None]
+        of_file = [name for name in ("weights_key", "rename", "mean", "std") if getattr(self, name) is not None]
         if of_file and self.source not in SAVED:
             raise ValueError(f"source: {self.source} takes no {of_file[0]}; it belongs to source: file and url")
         if len(self.mean or ()) != len(self.std or ()):

@@ -16,6 +16,10 @@ DEEPEST = 50
 """Levels of nesting; the library that reads YAML crashes on very many."""
 
 
+LARGEST_BYTES = 4_000_000
+"""The class names of ImageNet-21k, in a partition, take 0.7 MB; reading takes a second a megabyte."""
+
+
 class _Constructor(SafeConstructor):
     """Plain values; keys are texts, and each is given once."""
 
@@ -35,15 +39,24 @@ def load_raw(path: Path = PARAMS_PATH) -> dict[str, Any]:
     """params.yaml as plain values.
 
     Raises:
-        ParamsError: missing, or see `parse_text`.
+        ParamsError: missing, larger than `LARGEST_BYTES`, or see `parse_text`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read_text(path)
     except FileNotFoundError as error:
         raise ParamsError(f"{path}: not found; run edpipe in the folder that holds params.yaml") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read: {error}") from error
     return parse_text(text, path)
+
+
+def _read_text(path: Path) -> str:
+    """No more of the file is read than may be in it: it may be a device without end."""
+    with path.open("rb") as stream:
+        data = stream.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise ParamsError(f"{path}: is larger than {LARGEST_BYTES:,} bytes; remove what is no knob from it")
+    return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_text(text: str, path: Path = PARAMS_PATH) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from edpipe.params.soft_labels import StudentViews
 from edpipe.params.student import StudentKnobs
 from edpipe.results.measures.cost import duration
 from edpipe.results.measures.metrics import Spread
-from edpipe.storage.records import read_record
+from edpipe.results.recomputed import check_summed_up
+from edpipe.storage.digests import digest_json
+from edpipe.storage.records import check_seal, read_json_object, without_seal
 
 RESULT_FORMAT = "edpipe-result"
 RESULT_FORMAT_VERSION = 4
@@ -91,6 +93,9 @@ class StageOutcome(Knobs):
     weights_digest: Digest = Field(description="Of the student's weights.")
     code: CodeVersions = Field(description="By unit: versions of the code that trained it.")
     versions: Versions = Field(description="Of the libraries that trained it.")
+    adopted: dict[str, Any] | None = Field(
+        None, description="What `edpipe adopt` compared when other code took it over; absent: nothing took it over."
+    )
 
 
 class Metrics(Knobs):
@@ -206,6 +211,9 @@ class ResultInputs(Knobs):
 
     dataset: Digest = Field(description="Of images, labels and splits.")
     partition: Digest = Field(description="Of the assignment of classes to subsets.")
+    evaluations: tuple[Digest, ...] = Field(
+        strict=False, description="`file_digest` of each seed's evaluation, in the order of `seeds`."
+    )
 
 
 class Result(Knobs):
@@ -227,18 +235,24 @@ class Result(Knobs):
     knobs: dict[str, Any] = Field(description="Of the result step; it has none.")
     code: CodeVersions = Field(description="By unit: versions of the code that gathered the seeds.")
     versions: Versions = Field(description="Of the libraries that gathered the seeds.")
+    digest: Digest = Field(description="Of all but itself, `cost` and `file_digest`: equal in equal runs.")
+    file_digest: Digest = Field(description="Of all but itself; compared on every read.")
+
+
+UNDIGESTED = ("digest", "cost")
+"""What the digest of a result does not cover, besides the seal."""
 
 
 def read_result(path: Path) -> Result:
-    """A result, checked to the last key.
+    """A result, checked to the last key; its seal is compared, and what it sums up is computed again from its seeds.
 
     Raises:
-        CorruptFileError: it is missing, unreadable, no result, or of another version.
+        CorruptFileError: it is missing, unreadable, no result, of another version, altered, or contradicts itself.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise CorruptFileError(f"{path}: {what}; name a results/<experiment>.json")
-    contents = read_record(path)
+    contents = read_json_object(path)
     if contents.get("format") != RESULT_FORMAT:
         raise CorruptFileError(
             f"{path}: not a result (format {contents.get('format')!r}, not '{RESULT_FORMAT}'); "
@@ -249,6 +263,16 @@ def read_result(path: Path) -> Result:
             f"{path}: result of version {contents.get('format_version')!r}, this edpipe reads {RESULT_FORMAT_VERSION}; "
             f"{remake(path)}"
         )
+    check_seal(path, contents)
+    result = _validated(path, contents)
+    digested = {name: value for name, value in without_seal(contents).items() if name not in UNDIGESTED}
+    if result.digest != digest_json(digested):
+        raise CorruptFileError(f"{path}: digest {result.digest} is not that of its contents; {remake(path)}")
+    check_summed_up(path, contents)
+    return result
+
+
+def _validated(path: Path, contents: dict[str, Any]) -> Result:
     try:
         return Result.model_validate_json(json.dumps(contents))
     except ValidationError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edpipe.errors import printable, shortened
 from edpipe.runtime.threads import is_main_process
 
 LINE_EVERY_S = 10.0
@@ -25,7 +26,7 @@ class Tick:
 def announce(text: str) -> None:
     """One plain line on standard error; of several processes that train together, only the first speaks."""
     if is_main_process():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(shortened(text)), file=sys.stderr, flush=True)
 
 
 @contextmanager

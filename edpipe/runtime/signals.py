@@ -52,8 +52,10 @@ def interruptible() -> Iterator[None]:
     with _handled_by(interrupt):
         try:
             yield
-        except Exception as error:
-            if come:  # h5py makes a SystemError of what is raised in the midst of it
+        except Interrupted:
+            raise
+        except BaseException as error:
+            if come:  # h5py makes a SystemError of what is raised in the midst of it, pydantic's core a panic
                 raise Interrupted(come[0]) from error
             raise
 

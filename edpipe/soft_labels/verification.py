@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.errors import OtherViewsError, VerificationError
@@ -16,7 +16,7 @@ from edpipe.soft_labels.encoding.precisions import Parts, Sampled
 from edpipe.soft_labels.file.checks import check_provenance, remedy
 from edpipe.soft_labels.file.format import HINT
 from edpipe.soft_labels.file.reader import SoftLabels, open_soft_labels
-from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, TeacherForward, load_teacher, teacher_forward
+from edpipe.soft_labels.teacher_outputs import Teacher, TeacherFiles, load_teacher, teacher_forward
 from edpipe.views.batches import ViewBatches
 from edpipe.views.spec import ViewSpec
 
@@ -49,7 +49,7 @@ def compare_with_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher,
     with teacher_forward(
         teacher, batches, bool(labels.header.attention_sizes), labels.header.storage.hint
     ) as forward_pass:
-        fidelity, is_bad = _compare(labels, forward_pass, ids, views)
+        fidelity, is_bad = compare_outputs(labels, *forward_pass.outputs(ids, views), ids, views)
     if fidelity.num_bad_rows:
         first = int(np.flatnonzero(is_bad)[0])
         raise VerificationError(
@@ -59,11 +59,26 @@ def compare_with_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher,
     return fidelity
 
 
-def _compare(
-    labels: SoftLabels, forward_pass: TeacherForward, ids: Int64[np.ndarray, " row"], views: Int64[np.ndarray, " row"]
-) -> tuple[Fidelity, np.ndarray]:
-    exact, feature_difference = forward_pass.outputs(ids, views)
-    difference = _feature_difference(labels, feature_difference, ids, views)
+def compare_outputs(
+    labels: SoftLabels,
+    exact: Float32[np.ndarray, "row class"],
+    features: Parts,
+    ids: Int64[np.ndarray, " row"],
+    views: Int64[np.ndarray, " row"],
+) -> tuple[Fidelity, Bool[np.ndarray, " row"]]:
+    """Stored rows against what a teacher gives for them now; and which of them are bad.
+
+    Args:
+        labels: the file.
+        exact: logits that the teacher gives.
+        features: what it gives beside the logits, by the name of the column that stores it.
+        ids: of the rows' samples.
+        views: of the rows, ascending.
+
+    Raises:
+        VerificationError: the file has other columns beside the logits.
+    """
+    difference = _feature_difference(labels, features, ids, views)
     if not isinstance(labels.precision, Sampled):
         # Not the certified bound, under which all rows may lie whoever said them: of top_k it is several nats.
         stored_kl = labels.seal.statistics["measured_max_kl"]

@@ -43,12 +43,12 @@ def dump_soft_labels(files: TeacherFiles, knobs: DumpKnobs, views: ViewRange, ou
     batches = dump_batches(dataset, teacher, knobs.space, views)
     with teacher_forward(teacher, batches, knobs.storage.attention, knobs.storage.hint) as forward_pass:
         header = dump_header(dataset, teacher, batches, knobs.storage, views, forward_pass)
-        code, describe = digest_json(_makers()), partial(_describe, knobs, teacher)
+        code, describe_file = digest_json(_makers()), partial(describe, knobs, teacher)
         if is_whole(out_path, header, _makers()):
             announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
-            adopt_soft_labels(out_path, header, code, describe)
+            adopt_soft_labels(out_path, header, code, describe_file)
         else:
-            with create_soft_labels(out_path, header, code, describe) as writer:
+            with create_soft_labels(out_path, header, code, describe_file) as writer:
                 _announce_kept_blocks(out_path, writer)
                 fill(forward_pass, header, writer)
     labels = read_header(out_path)
@@ -75,7 +75,7 @@ def _announce_kept_blocks(out_path: Path, writer: SoftLabelWriter) -> None:
         announce(f"{out_path}: {writer.num_damaged} blocks are damaged and are made again")
 
 
-def _describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:
+def describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:
     """The record of the file at `path`."""
     # Read back through the reader: what was written is what a student will be given.
     labels = open_soft_labels(path)
@@ -88,6 +88,8 @@ def _describe(knobs: DumpKnobs, teacher: Teacher, path: Path) -> dict[str, Any]:
         "dump_soft_labels",
         {"space": knobs.space, "storage": knobs.storage, "min_top1": knobs.min_top1},
         inputs,
+        teacher=labels.provenance.teacher,
+        subset=labels.provenance.subset,
         views=str(labels.views),
         digest=labels.digest,
         num_samples=len(labels.sample_ids),

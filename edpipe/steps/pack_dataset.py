@@ -56,8 +56,7 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
             write_stored(out_path, header, sample_columns(kept.samples), blocks.contents(), stored)
         # Read back through the reader: what was written is what every later step will be given.
         dataset = open_dataset(out_path)
-        if knobs.encoding == "raw":  # decoding every JPEG again would take as long as packing did
-            dataset.check_pixels(np.arange(dataset.num_samples))
+        dataset.check_stored(np.arange(dataset.num_samples))
         equal = count_equal(dataset)
         record = _record(dataset, knobs, raw, blocks.done, equal)
         write_record(record_path(out_path), record)
@@ -106,6 +105,7 @@ def _record(
         {},
         dataset=dataset.name,
         digest=dataset.digest,
+        frame_digest=dataset.frame_digest(),
         num_samples=dataset.num_samples,
         counts=counts_of(dataset),
         class_names=list(dataset.class_names),

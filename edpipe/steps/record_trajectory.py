@@ -49,13 +49,13 @@ def record_trajectory(teacher: str, seed: int, knobs: TrajectoryKnobs, dataset_p
     dataset = open_dataset(dataset_path)
     shared = SharedBatches(seed, knobs.views, dataset, prepare_device())
     header = recording_header(teacher, knobs, shared)
-    code, describe = digest_json(_makers()), partial(_describe, seed, knobs, dataset)
+    code, describe_file = digest_json(_makers()), partial(describe, seed, knobs, dataset)
     if is_whole(out_path, header, _makers()):
         announce(f"{out_path}: is there already, made from the same by the same; only its record is written anew")
-        adopt_soft_labels(out_path, header, code, describe)
+        adopt_soft_labels(out_path, header, code, describe_file)
         Checkpoints(out_path, code).clear()
         return
-    with create_soft_labels(out_path, header, code, describe) as writer:
+    with create_soft_labels(out_path, header, code, describe_file) as writer:
         title, facts = f"trajectory {teacher} seed {seed}", _record(seed, knobs, dataset)
         recorder = TrajectoryRecorder(writer, header)
         training = train_and_record(title, seed, knobs, shared, recorder, facts, out_path)
@@ -72,7 +72,7 @@ def _record(seed: int, knobs: TrajectoryKnobs, dataset: Dataset) -> dict[str, An
     return make_record("record_trajectory", vars(knobs), {"dataset": dataset.digest}, seed=seed)
 
 
-def _describe(seed: int, knobs: TrajectoryKnobs, dataset: Dataset, path: Path) -> dict[str, Any]:
+def describe(seed: int, knobs: TrajectoryKnobs, dataset: Dataset, path: Path) -> dict[str, Any]:
     """The record of the file at `path`."""
     # Read back through the reader: what was written is what a student will be given.
     labels = open_soft_labels(path)
@@ -80,6 +80,7 @@ def _describe(seed: int, knobs: TrajectoryKnobs, dataset: Dataset, path: Path) -
     announce(f"{path}: top1 on the views it learnt from: {top1[0]:.4f} in its first epoch, {top1[-1]:.4f} in its last")
     statistics = {name: value if np.isfinite(value) else None for name, value in labels.seal.statistics.items()}
     return _record(seed, knobs, dataset) | {
+        "teacher": labels.provenance.teacher,
         "teacher_digest": labels.provenance.teacher_digest,
         "digest": labels.digest,
         "num_samples": len(labels.sample_ids),

@@ -1,12 +1,16 @@
 """Trains the student of one experiment and seed through one stage of its curriculum."""
 
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
 from edpipe.errors import ParamsError
 from edpipe.methods.plan import StageJobKnobs, StagePlan
+from edpipe.models.students.student import Student
 from edpipe.models.zoo.names import check_model_name
 from edpipe.runtime.device import prepare_device
-from edpipe.runtime.distributed import joined
+from edpipe.runtime.distributed import ALONE, Group, joined
 from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.storage.job import Job
 from edpipe.storage.records import make_record
@@ -39,22 +43,44 @@ def run_stage(title: str, seed: int, knobs: StageJobKnobs, files: StageFiles) ->
     """
     device = prepare_device()
     with joined(device) as group:
-        _check_whole_batch(knobs.plan, group.size)
-        task = open_stage(seed, knobs, files, device)
-        group.check_alike("digest of the taught samples", int(task.taught_digest, 16) >> 16)
-        student, trainee = build_student(seed, knobs, files, task)
-        trainee.to(device).to(memory_format=torch.channels_last)
-        total = num_images(knobs.plan.budget, task.stream.num_samples)
-        record = _record(seed, knobs, task, total) | {"training_macs_per_image": training_macs(trainee, task)}
-        budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
-        training = Training(trainee, knobs.recipe, budget, task.seed, group)
-        fitting = ResumableTraining(title, training, files.out, record, task.stream.num_samples)
-        final_loss = fitting.run(task)
+        start = open_start(seed, knobs, files, device, group)
+        fitting = ResumableTraining(title, start.training, files.out, start.record, start.task.stream.num_samples)
+        final_loss = fitting.run(start.task)
         if group.is_main:
+            losses = {"first_losses": list(start.training.first_losses), "final_loss": final_loss}
             write_weights(
-                files.out, weights_to_keep(knobs.plan, student, trainee), {**record, "final_loss": final_loss}
+                files.out, weights_to_keep(knobs.plan, start.student, start.trainee), {**start.record, **losses}
             )
             fitting.finish()
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """A stage before its first iteration."""
+
+    task: StageTask
+    student: Student
+    trainee: nn.Module
+    """What is trained: the student, or the student with what only its training needs."""
+    training: Training
+    record: dict[str, object]
+    """What is known before training; all that decides its result is in it."""
+
+
+def open_start(
+    seed: int, knobs: StageJobKnobs, files: StageFiles, device: torch.device, group: Group = ALONE
+) -> StageStart:
+    """Opens and checks the inputs of a stage, and builds what is to be trained; raises what `run_stage` raises."""
+    _check_whole_batch(knobs.plan, group.size)
+    task = open_stage(seed, knobs, files, device)
+    group.check_alike("digest of the taught samples", int(task.taught_digest, 16) >> 16)
+    student, trainee = build_student(seed, knobs, files, task)
+    trainee.to(device).to(memory_format=torch.channels_last)
+    total = num_images(knobs.plan.budget, task.stream.num_samples)
+    record = _record(seed, knobs, task, total) | {"training_macs_per_image": training_macs(trainee, task)}
+    budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
+    training = Training(trainee, knobs.recipe, budget, task.seed, group)
+    return StageStart(task, student, trainee, training, record)
 
 
 def _check_whole_batch(plan: StagePlan, num_processes: int) -> None:

@@ -50,6 +50,8 @@ def verify_soft_labels(files: TeacherFiles, label_paths: tuple[Path, ...], views
             "teacher": teacher.digest,
             "soft_labels": store.digests,
         },
+        teacher=files.teacher,
+        subset=files.subset,
         files=[labels.path.name for labels in store.files],
         num_views=store.num_views,
         teacher_forwards=store.num_forwards,

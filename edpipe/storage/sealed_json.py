@@ -1,4 +1,4 @@
-"""JSON files that vouch for themselves: each holds its format, the version of that, and the digest of all the rest."""
+"""Sealed JSON files of a format of their own: each also holds the name of the format and its version."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edpipe.errors import CorruptFileError, remake
-from edpipe.storage.digests import digest_json
-from edpipe.storage.records import read_record, write_record
+from edpipe.storage.records import check_seal, read_json_object, without_seal, write_record
 
-SEAL = "file_digest"
-"""Key of the digest of everything else in the file."""
 Parsed = TypeVar("Parsed")
 
 
@@ -34,8 +31,7 @@ class JsonFormat:
 
 def write_sealed_json(path: Path, form: JsonFormat, contents: Mapping[str, Any]) -> None:
     """Writes the file, whole or not at all, with format and digest added; equal contents give equal bytes."""
-    whole = {**contents, **form.entries}
-    write_record(path, whole | {SEAL: digest_json(whole)})
+    write_record(path, {**contents, **form.entries})
 
 
 def read_sealed_json(path: Path, form: JsonFormat, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
@@ -45,19 +41,11 @@ def read_sealed_json(path: Path, form: JsonFormat, parse: Callable[[dict[str, An
         CorruptFileError: missing, no JSON object, of another format or version, or altered; or `parse` raises an error
             because something is missing (KeyError) or of another kind (TypeError, ValueError).
     """
-    contents = read_record(path)
+    contents = read_json_object(path)
     if any(contents.get(name) != value for name, value in form.entries.items()):
         raise CorruptFileError(f"{path}: not a {form.what} of version {form.version}; {remake(path)}")
-    if not is_sealed(contents):
-        instead = f"change {form.instead} instead, then " if form.instead else ""
-        raise CorruptFileError(f"{path}: altered since written; {instead}{remake(path)}")
-    del contents[SEAL]
+    check_seal(path, contents, form.instead)
     try:
-        return parse(contents)
+        return parse(without_seal(contents))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path}: not a whole {form.what} ({error!r}); {remake(path)}") from error
-
-
-def is_sealed(contents: Mapping[str, Any]) -> bool:
-    """Whether they hold the digest of the rest of them."""
-    return contents.get(SEAL) == digest_json({name: value for name, value in contents.items() if name != SEAL})

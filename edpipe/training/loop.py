@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +21,8 @@ from edpipe.views.philox import WORD_BITS, Purpose, random_words
 
 EXPLODED = 100
 """A loss so many times the first one, or 1 if that is larger, is past mending."""
+FIRST_LOSSES = 8
+"""Iterations whose losses are kept, so that the beginning of a training can be compared with it later."""
 GPU_REPORT_EVERY = 20
 """Iterations between looks at the loss on a GPU: each makes the host wait for the device."""
 OPTIMIZER, EMA, NETWORK = "optimizer.", "ema.", "network."
@@ -73,14 +75,15 @@ class Task(Protocol):
 
 @dataclass
 class _LossHistory:
-    """What is known of the losses so far; enough to go on with, and to tell the mean of the last tenth."""
+    """What is known of the losses so far: the first ones, and enough to go on and tell the mean of the last tenth."""
 
-    first_loss: float | None = None
+    first_losses: list[float] = field(default_factory=list)
     tail_sum: float = 0.0
     tail_count: int = 0
 
     def add(self, iteration: int, total: int, loss: float) -> None:
-        self.first_loss = loss if self.first_loss is None else self.first_loss
+        if iteration < FIRST_LOSSES:
+            self.first_losses.append(loss)
         if iteration >= total - max(1, total // 10):
             self.tail_sum, self.tail_count = self.tail_sum + loss, self.tail_count + 1
 
@@ -123,6 +126,11 @@ class Training:
     def mean_tail_loss(self) -> float:
         """Mean loss over the last tenth of the iterations, nats."""
         return self._loss_history.tail_sum / self._loss_history.tail_count
+
+    @property
+    def first_losses(self) -> tuple[float, ...]:
+        """Losses of the first `FIRST_LOSSES` iterations, as far as there are so many, nats; as float32 gave them."""
+        return tuple(self._loss_history.first_losses)
 
     def run(self, task: Task) -> Iterator[Progress]:
         """Trains from the iteration where it stands to the end of the budget; yields whenever the loss was looked at.
@@ -221,11 +229,11 @@ class Training:
         return losses[-1]
 
     def _check(self, iteration: int, loss: float) -> None:
-        limit = EXPLODED * max(1.0, self._loss_history.first_loss or 0.0)
-        if not math.isfinite(loss) or loss > limit:
+        first_loss = self._loss_history.first_losses[0]
+        if not math.isfinite(loss) or loss > EXPLODED * max(1.0, first_loss):
             raise TrainingError(
                 f"loss became {loss:.4g} at iteration {iteration + 1} of {self.num_iterations} (learning rate "
-                f"{self._rate(iteration):.3g}, first loss {self._loss_history.first_loss:.4g}); {_REMEDY}"
+                f"{self._rate(iteration):.3g}, first loss {first_loss:.4g}); {_REMEDY}"
             )
 
     def _check_weights(self) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from edpipe.errors import ParamsError
 from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.teacher import TrajectoryKnobs
 from edpipe.soft_labels.encoding.precisions import make_precision
 from edpipe.soft_labels.file.format import Header, Provenance
@@ -45,15 +47,21 @@ def train_and_record(
         facts: all that decides the result; a checkpoint made under others does not fit.
         out_path: of the trajectory.
     """
-    network = build_scratch(seed, knobs, shared.dataset)
-    network.to(shared.batches.device).to(memory_format=torch.channels_last)
     num_samples = len(shared.sample_ids)
-    budget = Budget(round(knobs.fitting.epochs) * num_samples, knobs.fitting.learning_rate)
-    noise_seed = scratch_seed(knobs.fitting.seed, seed)
-    training = RecordedTraining(recorder, num_samples, network, knobs.recipe, budget, noise_seed)
+    training = RecordedTraining(recorder, num_samples, *scratch_start(seed, knobs, shared))
     fitting = ResumableTraining(title, training, out_path, facts, num_samples)
     fitting.run(ScratchTeacherTask(shared, knobs.recipe, recorder))
     return fitting
+
+
+def scratch_start(
+    seed: int, knobs: TrajectoryKnobs, shared: SharedBatches
+) -> tuple[nn.Module, RecipeKnobs, Budget, int]:
+    """What the teacher's training starts from, as `Training` takes it: network, recipe, budget, seed of its noise."""
+    network = build_scratch(seed, knobs, shared.dataset)
+    network.to(shared.batches.device).to(memory_format=torch.channels_last)
+    budget = Budget(round(knobs.fitting.epochs) * len(shared.sample_ids), knobs.fitting.learning_rate)
+    return network, knobs.recipe, budget, scratch_seed(knobs.fitting.seed, seed)
 
 
 def _teacher_digest(knobs: TrajectoryKnobs) -> str:

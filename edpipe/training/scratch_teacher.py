@@ -4,12 +4,12 @@ logits are recorded.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from edpipe.datasets.dataset_file import Dataset
@@ -83,10 +83,24 @@ class SharedBatches:
         return self._labels(mix.partner_ids), torch.from_numpy(mix.own_share).to(self.batches.device)
 
 
+@runtime_checkable
+class Recorder(Protocol):
+    """Takes what the teacher says, in the order of training."""
+
+    def record(
+        self,
+        epochs: Int64[np.ndarray, " sample"],
+        sample_ids: Int64[np.ndarray, " sample"],
+        logits: Float32[np.ndarray, "sample class"],
+    ) -> None:
+        """What it said of each sample in its epoch."""
+        ...
+
+
 class ScratchTeacherTask:
     """What the scratch teacher learns, and where what it says is recorded. The task of its training."""
 
-    def __init__(self, shared: SharedBatches, recipe: RecipeKnobs, recorder: TrajectoryRecorder) -> None:
+    def __init__(self, shared: SharedBatches, recipe: RecipeKnobs, recorder: Recorder) -> None:
         self._shared, self._recipe, self._recorder = shared, recipe, recorder
 
     @property

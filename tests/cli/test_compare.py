@@ -5,6 +5,7 @@ import re
 
 import pytest
 from comparable_results import lines_from, refusal_of, with_top1, written
+from examples import evaluation, rewrite_result, write_result
 from rich.console import Console
 
 from edpipe.cli.commands.compare import COLUMNS, HALVES, compare, table_of
@@ -48,8 +49,11 @@ def test_without_teacher_stages_or_page_there_are_dashes(tmp_path, capsys):
 
 
 def test_negative_savings_keep_their_sign(tmp_path):
-    path = written(tmp_path, budget__teacher_forwards_saved=-6000)
-    assert "9,100 / -6,000" in rendered(entries_of(path))
+    record = evaluation()
+    for stage in record["stages"]:
+        for use in stage["soft_labels"]:
+            use["teacher_forwards"] = 10_000
+    assert "30,000 / -6,000" in rendered(entries_of(write_result(tmp_path, [record])))
 
 
 def test_only_the_best_is_bold(tmp_path):
@@ -120,7 +124,7 @@ def test_a_seed_that_is_there_twice_is_refused(tmp_path):
     path = written(tmp_path)
     contents = read_record(path)
     contents["seeds"][2]["seed"] = 1
-    write_record(path, contents)
+    rewrite_result(path, contents)
     with pytest.raises(CorruptFileError, match=r"seed 1 is there 2 times; the file was altered; make it again with `"):
         compare([path])
 
@@ -220,4 +224,4 @@ def test_another_version_is_refused_by_the_command_in_one_line(tmp_path, capsys)
     assert main(["compare", str(path)]) == EXIT_MENDABLE
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "digits_ed.json: result of version 7, this edpipe reads 3" in err
+    assert "digits_ed.json: result of version 7, this edpipe reads 4" in err

@@ -52,7 +52,7 @@ class Served:
         self.folder, self.package = folder, folder / "code" / "edpipe"
         for name in ("played", "cli", "runtime"):
             (self.package / name).mkdir(parents=True)
-        for name in ("__init__", "cli/__init__", "cli/entry", "cli/fork_server"):
+        for name in ("__init__", "cli/__init__", "cli/entry", "cli/handover", "cli/fork_server"):
             shutil.copy(ROOT / f"edpipe/{name}.py", self.package / f"{name}.py")
         for name in ("__init__", "fork_protocol", "signals"):
             shutil.copy(ROOT / f"edpipe/runtime/{name}.py", self.package / "runtime")
@@ -329,7 +329,7 @@ def test_strange_bytes_in_the_environment_arrive(monkeypatch):
 
 
 def test_the_front_end_imports_nothing_that_takes_time():
-    program = "import sys, edpipe.cli.entry; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    program = "import sys, edpipe.cli.handover; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"numpy", "torch", "yaml", "pydantic", "argparse", "subprocess"} & set(done.stdout.split())
 

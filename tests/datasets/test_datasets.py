@@ -542,6 +542,7 @@ def test_pipes_and_links_to_nothing_are_no_images(tmp_path):
     make_image_folder(tmp_path, ("a", "b"), per_class=2)
     os.mkfifo(tmp_path / "a/pipe.png")
     (tmp_path / "b/link.png").symlink_to("/nowhere/x.png")
+    (tmp_path / "b/self.png").symlink_to("self.png")
     found = folder.read(tmp_path, knobs())
-    assert found.not_images == ("a/pipe.png", "b/link.png")
+    assert found.not_images == ("a/pipe.png", "b/link.png", "b/self.png")
     assert len(found.samples) == 4

@@ -146,10 +146,6 @@ def test_digest_depends_on_classes_order_of_subsets_and_dataset():
             {"classes": {"low": (0, 1), "mid": (2,), "top": (4,)}},
             r"partition.classes: class 'dog' is in no subset \(2 such\); list every class",
         ),
-        (
-            {"classes": {"low": (0, 1, 2), "mid": (), "top": (3, 4, 5)}},
-            r"partition.classes.mid: has no class; give it at least one, or drop the subset",
-        ),
     ],
 )
 def test_knobs_that_do_not_fit_the_classes_are_refused(values, text):
@@ -234,7 +230,7 @@ def test_altered_file_is_refused(dataset_path, path, name):
     ALTERATIONS[name](contents)
     path.write_text(json.dumps(contents))
     with pytest.raises(
-        CorruptFileError, match=r"altered since written; change params.yaml instead, then make it again"
+        CorruptFileError, match=r"altered(, or| since written).*; change params.yaml instead, then make it again"
     ):
         read_partition(path, open_dataset(dataset_path))
 

@@ -33,8 +33,10 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def file_knobs(path, model="resnet8", source="file", location=None):
-    return NetworkKnobs(model=model, source=source, location=location or str(path), sha256=sha256(path))
+def file_knobs(path, model="resnet8", source="file", location=None, weights_key=None):
+    return NetworkKnobs(
+        model=model, source=source, location=location or str(path), sha256=sha256(path), weights_key=weights_key
+    )
 
 
 def fetch(knobs, num_classes=4, channels=1, seed=0):
@@ -70,6 +72,86 @@ def test_a_torch_checkpoint_is_read_however_it_is_wrapped(tmp_path, weights, wra
     assert not fetched.fresh_classifier
     assert fetched.normalisation is None
     assert fetched.trained_at is None
+
+
+def two_sets(weights):
+    return weights, {name: value + 1 for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "shown"),
+    [
+        ("state_dict", "state_dict_ema", "state_dict_ema"),
+        ("model", "model_ema", "model_ema"),
+        ("model", "ema", "ema"),
+        ("module", "ema", "ema.module"),
+        ("model_state_dict", "ema_state_dict", "ema_state_dict"),
+    ],
+)
+def test_of_several_sets_the_usual_one_is_taken_with_a_line(tmp_path, weights, capsys, usual, other, shown):
+    path = tmp_path / "teacher.pth"
+    first, second = two_sets(weights)
+    torch.save({other: {"module": second} if "." in shown else second, usual: first, "epoch": 3}, path)
+    assert_holds(fetch(file_knobs(path)).network, first)
+    assert capsys.readouterr().err == (
+        f"{path}: takes the weights of '{usual}', not of '{shown}'; to choose, give network.weights_key\n"
+    )
+    assert_holds(fetch(file_knobs(path, weights_key=shown)).network, second)
+    assert_holds(fetch(file_knobs(path, weights_key=usual)).network, first)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("keys", [("teacher", "student"), ("state_dict", "model"), ("ema", "ema_slow")])
+def test_several_sets_without_a_usual_one_are_refused(tmp_path, weights, keys):
+    path = tmp_path / "teacher.pth"
+    first, second = two_sets(weights)
+    torch.save({keys[0]: first, keys[1]: second, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, path)
+    named = f"'{keys[0]}', '{keys[1]}'"
+    refused(
+        file_knobs(path),
+        f"holds 2 state_dicts, and does not say which is meant; give network.weights_key, one of {named}$",
+    )
+    assert_holds(fetch(file_knobs(path, weights_key=keys[1])).network, second)
+    refused(file_knobs(path, weights_key="ema_fast"), f"network.weights_key is 'ema_fast'; allowed: {named}$")
+
+
+def test_a_set_under_an_unusual_key_is_taken_if_it_is_the_only_one(tmp_path, weights, capsys):
+    path = tmp_path / "teacher.pth"
+    torch.save({"epoch": 1, "rng": torch.ones(2), "student": {"encoder": weights}}, path)
+    assert_holds(fetch(file_knobs(path)).network, weights)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_key_for_a_file_without_keys_is_refused(tmp_path, weights):
+    path = tmp_path / "teacher.pth"
+    torch.save(weights, path)
+    refused(file_knobs(path, weights_key="ema"), "the file is one state_dict without such keys; remove the knob$")
+    torch.save({"epoch": 3}, path)
+    refused(file_knobs(path, weights_key="ema"), "the file holds no state_dict; save the network's$")
+
+
+def test_two_sets_under_the_same_dotted_key_are_refused(tmp_path, weights):
+    path = tmp_path / "teacher.pth"
+    torch.save({"a.b": weights, "a": {"b": weights}}, path)
+    refused(file_knobs(path), "two of its state_dicts are under 'a.b'; save the one that is meant alone$")
+
+
+def test_a_checkpoint_that_contains_itself_ends(tmp_path, weights):
+    path = tmp_path / "teacher.pth"
+    contents = {"epoch": 3}
+    contents["again"] = contents
+    torch.save(contents, path)
+    refused(file_knobs(path), "'epoch' is int, not a tensor")
+    contents["model"] = weights
+    torch.save(contents, path)
+    assert_holds(fetch(file_knobs(path)).network, weights)
+
+
+def test_an_absent_key_leaves_no_trace_in_the_knobs(tmp_path, weights):
+    assert "weights_key" not in NetworkKnobs(model="resnet8").model_dump(mode="json")
+    path = tmp_path / "teacher.pth"
+    torch.save(weights, path)
+    assert file_knobs(path, weights_key="ema").model_dump(mode="json")["weights_key"] == "ema"
 
 
 def test_safetensors_are_read_whatever_the_file_is_called(tmp_path, weights):

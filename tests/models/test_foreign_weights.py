@@ -232,6 +232,7 @@ FILE = {"model": "resnet8", "source": "file", "location": "x", "sha256": "0" * 6
     ("knobs", "message"),
     [
         ({"model": "resnet8", "rename": "by_order"}, "source: train takes no rename"),
+        ({"model": "resnet8", "weights_key": "ema"}, "source: train takes no weights_key"),
         ({"model": "timm:resnet18", "source": "timm", "mean": [0.5], "std": [0.5]}, "source: timm takes no mean"),
         (FILE | {"mean": [0.5]}, "mean and std go together"),
         (FILE | {"mean": [0.5], "std": [0.0]}, "greater than 0"),

@@ -14,8 +14,9 @@ from edpipe.models.splitting.split import split
 from edpipe.models.students.student import Student
 from edpipe.models.students.teskd_branches import TeskdNetwork
 from edpipe.models.zoo.build import build_network
+from edpipe.models.zoo.forms import MAX_WIDTH_FACTOR, WIDE_DEPTHS, own_form
 from edpipe.models.zoo.layers import ChannelShuffle
-from edpipe.models.zoo.names import MAX_WIDTH_FACTOR, OWN_MODELS, WIDE_DEPTHS, is_known, own_form
+from edpipe.models.zoo.names import OWN_MODELS, is_known
 from edpipe.models.zoo.vgg import LatePool
 
 torch.set_num_threads(1)

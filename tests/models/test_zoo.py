@@ -12,8 +12,9 @@ from edpipe.models.macs import count_macs, count_parameters
 from edpipe.models.probe import count_outputs, evaluating, first_convolution, model_name
 from edpipe.models.students.reference_blocks import build_reference
 from edpipe.models.zoo.build import build_network
+from edpipe.models.zoo.forms import CIFAR_DEPTHS
 from edpipe.models.zoo.layers import GlobalPool
-from edpipe.models.zoo.names import CIFAR_DEPTHS, check_model_name, is_known
+from edpipe.models.zoo.names import check_model_name, is_known
 from edpipe.models.zoo.resnet import stage_widths
 
 torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +15,7 @@ from shipped import shipped_and_examples
 
 from edpipe.cli.main import main
 from edpipe.errors import ParamsError
+from edpipe.params import yaml_file
 from edpipe.params.base import canonical_json
 from edpipe.params.load import load_params, parse_params
 from edpipe.params.reference_page import reference_page
@@ -156,6 +158,38 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, message):
         load_raw(path)
     assert str(caught.value).startswith(f"{path}{message}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_bomb_of_aliases_is_refused_at_its_first_anchor(tmp_path):
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghijkl")
+    )
+    with pytest.raises(ParamsError, match=r": line 1: the anchor '&a' is not allowed"):
+        load_raw(written(tmp_path, bomb))
+
+
+@pytest.mark.parametrize("filler", ["#", "b", "\n"])
+def test_a_file_is_read_up_to_its_largest_size(tmp_path, monkeypatch, filler):
+    monkeypatch.setattr(yaml_file, "LARGEST_BYTES", 1000)
+    text = "a: 1 #"
+    assert load_raw(written(tmp_path, text + filler * (1000 - len(text)))) == {"a": 1}
+    path = written(tmp_path, text + filler * (1001 - len(text)))
+    with pytest.raises(ParamsError) as caught:
+        load_raw(path)
+    assert str(caught.value) == f"{path}: is larger than 1,000 bytes; remove what is no knob from it"
+
+
+def test_a_device_without_end_is_refused(tmp_path):
+    (tmp_path / "params.yaml").symlink_to("/dev/zero")
+    with pytest.raises(ParamsError, match=r"params.yaml: is larger than 4,000,000 bytes; remove what is no knob"):
+        load_raw(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_every_line_end_is_read(tmp_path, line_end):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(line_end.join(["a: 1", "b:", "  c: 2", ""]).encode())
+    assert load_raw(path) == {"a": 1, "b": {"c": 2}}
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -442,6 +476,16 @@ TEACHER = "teachers.digits_teacher"
             THIRDS,
             {"subsets": ["a"], "classes": {"b": [1]}},
             f"{THIRDS}: classes names ['b'], subsets names ['a']",
+        ),
+        (
+            THIRDS,
+            {"subsets": ["a", "b"], "classes": {"a": [1], "b": []}},
+            f"{THIRDS}: classes.b has no class; give it at least one, or drop the subset",
+        ),
+        (
+            THIRDS,
+            {"subsets": ["a", "b"], "classes": {"a": [1, "x"], "b": [0, "x"]}},
+            f"{THIRDS}: classes: 'x' is listed in a and in b; each belongs to one subset",
         ),
         (
             THIRDS,

@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 import yaml
-from edpipe.storage.source_files import step_names
 from project import ROOT
 
 from edpipe.cli.main import main
 from edpipe.errors import MismatchError
 from edpipe.pipeline.dvc import code_file
 from edpipe.pipeline.jobs import paths
-from edpipe.storage.records import code_digest
+from edpipe.storage.code.units import unit_names
+from edpipe.storage.code.versions import HERE, tokens
 
 
 @pytest.fixture
@@ -22,16 +22,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_holds_the_digest_of_each_step(folder):
-    found = yaml.safe_load(paths.CODE.read_text())
-    assert found == {"code": {step: code_digest(step) for step in step_names()}}
+def test_it_holds_the_version_of_each_unit(folder):
+    found = yaml.safe_load(paths.CODE.read_text())["code"]
+    flat = {f"{kind}.{name}": version for kind, names in found.items() for name, version in names.items()}
+    assert flat == tokens(unit_names(HERE))
     code_file.check_code()
 
 
-def test_a_digest_of_decimal_digits_stays_text(folder, monkeypatch):
-    monkeypatch.setattr(code_file, "code_digest", lambda step: "12345678901234e5")
-    code_file.write_code()
-    assert '  report: "12345678901234e5"\n' in paths.CODE.read_text()
+def test_a_version_stays_text(folder):
+    assert '    report: "1' in paths.CODE.read_text()
 
 
 def test_a_file_that_fits_is_not_written_again(folder):
@@ -40,13 +39,12 @@ def test_a_file_that_fits_is_not_written_again(folder):
     assert paths.CODE.stat().st_mtime_ns == before_ns
 
 
-def test_a_file_that_does_not_fit_is_one_line_that_names_the_steps(folder, monkeypatch):
-    monkeypatch.setattr(
-        code_file, "code_digest", lambda step: "0" * 16 if step in ("evaluate", "result") else code_digest(step)
-    )
+def test_a_file_that_does_not_fit_is_one_line_that_names_the_units(folder, monkeypatch):
+    edited = dict.fromkeys(["losses.dkd", "steps.result"], "1+0123456789abcdef")
+    monkeypatch.setattr(code_file, "tokens", lambda units: tokens(units) | edited)
     with pytest.raises(
         MismatchError,
-        match=r"^workflow/code.yaml: does not fit the source files of evaluate, result any more; "
+        match=r"^workflow/code.yaml: does not fit the code of losses.dkd, steps.result any more; "
         r"run `edpipe code`, then call dvc again$",
     ):
         code_file.check_code()
@@ -61,7 +59,7 @@ def test_a_file_that_is_none_fits_no_step_and_is_written_anew(folder, contents):
         paths.CODE.unlink()
     else:
         paths.CODE.write_bytes(contents)
-    assert code_file.changed_steps() == list(step_names())
+    assert code_file.changed_units() == sorted(unit_names(HERE))
     code_file.write_code()
     code_file.check_code()
 
@@ -75,6 +73,6 @@ def test_the_command_writes_it_and_says_whether_it_fits(folder, monkeypatch, cap
     assert paths.CODE.read_text() == "code: {}\n"
     shutil.copy(ROOT / "params.yaml", "params.yaml")
     assert main(["code", "--check"]) == 2
-    assert capsys.readouterr().err.startswith("edpipe: workflow/code.yaml: does not fit the source files of dump_soft")
+    assert capsys.readouterr().err.startswith("edpipe: workflow/code.yaml: does not fit the code of losses.at")
     assert main(["code"]) == 0
     assert main(["code", "--check"]) == 0

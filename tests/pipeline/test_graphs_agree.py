@@ -11,6 +11,7 @@ import pytest
 import yaml
 from project import as_yaml
 
+from edpipe.params.base import canonical_json
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.params.yaml_file import load_raw
@@ -18,7 +19,7 @@ from edpipe.pipeline.dvc.code_file import code_text
 from edpipe.pipeline.dvc.lists import STEPS, tracked_jobs_text
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import jobs_of
-from edpipe.storage.records import code_digest
+from edpipe.storage.code.versions import tokens
 
 pytest.importorskip("dvc")
 pytest.importorskip("snakemake")
@@ -251,11 +252,11 @@ def test_every_input_of_snakemake_is_vouched_for_by_dvc(graphs):
 
 
 @pytest.mark.slow
-def test_both_graphs_watch_the_code_of_each_step_as_one_digest(graphs):
+def test_both_graphs_watch_the_versions_of_the_code_that_a_job_hangs_on(graphs):
     jobs, snakemake, dvc, _ = graphs
     for outputs, job in jobs.items():
-        assert snakemake[outputs]["code"] == code_digest(job.step)
-        assert dvc[outputs]["code"] == [f"code.{job.step}"]
+        assert snakemake[outputs]["code"] == canonical_json(tokens(job.units))
+        assert set(dvc[outputs]["code"]) == {f"code.{unit}" for unit in job.units}
 
 
 def test_no_graph_has_a_source_file_as_an_input(graphs):

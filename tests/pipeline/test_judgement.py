@@ -53,7 +53,7 @@ def test_what_would_be_made_now_is_current(job):
     [
         ({"knobs": {}}, Verdict.STALE, "knob"),
         ({"code": {"steps.train_teacher": "9"}}, Verdict.STALE, "code"),
-        ({"subset": "primary"}, Verdict.DAMAGED, "its record is that of subset 'primary', not 'middle'"),
+        ({"subset": "primary"}, Verdict.DAMAGED, "is of subset primary, in the place of subset middle"),
         ({"weights_digest": "0" * 16}, Verdict.DAMAGED, "do not belong together"),
     ],
 )

@@ -131,7 +131,7 @@ def test_json_holds_all_numbers(tmp_path, capsys):
     out = tmp_path / "new" / "comparison.json"
     lines_from(capsys, ce, kd, ed, "--json", out)
     facts = json.loads(out.read_text(encoding="utf-8"))
-    assert (facts["format"], facts["format_version"], facts["base"]) == ("edpipe-comparison", 1, "digits_ce")
+    assert (facts["format"], facts["format_version"], facts["base"]) == ("edpipe-comparison", 2, "digits_ce")
     assert [one["name"] for one in facts["results"]] == ["digits_kd", "digits_ce", "digits_ed"]
     assert [one["name"] for one in facts["comparisons"]] == ["digits_kd", "digits_ed"]
     paired, lonely = facts["comparisons"]

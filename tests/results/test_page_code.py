@@ -1,16 +1,18 @@
-"""A page names the code that drew it."""
+"""A page names the code that drew it, and the result."""
 
 import pytest
 
 from edpipe.results.page.page import TEMPLATE
-from edpipe.results.page.page_code import generator, read_page_code
+from edpipe.results.page.page_code import generator, read_page_code, read_page_result
 
 
 def test_what_the_template_writes_is_read_again(tmp_path):
     text = TEMPLATE.read_text(encoding="utf-8")
     head = text[text.index("<!doctype html>") :].replace("{{ generator }}", generator("0123456789abcdef"))
+    head = head.replace("{{ result.file_digest }}", "fedcba9876543210")
     (tmp_path / "page.html").write_text(head, encoding="utf-8")
     assert read_page_code(tmp_path / "page.html") == "0123456789abcdef"
+    assert read_page_result(tmp_path / "page.html") == "fedcba9876543210"
 
 
 @pytest.mark.parametrize("contents", [b"", b"<!doctype html>", b"\xff", None])
@@ -18,3 +20,4 @@ def test_a_page_that_names_none_has_none(tmp_path, contents):
     if contents is not None:
         (tmp_path / "page.html").write_bytes(contents)
     assert read_page_code(tmp_path / "page.html") is None
+    assert read_page_result(tmp_path / "page.html") is None

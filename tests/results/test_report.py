@@ -6,13 +6,13 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, write_result
+from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, rewrite_result, write_result
 from watching import TIMEOUT_S
 
 from edpipe.errors import CorruptFileError
 from edpipe.results.measures.cost import CostPart
 from edpipe.steps.report import report
-from edpipe.storage.records import read_record, write_record
+from edpipe.storage.records import read_record
 
 VOID = {"meta", "link", "br"}
 HOSTILE = '<script src="https://evil.example/x.js"></script>&\'"'
@@ -212,7 +212,7 @@ def test_lists_of_other_lengths_are_refused(tmp_path):
     path = write_result(tmp_path)
     contents = read_record(path)
     contents["seeds"][1]["metrics"]["top1_by_class"].pop()
-    write_record(path, contents)
+    rewrite_result(path, contents)
     with pytest.raises(
         CorruptFileError, match=r"digits_ed\.json: seed 1 does not fit 10 classes, 3 stages and subsets .*; make"
     ):

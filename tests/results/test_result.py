@@ -8,14 +8,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from examples import COSTS, DATASET, SUBSETS, evaluation, write_evaluations, write_result
+from examples import COSTS, DATASET, SUBSETS, evaluation, rewrite_result, write_evaluations, write_result
 from project import without_cost
 
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.results.measures.cost import CostPart
 from edpipe.results.result_file import Result, format_seconds, read_result, result_schema
 from edpipe.steps.result import result
-from edpipe.storage.records import read_record
+from edpipe.storage.records import read_record, write_record
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STUDENT_T_2 = 4.302652729911275
@@ -269,18 +269,18 @@ def test_a_result_fits_its_schema_and_its_reader(tmp_path, experiment):
     path = write_result(tmp_path, experiment=experiment)
     schema = json.loads((DOCS / "result.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(read_record(path), schema)
+    jsonschema.validate(json.loads(path.read_text()), schema)
     assert read_result(path).inputs.dataset == DATASET
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "value"), [("method", 3), ("seeds", []), ("surprise", 1), ("code", "no digest")])
 def test_the_schema_refuses_what_the_reader_refuses(tmp_path, key, value):
-    contents = read_record(write_result(tmp_path)) | {key: value}
+    contents = json.loads(write_result(tmp_path).read_text()) | {key: value}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(contents, json.loads(result_schema()))
     path = tmp_path / "altered.json"
-    path.write_text(json.dumps(contents))
+    write_record(path, contents)
     with pytest.raises(
         CorruptFileError, match=rf"altered\.json: {key}: .*; the file was altered or made by another edpipe"
     ):
@@ -303,7 +303,7 @@ def test_another_version_is_refused(tmp_path):
     path = write_result(tmp_path)
     contents = read_record(path) | {"format_version": 2}
     path.write_text(json.dumps(contents))
-    with pytest.raises(CorruptFileError, match=r"result of version 2, this edpipe reads 3; make it again"):
+    with pytest.raises(CorruptFileError, match=r"result of version 2, this edpipe reads 4; make it again"):
         read_result(path)
 
 
@@ -313,4 +313,64 @@ def test_another_file_is_refused(tmp_path):
     with pytest.raises(
         CorruptFileError, match=r"other\.json: not a result \(format None, not 'edpipe-result'\); name a"
     ):
+        read_result(path)
+
+
+# What is summed up is summed up again
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("summary.top1.mean", 0.99, "summary.top1.mean is 0.99, computed again from its seeds it is 0.885"),
+        ("summary.top1.high", 0.99, "summary.top1.high is 0.99, computed again from its seeds it is 0.909"),
+        ("summary.top1.n", 4, "summary.top1.n is 4, computed again from its seeds it is 3"),
+        ("summary.forgetting.primary.std", None, "summary.forgetting.primary.std is None, computed again"),
+        ("budget.images_seen", 1, "budget.images_seen is 1, computed again from its seeds it is 24000"),
+        ("budget.teacher_forwards_saved", 0, "budget.teacher_forwards_saved is 0, computed again from its seeds"),
+        ("seeds.1.metrics.top1", 0.5, "summary.top1.high is 0.909"),
+        ("seeds.2.metrics.agreement", {}, "its seeds do not belong together (KeyError('digits_specialists/"),
+    ],
+)
+def test_a_result_whose_sums_are_not_those_of_its_seeds_is_refused(tmp_path, place, value, told):
+    path = write_result(tmp_path)
+    part = contents = read_record(path)
+    *outer, last = (int(name) if name.isdigit() else name for name in place.split("."))
+    for name in outer:
+        part = part[name]
+    part[last] = value
+    rewrite_result(path, contents)  # the seal fits
+    with pytest.raises(CorruptFileError) as caught:
+        read_result(path)
+    assert str(caught.value).startswith(f"{path}: {told}")
+    assert str(caught.value).endswith(f"; make it again with `snakemake --force {path}`")
+
+
+def test_another_rounding_is_no_contradiction(tmp_path):
+    path = write_result(tmp_path)
+    contents = read_record(path)
+    contents["summary"]["top1"]["high"] *= 1 + 1e-12
+    rewrite_result(path, contents)
+    assert read_result(path).summary.top1.high == contents["summary"]["top1"]["high"]
+
+
+def test_a_result_names_its_evaluations_and_is_digested_without_its_cost(tmp_path):
+    one, other = (read_result(write_result(tmp_path / name, costs=costs)) for name, costs in (("a", COSTS), ("b", [])))
+    paths = sorted((tmp_path / "a" / "digits_ed" / "evaluations").iterdir())
+    assert one.inputs.evaluations == tuple(json.loads(path.read_text())["file_digest"] for path in paths)
+    assert (one.digest, one.inputs) == (other.digest, other.inputs)
+    assert one.file_digest != other.file_digest
+
+
+def test_a_digest_of_something_else_is_refused(tmp_path):
+    path = write_result(tmp_path)
+    write_record(path, read_record(path) | {"digest": "0" * 16})
+    with pytest.raises(CorruptFileError, match="digest 0000000000000000 is not that of its contents; make it again"):
+        read_result(path)
+
+
+def test_an_edit_of_any_kind_is_refused(tmp_path):
+    path = write_result(tmp_path)
+    path.write_text(path.read_text().replace('"mean": 0.885', '"mean": 0.985', 1))
+    with pytest.raises(CorruptFileError, match="altered since written; make it again with"):
         read_result(path)

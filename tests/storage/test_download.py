@@ -5,6 +5,7 @@ import hashlib
 from http.client import HTTPException
 from urllib.error import URLError
 
+import file_server
 import numpy as np
 import pytest
 from cifar_examples import PER_PART, small_publication
@@ -23,7 +24,8 @@ PART = f".{NAME}.part"
 
 
 @pytest.fixture
-def server(server):
+def server(server, monkeypatch):
+    monkeypatch.setattr(download, "PAUSE_S", 0)
     server.body, server.address = BODY, f"{server.folder}/{NAME}"
     return server
 
@@ -54,7 +56,8 @@ def test_broken_download_goes_on_where_it_was(tmp_path, server):
     server.cut = None
     fetch(server.address, goal, Digest("MD5", MD5))
     assert goal.read_bytes() == BODY
-    assert server.ranges == [None, "bytes=300000-", "bytes=700000-"]
+    # Each call asks once more, and ends where nothing more comes.
+    assert server.ranges == [None, *["bytes=300000-"] * 2, *["bytes=700000-"] * 2]
     assert names_in(tmp_path) == [NAME]
 
 
@@ -72,13 +75,92 @@ def test_part_that_is_whole_needs_no_more(tmp_path, server):
     assert names_in(tmp_path) == [NAME]
 
 
-@pytest.mark.parametrize("before", [b"", b"not its beginning", b"x" * 1_000_001])
-def test_file_with_another_digest_is_refused_and_not_gone_on_from(tmp_path, server, before):
-    (tmp_path / PART).write_bytes(before)
-    digest = MD5 if before else "0" * 32
-    with pytest.raises(RuntimeError, match=rf"^{server.address} has MD5 [0-9a-f]{{32}}, but {digest} is wanted$"):
-        fetch(server.address, tmp_path / NAME, Digest("MD5", digest))
+def test_file_with_another_digest_is_refused_at_once_and_not_gone_on_from(tmp_path, server):
+    with pytest.raises(RuntimeError, match=rf"^{server.address} has MD5 {MD5}, but {'0' * 32} is wanted$"):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", "0" * 32))
     assert names_in(tmp_path) == []
+    assert server.ranges == [None]
+
+
+@pytest.mark.parametrize("before", [b"not its beginning", b"x" * 1_000_001])
+def test_a_beginning_that_is_not_the_files_is_fetched_again(tmp_path, server, before):
+    (tmp_path / PART).write_bytes(before)
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+    assert (tmp_path / NAME).read_bytes() == BODY
+    assert server.ranges == [f"bytes={len(before)}-", None]
+
+
+def test_a_cut_body_goes_on_within_the_call(tmp_path, server, capsys):
+    server.cuts = [300_000, 700_000]
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+    assert (tmp_path / NAME).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=300000-", "bytes=700000-"]
+    assert f"fetch {server.address}: broken, fetched again (2 of 3)\n" in capsys.readouterr().err
+
+
+def test_a_cut_body_of_unknown_length_is_fetched_again(tmp_path, server):
+    server.says_length, server.cuts = False, [300_000]
+    fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+    assert (tmp_path / NAME).read_bytes() == BODY
+    assert server.ranges == [None, None]
+
+
+def test_a_body_that_is_always_cut_elsewhere_says_so_without_advice_on_the_digest(tmp_path, server):
+    server.says_length, server.cuts = False, [100, 200, 300]
+    with pytest.raises(OSError, match=rf"^{server.address} came broken 3 times, with another MD5 each time$"):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+    assert names_in(tmp_path) == []
+
+
+def test_the_same_other_file_of_unknown_length_twice_is_another_file(tmp_path, server):
+    server.says_length = False
+    with pytest.raises(RuntimeError, match=f"has MD5 {MD5}, but "):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", "0" * 32))
+    assert server.ranges == [None, None]
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_body_without_end_is_given_up(tmp_path, server, monkeypatch, says_length):
+    monkeypatch.setattr(download, "LARGEST_BYTES", 999_999)
+    server.says_length = says_length
+    with pytest.raises(OSError, match=rf"^{server.address} is larger than 1 MB; fetch it by hand$"):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+    assert names_in(tmp_path) == []
+    assert server.ranges == [None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "what"),
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, "a page, text/html"),
+        ({"Content-Encoding": "gzip"}, "it compressed, as gzip"),
+    ],
+)
+def test_what_is_no_plain_file_is_called_so(tmp_path, server, headers, what):
+    server.headers = headers
+    with pytest.raises(OSError, match=rf"^{server.address}: the server sent {what}, not the file$"):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", "0" * 32))
+    assert names_in(tmp_path) == []
+
+
+def test_a_length_that_is_no_number_is_refused(tmp_path, server):
+    server.says_length, server.headers = False, {"Content-Length": "many"}
+    with pytest.raises((ValueError, OSError)):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+
+
+def test_a_redirection_in_a_circle_ends(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(file_server.Handler, "do_GET", redirect)
+    with pytest.raises(URLError, match="infinite loop"):
+        fetch(server.address, tmp_path / NAME, Digest("MD5", MD5))
+    assert names_in(tmp_path) == []
+
+
+def redirect(handler):
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
 
 
 def test_address_that_answers_404_leaves_nothing(tmp_path, server):
@@ -136,7 +218,7 @@ def test_cifar_is_fetched_gone_on_with_and_read(tmp_path, server, monkeypatch):
     server.cut = None
     assert len(cifar.read(small, root, knobs).samples) == 2 * PER_PART
     assert len(cifar.read(small, root, knobs).samples) == 2 * PER_PART
-    assert server.ranges == [None, "bytes=1000-"]
+    assert server.ranges == [None, "bytes=1000-", "bytes=1000-"]
     assert names_in(root) == ["cifar-100-binary.tar.gz"]
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from edpipe.errors import CorruptFileError
 from edpipe.storage.digests import digest_json
-from edpipe.storage.sealed_json import JsonFormat, is_sealed, read_sealed_json, write_sealed_json
+from edpipe.storage.records import is_sealed
+from edpipe.storage.sealed_json import JsonFormat, read_sealed_json, write_sealed_json
 
 FORMAT = JsonFormat("edpipe-list", 2, "list")
 EDITED = JsonFormat("edpipe-list", 2, "list", instead="params.yaml")
@@ -56,7 +57,10 @@ def test_contents_without_a_digest_are_not_sealed():
         (lambda p: reseal(p, format="edpipe-result"), "not a list of version 2"),
         (lambda p: reseal(p, format_version=1), "not a list of version 2"),
         (lambda p: p.write_text(p.read_text().replace("0.5", "0.6")), "altered since written"),
-        (lambda p: p.write_text(p.read_text().replace("file_digest", "digest")), "altered since written"),
+        (
+            lambda p: p.write_text(p.read_text().replace("file_digest", "digest")),
+            "holds no digest of its content ('file_digest'): altered, or written by an older edpipe",
+        ),
     ],
     ids=["missing", "no JSON", "no object", "format", "version", "altered", "no digest"],
 )

@@ -146,7 +146,7 @@ def test_code_that_was_edited_stops_dvc_with_one_line(repository):
     losses = repository.root / "edpipe/losses/kd.py"
     losses.write_text(losses.read_text() + "\n# A harmless line.\n")
     digests = (repository.root / "workflow/code.yaml").read_bytes()
-    line = "edpipe: workflow/code.yaml: does not fit the source files of run_stage any more; run `edpipe code`, then"
+    line = "edpipe: workflow/code.yaml: does not fit the code of losses.kd any more; run `edpipe code`, then"
     for command in (
         ["dvc", "repro"],
         ["dvc", "repro", "--force", "--single-item", "report@ed"],

@@ -1,14 +1,31 @@
 """Results to be compared, and what `edpipe compare` says of them."""
 
-from examples import evaluation, write_result
+from examples import evaluation, rewrite_result, write_result
 
 from edpipe.cli.main import EXIT_MENDABLE, main
-from edpipe.storage.records import read_record, write_record
+from edpipe.storage.records import read_record
 
 
 def written(folder, experiment="digits_ed", shift=0.0, seeds=(0, 1, 2), **changes):
     """A result of three seeds that differ by plain amounts; then its keys `changes` (as a__b=value) are set."""
-    return altered(write_result(folder, [evaluation(seed, experiment, shift) for seed in seeds], experiment), **changes)
+    return _written(folder, [evaluation(seed, experiment, shift) for seed in seeds], experiment, changes)
+
+
+def _written(folder, records, experiment, changes):
+    """Sums over the stages, as the budget has them, are changed where they come from: in the last stage."""
+    changes = dict(changes)
+    for name in ("images_seen", "training_macs"):
+        wanted = changes.pop(f"budget__{name}", None)
+        for record in records if wanted is not None else ():
+            change_sum(record["stages"], name, wanted)
+    return altered(write_result(folder, records, experiment), **changes)
+
+
+def change_sum(stages, name, wanted):
+    """Makes this number of all stages add up to what is wanted."""
+    for stage in stages:
+        stage[name] = 0
+    stages[-1][name] = wanted
 
 
 def altered(path, **changes):
@@ -20,8 +37,7 @@ def altered(path, **changes):
         for key in outer:
             part = part[key]
         part[last] = value
-    write_record(path, contents)
-    return path
+    return rewrite_result(path, contents)
 
 
 def with_top1(folder, experiment, top1_by_seed, by_class=None, **changes):
@@ -30,7 +46,7 @@ def with_top1(folder, experiment, top1_by_seed, by_class=None, **changes):
     for record in records:
         record["metrics"]["top1"] = top1_by_seed[record["seed"]]
         record["metrics"]["top1_by_class"] = by_class or record["metrics"]["top1_by_class"]
-    return altered(write_result(folder, records, experiment), **changes)
+    return _written(folder, records, experiment, changes)
 
 
 def lines_from(capsys, *words):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Sends the file of that name, else the server's body, or what is asked for of it; cuts it where it is told to."""
+    """Sends the file of that name, else the body, or the part that is asked for; cuts it where it is told to."""
 
     def do_GET(self):
         server = self.server
@@ -21,10 +21,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404 if body is None else 416)
             return
         self.send_response(206 if start else 200)
+        for name, value in server.headers.items():
+            self.send_header(name, value)
         if server.says_length:
             self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
-        self.wfile.write(body[start : server.cut])
+        cut = server.cuts.pop(0) if server.cuts else server.cut
+        self.wfile.write(body[start:cut])
 
     def log_message(self, *_):
         pass
@@ -32,11 +35,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serving():
-    """The server while it runs; it tells what was asked for in `paths` and `ranges`; `folder` is its address."""
+    """The server while it runs; it tells what was asked for in `paths` and `ranges`; `folder` is its address.
+
+    `cut` is where every answer ends, `cuts` where the next ones do.
+    """
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.body, server.files = None, {}
         server.cut, server.knows_ranges, server.says_length = None, True, True
         server.paths, server.ranges = [], []
+        server.cuts, server.headers = [], {}
         server.folder = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

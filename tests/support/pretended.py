@@ -14,8 +14,10 @@ from edpipe.params.load import parse_params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph
 from edpipe.results.page.page_code import generator
-from edpipe.storage.digests import digest_bytes, digest_json
-from edpipe.storage.records import code_digest, make_record, read_record, record_path, write_record
+from edpipe.storage.code.units import step_unit
+from edpipe.storage.code.versions import token
+from edpipe.storage.digests import digest_bytes
+from edpipe.storage.records import made_by, make_record, read_record, record_path, seal_of, write_record
 
 
 def change(params, path, value):
@@ -75,12 +77,15 @@ def inputs_of(job):
     if job.step == "evaluate":
         inputs["students"] = weights["students"]
         inputs["teacher_evaluations"] = [digest_of(path) for path in job.inputs["teacher_evaluations"]]
+    if job.step == "result":
+        inputs["evaluations"] = [seal_of(read_record(path)) for path in job.inputs["evaluations"]]
     return inputs
 
 
 def evaluated(seed):
     """The part of an evaluation that a result keeps."""
-    record = make_record("evaluate", {}, {}, seed=seed, metrics={"top1": 0.5}, stages=[])
+    with made_by(("steps.evaluate", "networks.resnet")):
+        record = make_record("evaluate", {}, {}, seed=seed, metrics={"top1": 0.5}, stages=[])
     return {name: record[name] for name in ("seed", "metrics", "stages", "code", "versions")}
 
 
@@ -101,12 +106,14 @@ def pretend(job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
-        job.outputs[0].write_text(f'<meta name="generator" content="{generator(code_digest(job.step))}">')
+        drawn_from = seal_of(read_record(job.inputs["result"][0]))
+        named = {"generator": generator(token(step_unit(job.step))), "edpipe-result": drawn_from}
+        lines = [f'<meta name="{name}" content="{content}">' for name, content in named.items()]
+        job.outputs[0].write_text("\n".join(lines))
         return
     knobs = {} if job.step == "result" else json.loads(job.knobs_text)
-    record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
-    if job.step in ("partition_dataset", "evaluate_teacher"):
-        record["file_digest"] = digest_json(record)
+    with made_by(job.units):
+        record = make_record(job.step, knobs, inputs_of(job)) | facts_of(job)
     write_record(record_path(job.outputs[0]), record)
 
 

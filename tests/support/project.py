@@ -169,13 +169,15 @@ def tiny_params():
 
 
 def without_cost(path):
-    """What two equal runs have in common: all of a file but what the making took, which results and pages tell."""
+    """What two equal runs have in common: all of a file but what the making took, which results and pages tell,
+    and the seal over it."""
     contents = path.read_bytes()
     if path.suffix == ".html":
-        return re.sub(rb"<tr><th[^>]*>(Time of|Most memory).*|<p>Time and memory.*", b"", contents)
+        told = rb'<tr><th[^>]*>(Time of|Most memory).*|<p>Time and memory.*|<meta name="edpipe-result".*'
+        return re.sub(told, b"", contents)
     if path.suffix != ".json":
         return contents
-    return {key: value for key, value in json.loads(contents).items() if key != "cost"}
+    return {key: value for key, value in json.loads(contents).items() if key not in ("cost", "file_digest")}
 
 
 def copy_of(project, root):

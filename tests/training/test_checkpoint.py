@@ -35,7 +35,7 @@ DTYPES = (
 )
 FACTS = st.fixed_dictionaries(
     {"iteration": st.integers(0, 10**10 - 1)},
-    optional={"first_loss": st.none() | st.floats(allow_nan=False), "tail_sum": st.floats(allow_nan=False)},
+    optional={"first_losses": st.lists(st.floats(allow_nan=False)), "tail_sum": st.floats(allow_nan=False)},
 )
 
 

@@ -1,5 +1,6 @@
 """The one training loop, on a toy."""
 
+import json
 import math
 import os
 import re
@@ -19,7 +20,7 @@ from edpipe.models.forward import forward
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.runtime.device import _take_free_gpu, prepare_device
 from edpipe.runtime.distributed import Group
-from edpipe.training.loop import Budget, Training, make_optimizer
+from edpipe.training.loop import FIRST_LOSSES, Budget, Training, make_optimizer
 from edpipe.training.schedule import rate_factor
 
 torch.set_num_threads(1)
@@ -304,6 +305,29 @@ def test_the_mean_loss_is_that_of_the_last_tenth():
     training = Training(toy(), RecipeKnobs(batch_size=2), Budget(60, 0.1))
     list(training.run(task))
     assert training.mean_tail_loss == 3.0
+
+
+def test_the_first_losses_are_kept_with_all_their_bits():
+    recipe, budget = RecipeKnobs(batch_size=16), Budget(400, 0.01)
+    training = Training(toy(), recipe, budget)
+    losses = [step.loss for step in training.run(SQUARES)]
+    assert len(losses) == 25
+    assert training.first_losses == tuple(losses[:FIRST_LOSSES])
+    short = Training(toy(), recipe, Budget(40, 0.01))
+    assert len(list(short.run(SQUARES))) == len(short.first_losses) == 3
+
+
+def test_the_first_losses_outlive_an_interruption():
+    recipe, budget = RecipeKnobs(batch_size=16), Budget(400, 0.01)
+    whole, first, second = (Training(toy(), recipe, budget) for _ in range(3))
+    list(whole.run(SQUARES))
+    for step in first.run(SQUARES):
+        if step.iteration == 3:
+            break
+    tensors, facts = first.state()
+    second.restore(tensors, json.loads(json.dumps(facts)))
+    list(second.run(SQUARES))
+    assert second.first_losses == whole.first_losses
 
 
 def test_batches_made_ahead_train_alike():

@@ -47,6 +47,9 @@ def dataset_of(channels=3, num_samples=NUM_SAMPLES, side=SIDE):
         sources=none.astype(object),
         _pixels=pixels,
         _offsets=None,
+        _stored_keys=none.astype(np.uint64),
+        _pixels_start=0,
+        _is_checked=np.ones(num_samples, np.bool_),  # there is no file
     )
 
 

@@ -1,4 +1,4 @@
-"""`edpipe check`: everything in params.yaml, names of networks included."""
+"""`edpipe check`: everything that params.yaml alone decides, networks included."""
 
 from argparse import ArgumentParser
 
@@ -12,7 +12,7 @@ def add_check(command: ArgumentParser) -> None:
 
 
 def check() -> None:
-    """Prints how many experiments there are; imports timm or torchvision only where params.yaml names their networks.
+    """Prints how many experiments there are; builds the networks that they name.
 
     Raises:
         ParamsError: one line for each thing that is wrong.

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edpipe.errors import EdpipeError
+from edpipe.errors import EdpipeError, printable
 from edpipe.results.comparison.comparison import (
     ClassChange,
     Comparison,
@@ -26,8 +26,7 @@ from edpipe.results.comparison.comparison import (
 )
 from edpipe.results.measures.metrics import Spread
 from edpipe.results.result_file import format_seconds
-from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.records import to_json
+from edpipe.storage.records import write_record
 
 COLUMNS = (
     "experiment",
@@ -111,7 +110,7 @@ def compare(
     warnings = [*notes_of(found, against), *warnings_of(entries)]
     _print_all(entries, against, found, per_class, warnings)
     if json_path:
-        write_text_atomically(json_path, to_json(facts_of(entries, against, found, warnings)))
+        write_record(json_path, facts_of(entries, against, found, warnings))
 
 
 def _check_words(results: Sequence[Path], per_class: bool, json_path: Path | None) -> None:
@@ -135,12 +134,13 @@ def _print_all(
     for table in below:
         console.print("", table)
         console.print(
-            Text(PAIRED_LEGEND.format(base=base.name, count=format_count(found)), style="dim"), soft_wrap=True
+            Text(PAIRED_LEGEND.format(base=printable(base.name), count=format_count(found)), style="dim"),
+            soft_wrap=True,
         )
     for table in classes:
         console.print("", table)
     for note in notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+        console.print(Text(printable(note), style="yellow"), soft_wrap=True)
 
 
 def _console_for(tables: Sequence[Table]) -> Console:
@@ -161,7 +161,7 @@ def table_of(entries: Sequence[Entry], columns: Sequence[str]) -> Table:
     best = max(entry.result.summary.top1.mean for entry in entries)
     for entry in entries:
         # Text, not str: a name may not be read as markup.
-        cells = {name: Text(cell) for name, cell in zip(COLUMNS, _cells(entry), strict=True)}
+        cells = {name: Text(printable(cell)) for name, cell in zip(COLUMNS, _cells(entry), strict=True)}
         if entry.result.summary.top1.mean == best:
             cells["top1 %"].stylize("bold")
         table.add_row(*(cells[name] for name in columns))
@@ -211,10 +211,10 @@ def _interval(spread: Spread) -> str:
 def paired_table(found: Sequence[Comparison], base: Entry) -> Table:
     """A row for each result but the base: its top1 minus the base's at the same seed."""
     columns = [name for name in PAIRED_COLUMNS if len(found) > 1 or "Holm" not in name]
-    table = _empty_table([first := f"minus {base.name}", *columns], frozenset({first}))
+    table = _empty_table([first := f"minus {printable(base.name)}", *columns], frozenset({first}))
     for one in found:
         cells: dict[str, str] = dict(zip(PAIRED_COLUMNS, _paired_cells(one), strict=True))
-        table.add_row(Text(one.entry.name), *(cells[name] for name in columns))
+        table.add_row(Text(printable(one.entry.name)), *(cells[name] for name in columns))
     return table
 
 
@@ -246,11 +246,12 @@ def _p(p: float | None) -> str:
 
 def class_table(one: Comparison, base: Entry) -> Table:
     """A row for each class, the greatest loss first; classes without test images last."""
-    table = _empty_table(("class", "test\nimages", f"{base.name} %", f"{one.entry.name} %", "change\npp"))
+    names = [f"{printable(name)} %" for name in (base.name, one.entry.name)]
+    table = _empty_table(("class", "test\nimages", *names, "change\npp"))
     for change in sorted(one.classes, key=_by_change):
         shares = ("–" if share is None else f"{share * 100:.2f}" for share in (change.base, change.own))
         points = "–" if change.change is None else f"{change.change * 100:+.2f}"
-        cells = (change.name, f"{change.test_samples:,}", *shares, points)
+        cells = (printable(change.name), f"{change.test_samples:,}", *shares, points)
         table.add_row(*map(Text, cells))
     return table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edpipe.datasets.dataset_file import SPLITS, open_dataset
 from edpipe.datasets.partition_file import read_contents, read_partition
-from edpipe.errors import CorruptFileError, ParamsError
+from edpipe.errors import CorruptFileError, ParamsError, printable
 from edpipe.params.load import load_params
 from edpipe.params.schema import entry
 from edpipe.pipeline.jobs import paths
@@ -65,7 +65,7 @@ def lines_of(title: str, subsets: list[dict[str, Any]]) -> list[str]:
         names = subset["class_names"]
         more = f" … {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
         counts = (f"{subset['samples'][split]:,}" for split in SPLITS)
-        rows.append((subset["name"], f"{len(names):,}", *counts, ", ".join(names[:NAMES_SHOWN]) + more))
+        rows.append((subset["name"], f"{len(names):,}", *counts, ", ".join(map(printable, names[:NAMES_SHOWN])) + more))
     sums = (f"{sum(subset['samples'][split] for subset in subsets):,}" for split in SPLITS)
     rows.append(("all", f"{sum(len(subset['class_names']) for subset in subsets):,}", *sums, ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

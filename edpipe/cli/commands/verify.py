@@ -15,14 +15,16 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import CorruptFileError, MismatchError, UsageError, remake
 from edpipe.params.load import load_params
-from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
+from edpipe.pipeline.jobs.graph import experiments_named, jobs_of, studies_named
 from edpipe.pipeline.state.artifact_checks import check_artifact, is_page_of
+from edpipe.pipeline.state.last_read import is_as_last_read, note_read, read_last, state_of
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
-from edpipe.pipeline.state.staleness import Assessment, Outcome, RecordedState, Verdict, assess, outcomes
+from edpipe.pipeline.state.staleness import Assessment, Outcome, RecordedState, Verdict, assess, made_from, outcomes
 from edpipe.runtime.progress import LINE_EVERY_S, announce
 from edpipe.storage.job import Job
+from edpipe.storage.records import record_path
 
 
 def _soft_labels(words: Sequence[str]) -> None:
@@ -33,6 +35,9 @@ def _soft_labels(words: Sequence[str]) -> None:
 
 FORMS: dict[str, Callable[[Sequence[str]], None]] = {"soft-labels": _soft_labels}
 """Other meanings of the first word, with what follows it; no experiment can have a name with a hyphen."""
+QUICK = "--quick"
+SHOWN = 10
+"""Names in a line; of the others the number."""
 UNFIT = (Verdict.STALE, Verdict.WAITS, Verdict.DAMAGED)
 STYLES = {Verdict.CACHED: "green", Verdict.STALE: "yellow", Verdict.WAITS: "yellow", Verdict.DAMAGED: "red"}
 
@@ -46,32 +51,47 @@ def add_verify(command: ArgumentParser) -> None:
         metavar="EXPERIMENT",
         help="names in params.yaml, or study_<study>: all of a study's; none: all that was made; or: soft-labels FILE",
     )
+    command.add_argument(
+        QUICK,
+        action="store_true",
+        help="read records alone, and compare sizes and times of the other files with those at the last "
+        "`edpipe verify`: no proof",
+    )
     command.set_defaults(run=run)
 
 
-def run(words: Sequence[str]) -> None:
+def run(words: Sequence[str], quick: bool = False) -> None:
     """Does what the words say."""
     if words and words[0] in FORMS:
+        if quick:
+            raise UsageError(f"verify: {QUICK} and {words[0]} do not go together; leave one out")
         FORMS[words[0]](words[1:])
     else:
-        verify(words)
+        verify([word for word in words if word != QUICK], quick or QUICK in words)
 
 
-def verify(experiments: Sequence[str]) -> None:
+def verify(experiments: Sequence[str], quick: bool = False) -> None:
     """Prints a row for each artifact of these experiments, then notes and counts; without names, for all that exists.
+
+    Every byte of every artifact is read, unless `quick`.
 
     Raises:
         ParamsError: params.yaml is wrong, or has no such experiment.
         MismatchError: an artifact that exists is stale, damaged, or was made from one that is.
     """
     params = load_params()
-    jobs = jobs_of(params, experiments_named(params, experiments) or params.experiments)
+    jobs = [
+        *jobs_of(params, experiments_named(params, experiments) or params.experiments),
+        *studies_named(params, experiments),
+    ]
     start_s = time.perf_counter()
-    sizes = [_size_bytes(job) for job in jobs]
-    found = _verdicts(jobs, sizes)
+    sizes = [_size_bytes(job, quick) for job in jobs]
+    found = _verdicts(jobs, sizes, quick)
     _print_rows([o for o in found if experiments or o.verdict is not Verdict.ABSENT])
-    for line in note_lines(found):
+    for line in [*damage_lines(found), *note_lines(found), *(quick_lines(found) if quick else ())]:
         print(line)
+    if not quick:
+        _note_read(found)
     counts = Counter(outcome.verdict for outcome in found)
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     print(f"{summary or 'nothing asked for'}; {sum(sizes) / 1e6:,.1f} MB read in {time.perf_counter() - start_s:.1f} s")
@@ -88,20 +108,24 @@ def _refuse(counts: Counter[Verdict]) -> None:
         )
 
 
-def _size_bytes(job: Job) -> int:
-    try:
-        return job.outputs[0].stat().st_size
-    except OSError:
-        return 0
+def _size_bytes(job: Job, quick: bool) -> int:
+    """Of all outputs that are read."""
+    states = [state_of(path) for path in job.outputs if not (quick and path in contents_of(job))]
+    return sum(state[0] for state in states if state)
 
 
-def _verdicts(jobs: Sequence[Job], sizes: Sequence[int]) -> list[Outcome]:
+def contents_of(job: Job) -> tuple[Path, ...]:
+    """The outputs of a job that are read to their end without `--quick` alone: all but records."""
+    return tuple(path for path in job.outputs if path != record_path(job.outputs[0]))
+
+
+def _verdicts(jobs: Sequence[Job], sizes: Sequence[int], quick: bool) -> list[Outcome]:
     records = Records()
     judgements: list[Assessment] = []
     missing: list[frozenset[Path]] = []
     with _show_bytes(sum(sizes)) as show:
         for job, size_bytes in zip(jobs, sizes, strict=True):
-            found = inspect(job, records)
+            found = recorded_state(job, records) if quick else inspect(job, records)
             # Inputs stand before what reads them: their digests are known by now.
             judgements.append(assess(job, found, present_origin(job, records)))
             missing.append(found.missing)
@@ -181,6 +205,49 @@ def _print_rows(rows: Sequence[Outcome]) -> None:
 
 def _reasons(row: Outcome) -> str:
     return "" if row.verdict is Verdict.ABSENT else "; ".join(row.reasons)
+
+
+def damage_lines(found: Sequence[Outcome]) -> list[str]:
+    """For each damaged artifact what was made from it, and the command that makes it again."""
+    present = [outcome.job for outcome in found if outcome.verdict is not Verdict.ABSENT]
+    damaged = [outcome.job.outputs[0] for outcome in found if outcome.verdict is Verdict.DAMAGED]
+    lines = [(path, list(map(str, made_from(path, present)))) for path in damaged]
+    return [
+        f"damaged: {path}: {len(names)} artifact{'s were' if len(names) > 1 else ' was'} made from it: "
+        f"{_first(names)}; {remake(path)}"
+        for path, names in lines
+        if names
+    ]
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def quick_lines(found: Sequence[Outcome]) -> list[str]:
+    """What a quick look does not show."""
+    last = read_last()
+    existing = [path for o in found if o.verdict is not Verdict.ABSENT for path in contents_of(o.job) if path.exists()]
+    unread = [str(path) for path in existing if not is_as_last_read(path, last)]
+    lines = [
+        "note: --quick reads records, and of all else compares size and time of the last change with those at the last "
+        "`edpipe verify`: no proof; `edpipe verify` reads every byte"
+    ]
+    if unread:
+        lines.append(
+            f"note: {len(unread):,} of {len(existing):,} files were not read since they were made or changed: "
+            f"{_first(unread)}"
+        )
+    return lines
+
+
+def _note_read(found: Sequence[Outcome]) -> None:
+    existing = [outcome for outcome in found if outcome.verdict is not Verdict.ABSENT]
+    sound = [outcome.job for outcome in existing if outcome.verdict is not Verdict.DAMAGED]
+    unsound = [outcome.job for outcome in existing if outcome.verdict is Verdict.DAMAGED]
+    if existing:
+        note_read(*([path for job in jobs for path in contents_of(job)] for jobs in (sound, unsound)))
 
 
 def note_lines(found: Sequence[Outcome]) -> list[str]:

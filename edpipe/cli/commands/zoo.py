@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edpipe.errors import NetworkError
+from edpipe.errors import NetworkError, printable
 from edpipe.models.zoo.names import LIBRARIES, PAPERS_MODELS, check_model_name, known_names
 
 if TYPE_CHECKING:  # torch takes seconds, which a wrong word must not cost
@@ -74,7 +74,7 @@ def zoo(
         console.print(table_of(found))
         for one in found:
             if one.problem:
-                console.print(Text(f"{one.model}: {one.problem}"), soft_wrap=True)
+                console.print(Text(printable(f"{one.model}: {one.problem}")), soft_wrap=True)
 
 
 def models_of(pattern: str | None, library: str) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def _images(folder: Path) -> list[Path]:
             for entry in entries
             if (path := folder / entry.name).suffix.lower() in IMAGE_SUFFIXES
             and not entry.name.startswith(".")
-            and entry.is_file()
+            and _is_file(entry)
         )
     if not files:
         raise DataError(
@@ -98,6 +98,14 @@ def _images(folder: Path) -> list[Path]:
     for path in files:
         _check_name(path)
     return files
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """False also for a link that leads nowhere, or to itself."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _check_name(path: Path) -> None:

@@ -172,7 +172,7 @@ def _fetch_bytes(knobs: NetworkKnobs, num_classes: int, wanted: Wanted) -> Fetch
             f"or correct sha256 if you trust this file"
         )
     network = build_network(knobs.model, num_classes, wanted.channels, wanted.seed)
-    weights = _with_own_names(network, read_saved_weights(data, location), knobs)
+    weights = _with_own_names(network, read_saved_weights(data, location, knobs.weights_key), knobs)
     return Fetched(network, _load(network, weights, location), _declared_normalisation(knobs, wanted.channels))
 
 

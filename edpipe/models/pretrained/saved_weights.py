@@ -5,17 +5,17 @@ import urllib.error
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from edpipe.errors import TeacherError
+from edpipe.models.pretrained.state_dicts import USUAL_KEYS, chosen_state_dict
 from edpipe.models.probe import one_line
+from edpipe.params.teacher import SCHEMES
 from edpipe.storage.download import Digest, fetch
 
-SCHEMES = ("https", "http", "file")
-WRAPPERS = ("state_dict", "model")
-"""Keys under which training programs keep the weights inside a checkpoint."""
 PARALLEL_PREFIX = "module."
 """What torch.nn.DataParallel puts before every name."""
 SAFETENSORS_START = b"{"
@@ -30,13 +30,16 @@ class SavedWeights:
     is_ordered: bool
 
 
-def read_saved_weights(data: bytes, location: str) -> SavedWeights:
-    """What the bytes of a safetensors file or a torch checkpoint hold.
+def read_saved_weights(data: bytes, location: str, weights_key: str | None = None) -> SavedWeights:
+    """What the bytes of a safetensors file or a torch checkpoint hold; `weights_key` says which of several state_dicts.
 
     Raises:
-        TeacherError: they are neither, or hold anything but tensors under names.
+        TeacherError: they are neither, hold anything but tensors under names, or do not say which weights are meant.
     """
-    return SavedWeights(_unwrap(_decode(data, location), location), data[8:9] != SAFETENSORS_START)
+    contents = _decode(data, location)
+    found = chosen_state_dict(contents, weights_key, location)
+    weights = _without_prefix(found) if found is not None else _refuse(contents, location)
+    return SavedWeights(weights, data[8:9] != SAFETENSORS_START)
 
 
 def read_file(location: str) -> bytes:
@@ -94,9 +97,15 @@ def _decode(data: bytes, location: str) -> object:
         ) from error
 
 
-def _unwrap(contents: object, location: str) -> dict[str, Tensor]:
-    """The mapping from names to tensors inside a checkpoint, without the prefix of parallel training."""
-    for wrapper in WRAPPERS:
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith(PARALLEL_PREFIX) for name in weights):
+        return {name.removeprefix(PARALLEL_PREFIX): value for name, value in weights.items()}
+    return weights
+
+
+def _refuse(contents: object, location: str) -> NoReturn:
+    """Says what the contents hold instead of weights under names."""
+    for wrapper in USUAL_KEYS:
         if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
             contents = contents[wrapper]
     if not isinstance(contents, dict) or not contents:
@@ -109,6 +118,4 @@ def _unwrap(contents: object, location: str) -> dict[str, Tensor]:
             raise TeacherError(f"{location}: {name!r} is not the name of a weight; save the network's state_dict")
         if not isinstance(value, Tensor):
             raise TeacherError(f"{location}: {name!r} is {type(value).__name__}, not a tensor; save its state_dict")
-    if all(name.startswith(PARALLEL_PREFIX) for name in contents):
-        return {name.removeprefix(PARALLEL_PREFIX): value for name, value in contents.items()}
-    return contents
+    raise TeacherError(f"{location}: its weights lie under too many keys; save the network's state_dict")

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from edpipe.models.probe import MODEL_ATTRIBUTE, drawing, first_convolution
+from edpipe.models.zoo.forms import OwnForm, own_form
 from edpipe.models.zoo.mobilenet import CifarMobileNetV2
-from edpipe.models.zoo.names import OwnForm, check_model_name, own_form, split_name
+from edpipe.models.zoo.names import check_model_name, split_name
 from edpipe.models.zoo.resnet import build_cifar_resnet, build_resnet
 from edpipe.models.zoo.shufflenet import CifarShuffleNet, CifarShuffleNetV2
 from edpipe.models.zoo.vgg import CifarVgg

@@ -1,19 +1,10 @@
 """Names of models, and whether they are known; needs no torch for the networks for small images."""
 
 import difflib
-import re
-from typing import NamedTuple
 
 from edpipe.errors import NetworkError
+from edpipe.models.zoo.forms import CIFAR_DEPTHS, CIFAR_RESNET_DEPTHS, VGG_DEPTHS, WIDE_DEPTHS, own_form
 
-CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
-"""6·n + 2 layers with n blocks in each of three stages (He et al. 2015, section 4.2)."""
-WIDE_DEPTHS = (10, 16, 22, 28, 34, 40)
-"""6·n + 4 layers with n blocks in each of three stages (Zagoruyko and Komodakis 2016, section 2)."""
-MAX_WIDTH_FACTOR = 16
-CIFAR_RESNET_DEPTHS = (18, 34, 50)
-"""ImageNet's residual networks with a stem for small images."""
-VGG_DEPTHS = (8, 11, 13, 16, 19)
 LIBRARIES = ("timm", "torchvision")
 AUXILIARY_OUTPUTS = ("googlenet", "inception_v3")
 """torchvision networks that return more than logits while they are trained."""
@@ -33,42 +24,6 @@ PAPERS_MODELS = (
     *(name for name in OWN_MODELS if not name.startswith(("resnet", "wrn"))),
 )
 """Those of the tables on CIFAR-100 in papers on distillation; `edpipe zoo` lists them."""
-_NAME = re.compile(r"(resnet|cifar_resnet|wrn_|vgg|mobilenetv|shufflenetv)([1-9]\d{0,2})(?:([x_])([1-9]\d?))?")
-_VERSIONS = {"mobilenetv": (2,), "shufflenetv": (1, 2)}
-_DEPTHS = {"resnet": CIFAR_DEPTHS, "cifar_resnet": CIFAR_RESNET_DEPTHS, "wrn_": WIDE_DEPTHS, "vgg": VGG_DEPTHS}
-
-
-_DEPTHS |= _VERSIONS
-
-
-_WIDTH_MARKS = {"resnet": (None, "x"), "wrn_": ("_",)}
-"""What comes between depth and width factor, for families that have one; None: nothing, at a factor of 1."""
-
-
-class OwnForm(NamedTuple):
-    """What the name of a network for small images says."""
-
-    family: str
-    """resnet, cifar_resnet, wrn, vgg, mobilenetv or shufflenetv."""
-    number: int
-    """Depth in layers; the version for mobilenetv and shufflenetv."""
-    width_factor: int
-
-
-def own_form(model: str) -> OwnForm | None:
-    """Family, depth and width factor of a network for small images; None for any other name.
-
-    >>> tuple(own_form("resnet20x2")), tuple(own_form("wrn_40_2")), own_form("resnet21")
-    (('resnet', 20, 2), ('wrn', 40, 2), None)
-    """
-    match = _NAME.fullmatch(model)
-    if match is None:
-        return None
-    family, number, mark, factor = match[1], int(match[2]), match[3], int(match[4] or 1)
-    is_known_width = mark in _WIDTH_MARKS.get(family, (None,)) and factor <= MAX_WIDTH_FACTOR
-    if number in _DEPTHS[family] and is_known_width:
-        return OwnForm(family.rstrip("_"), number, factor)
-    return None
 
 
 def split_name(model: str) -> tuple[str | None, str]:

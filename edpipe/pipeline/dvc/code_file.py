@@ -15,8 +15,8 @@ from edpipe.storage.code.units import unit_names
 from edpipe.storage.code.versions import HERE, tokens
 
 _HEADER = (
-    "# Written by `edpipe code`; do not edit. For each unit of the code its version; where the code was edited and the\n"
-    "# version not confirmed for that, also the digest of what the code means now.\n"
+    "# Written by `edpipe code`; do not edit. For each unit of the code its version; where it was edited and not\n"
+    "# confirmed since, also the digest of what it means now.\n"
 )
 
 

@@ -5,7 +5,7 @@ have is the unit of its step, which counts anyway.
 """
 
 from edpipe.methods.plan import StagePlan
-from edpipe.models.zoo.names import own_form
+from edpipe.models.zoo.forms import own_form
 from edpipe.storage.code.units import CHOICES, step_unit
 
 STAGE_CHOICES = ("network", "loss", "other_loss", "weighting", "method")

@@ -14,7 +14,7 @@ from edpipe.params.schema import Params, entry
 from edpipe.params.teacher import TeacherKnobs
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.data import pack_dataset, partition_dataset, partition_teachers
-from edpipe.pipeline.jobs.students import evaluate, report, result, run_stage, teacher_uses
+from edpipe.pipeline.jobs.students import evaluate, report, result, run_stage, study, teacher_uses
 from edpipe.pipeline.jobs.teachers import (
     dump_soft_labels,
     evaluate_teacher,
@@ -30,6 +30,12 @@ def experiments_named(params: Params, words: Iterable[str]) -> list[str]:
     """These experiments, and those of each study that is named as its result is: `study_<study>`; each once."""
     studies = {f"{paths.STUDY_PREFIX}{name}": study.experiments for name, study in params.studies.items()}
     return list(dict.fromkeys(name for word in words for name in studies.get(word, (word,))))
+
+
+def studies_named(params: Params, words: Iterable[str]) -> list[Job]:
+    """The jobs of the studies that are named as their results are; without words, of all studies."""
+    names = {f"{paths.STUDY_PREFIX}{name}": name for name in params.studies}
+    return [study(params, names[word]) for word in (list(words) or names) if word in names]
 
 
 def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:

@@ -125,6 +125,22 @@ def costs_recorded(job: Job) -> Iterator[None]:
     _write_entry(job, earlier, meter, is_finished=True)
 
 
+def follow_record(job: Job, before: str) -> None:
+    """Keeps what the ledger says of an artifact whose record was written anew, while the artifact stayed.
+
+    Args:
+        job: of the artifact.
+        before: digest of the former record; an entry of another one is of another artifact, and stays.
+
+    Raises:
+        OverwriteError: the entry cannot be written.
+    """
+    entry = read_entry(job)
+    if entry and entry.record == before:
+        followed = entry.model_copy(update={"record": _record_digest(job)})
+        write_text_atomically(paths.benchmark_path(job.step, job.outputs[0]), to_json(followed.model_dump()))
+
+
 def _unfinished(job: Job) -> CostEntry | None:
     entry = read_entry(job)
     return entry if entry and not entry.finished and entry.job == _job_digest(job) else None

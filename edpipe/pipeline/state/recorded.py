@@ -10,14 +10,11 @@ from typing import Any
 from edpipe.errors import CorruptFileError, EdpipeError, remake
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_changes
-from edpipe.results.page.page_code import read_page_code
-from edpipe.results.result_file import SeedOutcome
+from edpipe.results.page.page_code import read_page_code, read_page_result
 from edpipe.storage.code.units import step_unit
 from edpipe.storage.code.versions import settled, tokens
-from edpipe.storage.digests import digest_json
 from edpipe.storage.job import Job
-from edpipe.storage.records import library_versions, read_record, record_path
-from edpipe.storage.sealed_json import SEAL, is_sealed
+from edpipe.storage.records import library_versions, read_record, record_path, seal_of
 
 REQUIRED: dict[str, tuple[type, ...]] = {
     "step": (str,),
@@ -29,8 +26,6 @@ REQUIRED: dict[str, tuple[type, ...]] = {
 """What every record has, and as what."""
 OWN_DIGESTS = ("weights_digest", "digest")
 """Keys under which a record holds the digest of its artifact: of weights; of datasets, partitions and soft labels."""
-SEED_KEYS = frozenset(SeedOutcome.model_fields)
-"""What a result keeps of an evaluation."""
 
 
 class Records:
@@ -55,21 +50,23 @@ class Records:
 
     def note_digest(self, artifact_path: Path, digest: str) -> None:
         """What the content of an artifact was measured to be; counts more than what its record says."""
-        self._digests[artifact_path] = digest
+        self._digests[record_path(artifact_path)] = digest
 
     def digest(self, path: Path) -> str | None:
         """Digest of the artifact at `path`, or of the one whose record `path` is; None where nobody knows it."""
-        if path not in self._digests:
-            self._digests[path] = self._recorded_digest(record_path(path))
-        return self._digests[path]
+        key = record_path(path)
+        if key not in self._digests:
+            self._digests[key] = self.recorded_digest(key)
+        return self._digests[key]
 
-    def _recorded_digest(self, path: Path) -> str | None:
+    def recorded_digest(self, path: Path) -> str | None:
+        """What the record at `path` says that its artifact's digest is; None where it says nothing."""
         try:
             record = self.read(path)
         except EdpipeError:
             return None
         if record["step"] == "evaluate":
-            return digest_json({name: value for name, value in record.items() if name in SEED_KEYS})
+            return seal_of(record)
         return next((str(record[name]) for name in OWN_DIGESTS if name in record), None)
 
 
@@ -84,9 +81,6 @@ def _read(path: Path) -> dict[str, Any] | EdpipeError:
         return CorruptFileError(
             f"{path}: '{wrong[0]}' must be {REQUIRED[wrong[0]][0].__name__}, got {found}; {remake(path)}"
         )
-    # A record that is read as a file in its own right, such as a partition, vouches for itself.
-    if SEAL in contents and not is_sealed(contents):
-        return CorruptFileError(f"{path}: altered since written; {remake(path)}")
     return contents
 
 
@@ -94,9 +88,10 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
     """What the outputs of a job say of themselves."""
     missing = frozenset(path for path in job.outputs if not path.exists())
     if STEP[job.step].artifact is Artifact.PAGE:  # has no record
-        return RecordedState(None, missing, reasons=_page_changes(job) if not missing else ())
+        return RecordedState(None, missing, reasons=_page_changes(job, records) if not missing else ())
     try:
         record = records.read(record_path(job.outputs[0]))
+        _check_named(job, record)
         recorded = recorded_origin(record)
     except EdpipeError as error:
         return RecordedState(None, missing, str(error))
@@ -104,29 +99,42 @@ def recorded_state(job: Job, records: Records) -> RecordedState:
         path = record_path(job.outputs[0])
         return RecordedState(None, missing, f"{path}: not a record of {job.step} ({error}); {remake(job.outputs[0])}")
     others = [path for path in job.outputs if path in missing]
-    damage = f"{others[0]} is missing; {remake(job.outputs[0])}" if others else _other_place(job, record)
+    damage = f"{others[0]} is missing; {remake(job.outputs[0])}" if others else ""
     return RecordedState(recorded, missing, damage)
 
 
-def _other_place(job: Job, record: Mapping[str, Any]) -> str:
-    """Why a record that lies in the place of this job is that of a sibling, such as another subset's; "" if it is not.
+def _check_named(job: Job, record: Mapping[str, Any]) -> None:
+    """That the artifact is of the seed, subset or views that its place says: a sibling may have the same knobs.
 
-    Siblings may have equal knobs and inputs; records hold in their own words what tells them apart.
+    Raises:
+        CorruptFileError: it is another's.
     """
     for name, value in job.arguments.items():
-        if isinstance(record.get(name), str | int) and record[name] != value:
-            path = job.outputs[0]
-            return f"{path}: its record is that of {name} {record[name]!r}, not {value!r}; {remake(path)}"
-    return ""
+        if record.get(name, value) != value:
+            path = record_path(job.outputs[0])
+            raise CorruptFileError(
+                f"{path}: is of {name} {record[name]}, in the place of {name} {value}; {remake(job.outputs[0])}"
+            )
 
 
-def _page_changes(job: Job) -> tuple[str, ...]:
-    """Why a page is stale, of which no record tells what it was made from: newer inputs, as for Snakemake; its code."""
+def _page_changes(job: Job, records: Records) -> tuple[str, ...]:
+    """Why a page, which has no record, is stale: newer inputs, as for Snakemake; the code and the result it names."""
     made_ns = job.outputs[0].stat().st_mtime_ns
     newer = [path for path in job.all_inputs if path.exists() and path.stat().st_mtime_ns > made_ns]
     unit = step_unit(job.step)
     code, present = {unit: settled(unit, read_page_code(job.outputs[0]) or NOTHING)}, tokens(job.units)
-    return (*(f"{path} is newer" for path in newer), *code_changes(code, present))
+    return (*(f"{path} is newer" for path in newer), *code_changes(code, present), *_other_result(job, records))
+
+
+def _other_result(job: Job, records: Records) -> tuple[str, ...]:
+    path = job.inputs["result"][0]
+    if not path.exists():
+        return ()
+    try:
+        drawn_from, present = read_page_result(job.outputs[0]) or NOTHING, seal_of(records.read(path))
+    except EdpipeError:  # found damaged by itself
+        return ()
+    return () if drawn_from == present else (f"result is another one now ({drawn_from} → {present})",)
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:
@@ -154,8 +162,6 @@ def _recorded_inputs(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found = {role: _digests(value) for role, value in record["inputs"].items()}
     if record["step"] in ("run_stage", "partition_by_confusion"):
         found["teachers"] = _digests(record["inputs"].get("soft_labels", []), "teacher_digest")
-    if record["step"] == "result":
-        found["evaluations"] = tuple(map(digest_json, record.get("seeds", ())))
     return _known_roles({role: _if_all_known(digests) for role, digests in found.items()})
 
 

@@ -197,6 +197,17 @@ def version_lines(found: Iterable[Outcome]) -> list[str]:
     ]
 
 
+def made_from(path: Path, jobs: Sequence[Job]) -> list[Path]:
+    """The artifacts of jobs that read this one or what was made from it; jobs stand before what reads their outputs."""
+    reached = {path} | {output for job in jobs if path in job.outputs for output in job.outputs}
+    found = []
+    for job in jobs:
+        if not reached.isdisjoint(job.all_inputs):
+            reached.update(job.outputs)
+            found.append(job.outputs[0])
+    return found
+
+
 def outcomes(
     jobs: Sequence[Job],
     judgements: Sequence[Assessment],

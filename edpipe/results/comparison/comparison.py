@@ -14,10 +14,10 @@ from edpipe.params.base import canonical_json
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.results.comparison.paired_test import PairedDifference, holm, mean_by_class, paired_difference
 from edpipe.results.result_file import Result, SeedOutcome, read_result
-from edpipe.storage.records import read_record
+from edpipe.storage.records import read_json_object
 
 COMPARISON_FORMAT = "edpipe-comparison"
-COMPARISON_FORMAT_VERSION = 1
+COMPARISON_FORMAT_VERSION = 2
 BASE_METHOD = "ce"
 
 
@@ -236,7 +236,7 @@ def facts_of(
 def is_comparison(path: Path) -> bool:
     """Whether the file was written with `facts_of`, by any version."""
     try:
-        return read_record(path).get("format") == COMPARISON_FORMAT
+        return read_json_object(path).get("format") == COMPARISON_FORMAT
     except CorruptFileError:
         return False
 
@@ -246,6 +246,7 @@ def _result_facts(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "path": str(entry.path),
+        "digest": result.digest,
         "experiment": result.experiment,
         "method": result.method,
         "seeds": [seed.seed for seed in result.seeds],

@@ -1,6 +1,6 @@
 """Results of one study in one table: whether they had equal means, and what each has over the base."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -14,13 +14,12 @@ from edpipe.results.comparison.comparison import (
     facts_of,
     recipe_difference,
 )
-from edpipe.results.measures.metrics import Spread
 from edpipe.results.result_file import Result
 
 ALLOWED_COMPUTE = (0.98, 1.001)
 """Parts of the base's compute that another result may have had: images come in whole numbers, and in round ones."""
 STUDY_FORMAT = "edpipe-study"
-STUDY_FORMAT_VERSION = 1
+STUDY_FORMAT_VERSION = 2
 HEADINGS = (
     "experiment",
     "method",
@@ -97,45 +96,43 @@ def _measures(entry: Entry) -> dict[str, Any]:
     }
 
 
-def study_table(
-    entries: Sequence[Entry], base: Entry, found: Sequence[Comparison], warnings: Sequence[str] = ()
-) -> str:
-    """A Markdown table, a row for each result in the given order, and the warnings; intervals are of 95 %."""
-    by_name = {one.entry.name: one for one in found}
-    headings = [heading.format(base=base.name) for heading in HEADINGS]
+def study_table(study: Mapping[str, Any]) -> str:
+    """A Markdown table of what `study_facts` gives: a row for each result, and the warnings; intervals are of 95 %."""
+    base, by_name = study["base"], {one["name"]: one for one in study["comparisons"]}
+    base_macs = {row["name"]: row["training_macs"] for row in study["results"]}[base]
+    headings = [heading.format(base=base) for heading in HEADINGS]
     rows = [headings, ["---", "---", *["---:"] * (len(headings) - 2)]]
-    rows += [_cells(entry, base, by_name.get(entry.name)) for entry in entries]
+    rows += [_cells(row, by_name.get(row["name"]), base_macs) for row in study["results"]]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return table + "".join(f"\n{warning}\n" for warning in warnings)
+    return table + "".join(f"\n{warning}\n" for warning in study["warnings"])
 
 
-def _cells(entry: Entry, base: Entry, one: Comparison | None) -> list[str]:
-    summary, budget = entry.result.summary, entry.result.budget
-    lost = [spread.mean for spread in summary.forgetting.values()]
-    paired = one.paired if one else None
+def _cells(row: Mapping[str, Any], one: Mapping[str, Any] | None, base_macs: int) -> list[str]:
+    lost = [spread["mean"] for spread in row["forgetting"].values()]
     return [
-        entry.name,
-        entry.result.method,
-        str(len(entry.result.seeds)),
-        percent(summary.top1),
-        percent(summary.val_top1),
-        percent(paired.spread, sign="+") if paired else "–",
-        f"{one.p_holm:.2g}" if one and one.p_holm is not None else "–",
-        f"{summary.ece.mean * 100:.2f}",
+        row["name"],
+        row["method"],
+        str(len(row["seeds"])),
+        percent(row["top1"]),
+        percent(row["val_top1"]),
+        percent(one["top1_difference"], sign="+") if one else "–",
+        f"{one['p_holm']:.2g}" if one and one["p_holm"] is not None else "–",
+        f"{row['ece']['mean'] * 100:.2f}",
         f"{max(lost) * 100:+.2f}" if lost else "–",
-        f"{budget.images_seen:,}",
-        f"{budget.training_macs / TERA:.3g}",
-        f"{budget.training_macs / base.result.budget.training_macs:.3f}",
+        f"{row['images_seen']:,}",
+        f"{row['training_macs'] / TERA:.3g}",
+        f"{row['training_macs'] / base_macs:.3f}",
     ]
 
 
-def percent(spread: Spread | None, sign: Literal["", "+"] = "") -> str:
-    """Mean and half the width of the 95 % interval, in percent.
+def percent(spread: Mapping[str, Any] | None, sign: Literal["", "+"] = "") -> str:
+    """Mean and half the width of the 95 % interval of a spread's facts, in percent.
 
-    >>> percent(Spread(0.9, 0.01, 0.875, 0.925, 3))
+    >>> percent({"mean": 0.9, "high": 0.925})
     '90.00 ± 2.50'
     """
     if spread is None:
         return "–"
-    mean = f"{spread.mean * 100:{sign}.2f}"
-    return mean if spread.high is None else f"{mean} ± {(spread.high - spread.mean) * 100:.2f}"
+    mean, high = spread["mean"], spread["high"]
+    text = f"{mean * 100:{sign}.2f}"
+    return text if high is None else f"{text} ± {(high - mean) * 100:.2f}"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -49,13 +50,13 @@ def _num_teachers_per_image(plan: dict[str, Any]) -> int:
     return len({use["teacher"] for use in plan["teachers"]}) + bool(plan.get("trajectory"))
 
 
-def curve_csv(seeds: list[dict[str, Any]]) -> str:
-    """The accuracy matrix, a row for each (seed, stage, subset) that had been taught, in the order of teaching."""
-    subsets = [subset["name"] for subset in seeds[0]["data"]["subsets"]]
+def curve_csv(result: Mapping[str, Any]) -> str:
+    """A result's accuracy matrix: a row for each (seed, stage, subset) that had been taught, in that order."""
+    subsets = [subset["name"] for subset in result["data"]["subsets"]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", "stage", "subset", "top1"])
-    for seed in seeds:
+    for seed in result["seeds"]:
         for stage in seed["stages"]:
             for subset in subsets:
                 if stage["top1_by_subset"][subset] is not None:

@@ -142,6 +142,8 @@ def setup_facts(stages: list[StageStudent]) -> dict[str, Any]:
 
 def _stage_facts(stage: StageStudent, top1_by_subset: Shares, dataset: Dataset) -> dict[str, Any]:
     record, plan = stage.record, stage.record["knobs"]["plan"]
+    # Of one that was taken over, by `edpipe adopt`: the record's code is what it was shown to fit.
+    adopted = record.get("adopted")
     macs = count_macs(stage.student.cpu(), dataset.channels, dataset.image_size)
     return {
         "name": plan["name"],
@@ -156,6 +158,7 @@ def _stage_facts(stage: StageStudent, top1_by_subset: Shares, dataset: Dataset) 
         "training_macs": record["training_macs_per_image"] * record["images_seen"],
         "soft_labels": record["inputs"]["soft_labels"] + record["inputs"].get("trajectory", []),
         "weights_digest": record["weights_digest"],
-        "code": record["code"],
+        "code": adopted["code"] if adopted else record["code"],
         "versions": record["versions"],
+        **({"adopted": adopted} if adopted else {}),
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from edpipe.storage.code.modules import BODY, TEMPLATE, Module, SourceTree
-from edpipe.storage.code.normal_form import counted_parts, normal_form
+from edpipe.storage.code.normal_form import ERRORS, normal_form
 from edpipe.storage.code.references import Names, Place, Use, references
 from edpipe.storage.digests import digest_json
 
@@ -88,12 +88,19 @@ def _references(tree: SourceTree, place: Place) -> tuple[tuple[Place, Use], ...]
     found = {
         pair
         for statement in statements_of(tree, place)
-        for part in counted_parts(Names.within(tree, module, statement), statement)
-        for pair in references(Names.within(tree, module, statement), part)
+        for part, use in _parts(module, statement)
+        for pair in references(Names.within(tree, module, statement), part, use)
     }
     # Whatever a module does when it is imported happens before anything of it is used.
     found |= {(Place(place.module, name), Use.MEANING) for name in _always(module)}
     return tuple(sorted(found))
+
+
+def _parts(module: Module, statement: ast.stmt) -> list[tuple[ast.AST, Use]]:
+    """The parts of a definition and what they are for: of a class of errors, all but the bases makes texts."""
+    if module.name == ERRORS and isinstance(statement, ast.ClassDef):
+        return [(ast.Tuple(statement.bases), Use.MEANING), *((part, Use.TEXT) for part in statement.body)]
+    return [(statement, Use.MEANING)]
 
 
 def _always(module: Module) -> list[str]:

@@ -4,7 +4,8 @@ Left out: comments, formatting and docstrings; annotations of parameters, result
 lines for people; descriptions of knobs. Names stand as full dotted names, so that the same word for something else is
 another text. Annotations of a class's own fields stay, for dataclasses and pydantic read them.
 
-Of classes of knobs, fields and validators are left out as well: a job's knobs are compared by their values.
+Of classes of knobs, fields and validators are left out as well: a job's knobs are compared by their values. Of the
+classes of `errors`, which only make texts, the names and bases stay.
 """
 
 import ast
@@ -15,6 +16,7 @@ from edpipe.storage.code.references import Names, annotations_of, is_saying, is_
 
 IGNORED_FIELDS = ("ctx", "kind", "type_comment", "type_ignores", "returns")
 VALIDATORS = ("model_validator", "field_validator")
+ERRORS = f"{PACKAGE}.errors"
 KNOBS = f"{PACKAGE}.params.base.Knobs"
 
 
@@ -49,6 +51,7 @@ def _form(names: Names, value: object, in_class: bool) -> str:
 
 def _class_form(names: Names, node: ast.ClassDef) -> str:
     body = [part for part in node.body if not (_is_knobs(names, node) and _is_field_or_validator(part))]
+    body = [] if names.module.name == ERRORS else body
     heads = [_form(names, part, False) for part in (node.bases, node.keywords, node.decorator_list)]
     return f"ClassDef({node.name!r},{','.join(heads)},{_form(names, body, in_class=True)})"
 
@@ -67,13 +70,6 @@ def _is_field_or_validator(part: ast.stmt) -> bool:
 def _is_validator(part: ast.stmt) -> bool:
     called = [d.func if isinstance(d, ast.Call) else d for d in getattr(part, "decorator_list", ())]
     return any(getattr(d, "id", "") in VALIDATORS for d in called)
-
-
-def counted_parts(names: Names, node: ast.stmt) -> list[ast.AST]:
-    """The parts of a definition whose names are followed: all, but for validators of knobs."""
-    if isinstance(node, ast.ClassDef) and _is_knobs(names, node):
-        return [*node.bases, *node.keywords, *node.decorator_list, *(b for b in node.body if not _is_validator(b))]
-    return [node]
 
 
 def _is_left_out(part: object) -> bool:

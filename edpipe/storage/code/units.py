@@ -76,20 +76,22 @@ def place_of(dotted: str) -> Place:
 
 @cache
 def closure_of(tree: SourceTree, unit: str) -> Closure:
-    """What a unit reaches; that of a step stops before the choices, that of a choice does not stop before others.
+    """What a unit reaches; it stops before choices of other kinds, for which the job names units of their own.
 
     Raises:
         KeyError: the package has no such unit.
     """
-    aside = frozenset(map(place_of, ASIDE))
+    cut = frozenset(map(place_of, ASIDE)) | _entries_of_other_kinds(unit)
     if unit in CHOICES:
-        return closure(tree, map(place_of, CHOICES[unit]), aside)
-    step = unit.removeprefix("steps.")
-    choices = frozenset(place_of(name) for names in CHOICES.values() for name in names)
-    found = closure(tree, [place_of(f"steps.{step}.run")], aside | choices)
-    if not any(place in found.cut for place in entries_of("networks")):
-        return found
-    return closure(tree, [place_of(f"steps.{step}.run"), place_of(THREADS)], aside | choices)
+        return closure(tree, map(place_of, CHOICES[unit]), cut)
+    run = place_of(f"steps.{unit.removeprefix('steps.')}.run")
+    found = closure(tree, [run], cut)
+    return closure(tree, [run, place_of(THREADS)], cut) if found.cut & entries_of("networks") else found
+
+
+def _entries_of_other_kinds(unit: str) -> frozenset[Place]:
+    kinds = {other.split(".")[0] for other in CHOICES} - {unit.split(".")[0]}
+    return frozenset(place for kind in kinds for place in entries_of(kind))
 
 
 def entries_of(kind: str) -> frozenset[Place]:

@@ -42,21 +42,41 @@ def confirmed(path: Path = CONFIRMED) -> Mapping[str, Confirmed]:
     Raises:
         CorruptFileError: the file is missing or was altered by hand.
     """
-    try:
-        contents: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        seal = contents.pop(SEAL)
-        found = {
-            f"{kind}.{name}": Confirmed(int(entry["version"]), str(entry["digest"]))
-            for kind, entries in contents.items()
-            for name, entry in entries.items()
-        }
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: cannot be read ({error!r}); restore it with git") from error
-    if seal != _seal(found):
+    found, contents = read_entries(path), _read(path)
+    if contents.get(SEAL) != _seal(found):
         raise CorruptFileError(
             f"{path}: altered since written; restore it with git, or, after a merge, call `edpipe code --merged`"
         )
     return found
+
+
+def read_entries(path: Path = CONFIRMED) -> Mapping[str, Confirmed]:
+    """What stands in the file, whether or not its digest fits.
+
+    Raises:
+        CorruptFileError: the file is missing, or holds something else.
+    """
+    contents = _read(path)
+    try:
+        return {
+            f"{kind}.{name}": Confirmed(int(entry["version"]), str(entry["digest"]))
+            for kind, entries in contents.items()
+            if kind != SEAL
+            for name, entry in entries.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: holds something else ({error!r}); restore it with git") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise CorruptFileError(f"{path}: cannot be read ({what}); restore it with git") from error
+    if not isinstance(contents, dict):
+        raise CorruptFileError(f"{path}: must be a mapping, got {type(contents).__name__}; restore it with git")
+    return contents
 
 
 def _seal(entries: Mapping[str, Confirmed]) -> str:

@@ -1,0 +1,62 @@
+"""Whether two runs of a job made the same, apart from what names the code itself."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from edpipe.storage.job import Job
+from edpipe.storage.records import SEAL
+
+NAMES_OF_CODE = ("code", SEAL)
+"""Keys of a record that differ between two pieces of code by themselves."""
+_GENERATOR = re.compile(rb'<meta name="generator" content="[^"]*">')
+WITH_CODE_IN_DIGEST = ("result",)
+
+
+def first_difference(job: Job, before: Path, now: Path) -> str | None:
+    """Which output of a job differs between two project folders first, and where; None: none does."""
+    for output in job.outputs:
+        old, new = (before / output).read_bytes(), (now / output).read_bytes()
+        if output.suffix == ".json":
+            found = _difference(_contents(job, old), _contents(job, new))
+            if found:
+                return f"{output}: {found}"
+        elif (difference := _first_byte(_GENERATOR.sub(b"", old), _GENERATOR.sub(b"", new))) is not None:
+            return f"{output}: differs from byte {difference} on"
+    return None
+
+
+def _contents(job: Job, text: bytes) -> dict[str, Any]:
+    """What a record says besides its code; a result has a digest of itself, code included."""
+    left_out = (*NAMES_OF_CODE, *(("digest",) if job.step in WITH_CODE_IN_DIGEST else ()))
+    return {name: value for name, value in json.loads(text).items() if name not in left_out}
+
+
+def _difference(before: object, now: object, path: str = "") -> str:
+    """The first value that differs, by its dotted path; empty: none does.
+
+    >>> _difference({"a": [1, 2]}, {"a": [1, 3]})
+    'a.1 was 2, is 3'
+    """
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        pairs = [(str(name), before[name], now[name]) for name in sorted(before)]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(str(number), old, new) for number, (old, new) in enumerate(zip(before, now, strict=True))]
+    else:
+        return "" if before == now else f"{path} was {_shown(before)}, is {_shown(now)}"
+    found = (_difference(old, new, f"{path}.{name}" if path else name) for name, old, new in pairs)
+    return next(filter(None, found), "")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _first_byte(before: bytes, now: bytes) -> int | None:
+    """Where two texts differ first; None: nowhere."""
+    if before == now:
+        return None
+    pairs = zip(before, now, strict=False)
+    return next((n for n, (old, new) in enumerate(pairs) if old != new), min(len(before), len(now)))

@@ -1,0 +1,194 @@
+"""What a step would refuse of a network that params.yaml names: found by building it, without its trained weights.
+
+Networks of the zoo take tens of milliseconds each, large ones of timm seconds; what was found is kept for the next
+experiment with the same network. The number of classes is known once a dataset is packed, and changes nothing here.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+
+from torch import nn
+
+from edpipe.errors import NetworkError
+from edpipe.methods.plan import StagePlan
+from edpipe.models.probe import count_outputs
+from edpipe.models.splitting.attention_maps import attention_taps
+from edpipe.models.splitting.chain import map_shapes
+from edpipe.models.splitting.split import count_feature_stages, feature_stages, split
+from edpipe.models.splitting.taps import hint_taps
+from edpipe.models.students.extra_norm import ExtraNorm
+from edpipe.models.students.hint import hint_of
+from edpipe.models.students.teskd_branches import TeskdNetwork
+from edpipe.models.zoo.build import build_network
+from edpipe.models.zoo.names import split_name
+from edpipe.params.schema import Params
+from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.teacher import NetworkKnobs
+
+NUM_CLASSES = 10
+"""Of the networks that are built here."""
+
+
+def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ...]) -> Iterator[str]:
+    """Why the student of an experiment cannot go through all of its stages; nothing if it can."""
+    knobs = params.experiments[experiment]
+    student, dataset = params.students[knobs.student], params.datasets[knobs.dataset]
+    model, sizes = student.model, (dataset.channels, dataset.image_size)
+    problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_stages)
+    for plan in () if problem else plans:
+        kind = plan.algorithm.kind
+        if plan.teskd is not None:
+            problem = problem or _teskd_problem(model, *sizes)
+        if _has_extra_norm(plan, student.reference):
+            problem = problem or _extra_norm_problem(model, dataset.channels)
+        if kind == "at":
+            problem = problem or _maps_problem(model, dataset.channels)
+        if kind == "fitnet":
+            problem = problem or _hint_problem(params, experiment, plan)
+    if problem:
+        yield f"experiments.{experiment}.student: {problem}"
+
+
+def teacher_problems(
+    teacher: str, network: NetworkKnobs, channels: int, image_size: int, stored: StorageKnobs | None
+) -> Iterator[str]:
+    """Why a teacher cannot be made, or cannot give what is to be stored of it; nothing if it can.
+
+    Args:
+        teacher: its name.
+        network: its knobs.
+        channels: of the dataset's images.
+        image_size: of the dataset's images, pixels.
+        stored: how its soft labels are stored; None: they are not.
+    """
+    side = network.image_size or image_size
+    problem = _weights_problem(network) or _input_problem(network.model, channels, side)
+    if stored is not None and stored.attention:
+        problem = problem or _attention_problem(network.model, channels)
+    if stored is not None and stored.hint is not None:
+        problem = problem or _hint_stage_problem(network.model, channels, stored.hint.feature_stage)
+    if problem:
+        yield f"teachers.{teacher}.network: {problem}"
+
+
+def _has_extra_norm(plan: StagePlan, reference: str) -> bool:
+    """Whether the plan's stage trains the authors' last reference."""
+    is_last = plan.number == plan.num_stages > 1
+    return is_last and reference == "authors" and not plan.kept and plan.algorithm.kind != "at"
+
+
+def _hint_problem(params: Params, experiment: str, plan: StagePlan) -> str | None:
+    """Why the student has no features like the hint of its first teacher."""
+    knobs = params.experiments[experiment]
+    dataset, hint = params.datasets[knobs.dataset], params.soft_labels[knobs.dataset].storage.hint
+    teacher = params.teachers[plan.teachers[0].teacher].network
+    if hint is None:
+        return None
+    student, side = params.students[knobs.student].model, teacher.image_size or dataset.image_size
+    shape = _hint_shape(teacher.model, dataset.channels, side, hint.feature_stage, hint.side)
+    if shape is None:
+        return None  # that is the teacher's problem
+    return _hint_fit_problem(student, dataset.channels, dataset.image_size, hint.feature_stage, hint.side, shape)
+
+
+@lru_cache(maxsize=2)
+def _network(model: str, channels: int) -> nn.Module:
+    return build_network(model, NUM_CLASSES, channels, 0)
+
+
+def _problem_of(try_it: Callable[[], object]) -> str | None:
+    """What a NetworkError says; None if there is none."""
+    try:
+        try_it()
+    except NetworkError as error:
+        return str(error)
+    return None
+
+
+@cache
+def _input_problem(model: str, channels: int, side: int) -> str | None:
+    return _problem_of(lambda: count_outputs(_network(model, channels), channels, side))
+
+
+@cache
+def _split_problem(model: str, channels: int, num_blocks: int) -> str | None:
+    return _problem_of(lambda: split(_network(model, channels), num_blocks))
+
+
+@cache
+def _teskd_problem(model: str, channels: int, side: int) -> str | None:
+    return _problem_of(lambda: TeskdNetwork(_network(model, channels), side, channels, 0))
+
+
+@cache
+def _extra_norm_problem(model: str, channels: int) -> str | None:
+    return _problem_of(lambda: ExtraNorm(_network(model, channels)))
+
+
+@cache
+def _maps_problem(model: str, channels: int) -> str | None:
+    """Of a student that learns attention maps: it has one for each feature stage."""
+
+    def count() -> None:
+        if not count_feature_stages(_network(model, channels)):
+            raise NetworkError(
+                f"model {model!r}: has no feature stage, so no attention map; use another method or model"
+            )
+
+    return _problem_of(count)
+
+
+@cache
+def _attention_problem(model: str, channels: int) -> str | None:
+    def tap() -> None:
+        with attention_taps(_network(model, channels)):
+            pass
+
+    return _problem_of(tap)
+
+
+@cache
+def _hint_stage_problem(model: str, channels: int, feature_stage: int) -> str | None:
+    def tap() -> None:
+        with hint_taps(_network(model, channels), feature_stage, 1):
+            pass
+
+    return _problem_of(tap)
+
+
+@cache
+def _hint_shape(
+    model: str, channels: int, side: int, feature_stage: int, hint_side: int
+) -> tuple[int, int, int] | None:
+    """Channels, height and width of the hint that a teacher gives; None if it gives none."""
+    if _input_problem(model, channels, side) or _hint_stage_problem(model, channels, feature_stage):
+        return None
+    network = _network(model, channels)
+    _, width, *map_sides = map_shapes(network, feature_stages(network), channels, side)[feature_stage - 1]
+    height_kept, width_kept = (min(one, hint_side) for one in map_sides)
+    return width, height_kept, width_kept
+
+
+@cache
+def _hint_fit_problem(
+    model: str, channels: int, side: int, feature_stage: int, hint_side: int, shape: tuple[int, int, int]
+) -> str | None:
+    network = _network(model, channels)
+    return _problem_of(lambda: hint_of(network, feature_stage, hint_side, shape, (channels, side), 0))
+
+
+def _weights_problem(network: NetworkKnobs) -> str | None:
+    """Why a library has no weights for a model of its own."""
+    name = split_name(network.model)[1]
+    if network.source == "timm":
+        import timm
+
+        if not timm.is_model_pretrained(name):
+            return f"model {network.model!r}: timm has no pretrained weights for it; use another model or train it"
+    if network.source == "torchvision" and network.location is not None:
+        from torchvision import models
+
+        known = [weights.name for weights in models.get_model_weights(name)]
+        if network.location not in known:
+            return f"has no weights {network.location!r}; location must be one of {', '.join(known)}"
+    return None

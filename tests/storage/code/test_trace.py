@@ -1,0 +1,147 @@
+"""Closures of units hold all that jobs execute: traced on the probe, which has every step and method."""
+
+import ast
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from source_trees import copy_of_package
+
+from edpipe.pipeline.confirmation.probe import jobs_with, make_folder, probe_jobs, read_probe, with_makers
+from edpipe.storage.code.closure import closure, statements_of
+from edpipe.storage.code.references import Place
+from edpipe.storage.code.units import ASIDE, CHOICES, closure_of, entries_of, place_of, unit_digest, unit_names
+from edpipe.storage.code.versions import HERE
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+NUM_EDITS = 30
+TOKENS = "edpipe.storage.code."
+"""What computes versions is in no closure: a job compares them as values."""
+
+
+def run_traced(jobs, folder, what):
+    """What each job executes, in order."""
+    make_folder(folder)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDPIPE_", "DVC_"))}
+    paths = os.pathsep.join([str(HERE.root.parent), str(SUPPORT)])
+    variables = {"EDPIPE_DVC": "0", "EDPIPE_THREADS": "1", "EDPIPE_DEVICE": "cpu", "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-m", "traced_jobs", what, str(folder / "trace.json")],
+        input=json.dumps([job.command.split()[1:] for job in jobs]),
+        cwd=folder,
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((folder / "trace.json").read_text(encoding="utf-8"))
+
+
+def module_of(file):
+    return "edpipe." + file.removesuffix(".py").replace("/", ".")
+
+
+def closure_of_job(job):
+    found = [closure_of(HERE, unit) for unit in job.units]
+    return (
+        frozenset().union(*(one.meaning for one in found)),
+        frozenset().union(*(one.texts for one in found)) | {place_of(name) for name in ASIDE},
+    )
+
+
+@pytest.mark.slow
+def test_every_function_that_a_job_executes_is_in_the_closure_of_its_units(tmp_path):
+    jobs = probe_jobs(read_probe())
+    seen = set()
+    for job, executed in zip(jobs, run_traced(jobs, tmp_path / "project", "functions"), strict=True):
+        meaning, texts = closure_of_job(job)
+        places = {Place(module_of(file), qualname.split(".")[0]) for file, qualname, _ in executed}
+        places = {p for p in places if not p.module.startswith(TOKENS) and not p.name.startswith("<")}
+        aside = {p for p in places if p in texts}
+        assert places - aside - meaning - closure(HERE, aside).meaning == set(), job.command
+        seen |= places
+    assert {job.step for job in jobs} == {unit.split(".")[1] for unit in unit_names(HERE) if unit.startswith("steps.")}
+    assert len(seen) > 400
+
+
+def places_to_edit(tree, line):
+    """Simple statements on a line, as node, field and index; the innermost last."""
+    found = []
+    for node in ast.walk(tree):
+        for field in ("body", "orelse", "finalbody"):
+            statements = getattr(node, field, [])
+            for index, statement in enumerate(statements if isinstance(statements, list) else []):
+                is_simple = isinstance(statement, ast.stmt) and not hasattr(statement, "body")
+                is_there = is_simple and statement.lineno <= line <= statement.end_lineno
+                counts = not isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom)
+                is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+                if is_there and counts and not is_text and not isinstance(node, ast.Module):
+                    found.append((node, field, index))
+    return found
+
+
+@pytest.mark.slow
+def test_random_edits_of_executed_lines_change_the_digest_of_the_step(tmp_path):
+    jobs = probe_jobs(read_probe())
+    chain = with_makers(jobs, [job for job in jobs if job.step == "report" and job.arguments["experiment"] == "ed"])
+    executed = run_traced(chain, tmp_path / "project", "lines")
+    rng = random.Random(20261129)
+    candidates = sorted(
+        {(number, file, line) for number, lines in enumerate(executed) for file, line in lines if is_counted(file)}
+    )
+    rng.shuffle(candidates)
+    edited = 0
+    for number, file, line in candidates:
+        text = (HERE.root / file).read_text(encoding="utf-8")
+        parsed = ast.parse(text)
+        places = places_to_edit(parsed, line)
+        if not places or in_aside(file, line):
+            continue
+        node, field, index = places[-1]
+        getattr(node, field)[index] = ast.parse("raise RuntimeError()" if rng.random() < 0.5 else "pass").body[0]
+        tree = copy_of_package(tmp_path / f"edit{edited}")
+        (tree.root / file).write_text(ast.unparse(parsed), encoding="utf-8")
+        units = chain[number].units
+        assert any(unit_digest(tree, u) != unit_digest(HERE, u) for u in units), (chain[number].command, file, line)
+        edited += 1
+        if edited == NUM_EDITS:
+            return
+    raise AssertionError(f"only {edited} lines could be edited")
+
+
+def is_counted(file):
+    return not module_of(file).startswith((TOKENS, "edpipe.runtime.progress"))
+
+
+def in_aside(file, line):
+    """Whether a line is in a definition that only makes texts."""
+    texts = {p for unit in unit_names(HERE) for p in closure_of(HERE, unit).texts}
+    meaning = {p for unit in unit_names(HERE) for p in closure_of(HERE, unit).meaning}
+    for place in texts - meaning:
+        if place.module == module_of(file):
+            for statement in statements_of(HERE, place):
+                if statement.lineno <= line <= statement.end_lineno:
+                    return True
+    return False
+
+
+def test_each_step_reaches_only_kinds_of_choices_that_its_jobs_name():
+    kinds = {unit.split(".")[0] for unit in CHOICES}
+    named = {}
+    for job in probe_jobs(read_probe()):
+        for unit in job.units[1:]:
+            named.setdefault(job.step, set()).add(unit.split(".")[0])
+    for step in {job.step for job in probe_jobs(read_probe())}:
+        cut = closure_of(HERE, f"steps.{step}").cut
+        assert {kind for kind in kinds if cut & entries_of(kind)} == named.get(step, set()), step
+
+
+def test_every_choice_but_readers_of_published_sets_is_used_by_the_probe():
+    jobs = probe_jobs(read_probe())
+    unused = {unit for unit in unit_names(HERE) if not jobs_with(jobs, [unit])}
+    assert all(unit.startswith("readers.") for unit in unused)
+    assert not unused & {"readers.digits", "readers.folder"}
