@@ -5,7 +5,6 @@ does; it says in a file that it ran. Everything else is done by the real command
 edpipe/cli/command_line.py. What the bridge finds in these artifacts, stand_in_checks.py tells it.
 """
 
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from edpipe.cli import command_line, run_step
 from edpipe.errors import EdpipeError
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.artifact_checks import page_text
-from edpipe.pipeline.state.recorded import SEED_KEYS, Records, present_origin
+from edpipe.pipeline.state.recorded import Records, present_origin
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.digests import digest_file, digest_json
 from edpipe.storage.job import Job
@@ -71,9 +70,8 @@ def _make_with_record(job: Job) -> None:
     if job.step == "evaluate":
         facts |= {"metrics": digest, "stages": []}
     if job.step == "result":
-        read = [json.loads(path.read_text()) for path in job.all_inputs]
-        seeds = [{name: value for name, value in one.items() if name in SEED_KEYS} for one in read]
-        facts |= {"seeds": seeds, "method": job.knobs.method, "experiment": job.arguments["experiment"]}
+        facts |= {"seeds": [{"seed": seed} for seed in job.knobs.seeds], "method": job.knobs.method}
+        facts["experiment"] = job.arguments["experiment"]
     if record_path(job.outputs[0]) == job.outputs[0]:
         facts["digest"] = digest
     else:
