@@ -13,6 +13,7 @@ from edpipe.pipeline.confirmation.confirm import bump, confirm, named_units, res
 from edpipe.pipeline.confirmation.history import changed_definitions, find_commit, open_history
 from edpipe.pipeline.dvc.code_file import check_code, code_versions, write_code
 from edpipe.pipeline.dvc.lists import write_tracked_jobs
+from edpipe.pipeline.dvc.record import record_check
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.storage.code.versions import HERE, confirmed, is_edited
 from edpipe.storage.job import Job
@@ -61,6 +62,7 @@ def code(words: Sequence[str], check: bool, confirmed: bool, merged: bool) -> No
     else:
         write_code()
         write_tracked_jobs(params)
+        record_check()
         _list(params)
 
 

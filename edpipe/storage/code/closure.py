@@ -44,7 +44,8 @@ def closure(tree: SourceTree, entries: Iterable[Place], cut: Collection[Place] =
         if use in seen.setdefault(place, set()) or Use.MEANING in seen[place]:
             continue
         seen[place].add(use)
-        waiting += [(other, _passed_on(tree, place, use, its_use)) for other, its_use in _references(tree, place)]
+        found = [(other, _passed_on(tree, place, use, its_use)) for other, its_use in _references(tree, place)]
+        waiting += [(other, Use.TEXT if _makes_texts(tree, other) else its_use) for other, its_use in found]
     meaning = {place for place, uses in seen.items() if _counts(tree, place, uses)}
     texts = {place for place, uses in seen.items() if uses == {Use.TEXT}}
     return Closure(frozenset(meaning), frozenset(texts), frozenset(stopped))
@@ -66,6 +67,11 @@ def _counts(tree: SourceTree, place: Place, uses: set[Use]) -> bool:
     if Use.MEANING in uses:
         return True
     return Use.ANNOTATION in uses and _is_class(tree, place)
+
+
+def _makes_texts(tree: SourceTree, place: Place) -> bool:
+    """Whether a definition only makes texts of errors: all of `errors` but the classes."""
+    return place.module == ERRORS and not _is_class(tree, place)
 
 
 def _is_class(tree: SourceTree, place: Place) -> bool:

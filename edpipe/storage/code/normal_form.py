@@ -4,8 +4,8 @@ Left out: comments, formatting and docstrings; annotations of parameters, result
 lines for people; descriptions of knobs. Names stand as full dotted names, so that the same word for something else is
 another text. Annotations of a class's own fields stay, for dataclasses and pydantic read them.
 
-Of classes of knobs, fields and validators are left out as well: a job's knobs are compared by their values. Of the
-classes of `errors`, which only make texts, the names and bases stay.
+Of classes of knobs, fields and validators are left out as well: a job's knobs are compared by their values. Of
+`errors`, which only makes texts, the names and bases of classes stay.
 """
 
 import ast
