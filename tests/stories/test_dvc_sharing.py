@@ -143,8 +143,7 @@ def test_lists_that_do_not_fit_stop_dvc_with_one_line(repository):
 
 
 def test_code_that_was_edited_stops_dvc_with_one_line(repository):
-    losses = repository.root / "edpipe/losses/kd.py"
-    losses.write_text(losses.read_text() + "\n# A harmless line.\n")
+    repository.edit_code("losses/kd.py")
     digests = (repository.root / "workflow/code.yaml").read_bytes()
     line = "edpipe: workflow/code.yaml: does not fit the code of losses.kd any more; run `edpipe code`, then"
     for command in (
@@ -165,12 +164,11 @@ def test_a_harmless_edit_is_made_up_for_once_by_either_tool(tmp_path, cache_type
     """Weights come out with the same bytes: from DVC's cache a link comes back that looks as old as before."""
     folder = start(tmp_path / "project", cache_type)
     every = folder.snakemake()
-    losses, packing = (folder.root / "edpipe" / name for name in ("losses/kd.py", "datasets/packing.py"))
-    losses.write_text(losses.read_text() + "\n# A harmless line.\n")
+    folder.edit_code("losses/kd.py")
     folder.call("edpipe", "code")
     assert folder.dvc_repro() == ALL_STUDENT_STEPS
     assert folder.snakemake() == []
-    packing.write_text(packing.read_text() + "\n# A harmless line.\n")
+    folder.edit_code("datasets/packing.py")
     assert folder.snakemake() == every, "a dataset has no input that could be newer"
     assert folder.dvc_repro() == []
     assert folder.snakemake() == []
@@ -179,8 +177,7 @@ def test_a_harmless_edit_is_made_up_for_once_by_either_tool(tmp_path, cache_type
 def test_an_edit_of_what_packs_images_reaches_files_that_dvc_made(tmp_path):
     folder = start(tmp_path / "project", "copy")
     every = folder.dvc_repro()
-    packing = folder.root / "edpipe/datasets/packing.py"
-    packing.write_text(packing.read_text() + "\n# A harmless line.\n")
+    folder.edit_code("datasets/packing.py")
     assert "rule pack_dataset" in folder.call("snakemake", "--dry-run")
     assert folder.snakemake() == every, "although Snakemake has no record of them"
     assert folder.dvc_repro() == []
@@ -189,6 +186,16 @@ def test_an_edit_of_what_packs_images_reaches_files_that_dvc_made(tmp_path):
 @pytest.fixture
 def clone(repository, tmp_path):
     return clone_of(repository, tmp_path / "second")
+
+
+def test_a_clone_with_other_comments_that_pulls_computes_nothing(clone):
+    for name in ("errors.py", "losses/kd.py", "datasets/packing.py", "storage/atomic.py", "training/loop.py"):
+        clone.comment(name)
+    clone.call("dvc", "pull")
+    assert clone.snakemake() == []
+    assert clone.dvc_repro() == []
+    clone.call("edpipe", "code")
+    assert "up to date" in clone.call("dvc", "status")
 
 
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)

@@ -87,6 +87,13 @@ tracked: [ce, kd, ed, ed_longer]
 """
 
 
+MEANT = {
+    "losses/kd.py": ("* temperature**2", "* (temperature * temperature)"),
+    "datasets/packing.py": ('return b"".join(data), facts', 'return bytes(b"".join(data)), facts'),
+}
+"""By module: a text, and one that means something else for the same result."""
+
+
 def said(output):
     """Lines that are the package's own words."""
     return [line for line in output.splitlines() if line.startswith("edpipe:")]
@@ -185,6 +192,15 @@ class Folder:
         text = (self.root / path).read_text()
         assert text.count(before) == 1
         (self.root / path).write_text(text.replace(before, after))
+
+    def edit_code(self, name):
+        """Makes the code of a module mean something else, where it stands first; what it computes stays the same."""
+        self.edit(*MEANT[name], path=f"edpipe/{name}")
+
+    def comment(self, name):
+        """Adds to a module what means nothing."""
+        path = self.root / "edpipe" / name
+        path.write_text(path.read_text() + "\n# A comment.\n")
 
     def git_commit(self):
         self.call("git", "add", "--all")
