@@ -87,6 +87,8 @@ tracked: [ce, kd, ed, ed_longer]
 """
 
 
+NO_CHECKS = "def student_problems(*_):\n    return []\n\n\ndef teacher_problems(*_):\n    return []\n"
+"""The networks of these params are known to fit, and building them imports torch."""
 MEANT = {
     "losses/kd.py": ("* temperature**2", "* (temperature * temperature)"),
     "datasets/packing.py": ('return b"".join(data), facts', 'return bytes(b"".join(data)), facts'),
@@ -237,6 +239,7 @@ def start(root, cache_type, has_stand_in=True):
     if has_stand_in:
         (root / "edpipe/cli/main.py").rename(root / "edpipe/cli/command_line.py")
         shutil.copy(STAND_IN, root / "edpipe/cli/main.py")
+        (root / "edpipe/pipeline/jobs/network_checks.py").write_text(NO_CHECKS)
         checks = root / "edpipe/pipeline/state/artifact_checks.py"
         checks.rename(checks.with_name("real_artifact_checks.py"))
         shutil.copy(STAND_IN_CHECKS, checks)

@@ -14,6 +14,7 @@ DVC_IGNORE = Path(".dvcignore")
 LOCAL = Path(".edpipe")
 """What this folder on this machine remembers, in neither git nor DVC; safe to delete while nothing runs."""
 CHECKED = LOCAL / "checked.json"
+CHECKED_NETWORKS = LOCAL / "checked_networks.json"
 RUNS = LOCAL / "runs"
 
 

@@ -16,6 +16,7 @@ from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.state.checked_networks import check_once
 from edpipe.pipeline.state.judgement import all_jobs
 from edpipe.pipeline.state.running import announce_run, knobs_digest_at_start
 from edpipe.pipeline.state.running import knobs_digest as present_knobs_digest
@@ -71,16 +72,14 @@ def knobs_digest(job: Job, is_main: bool) -> str:
 
 
 def check_before_first_job(workflow: Any) -> None:
-    """Model names of the experiments that are about to run; then other processes are told that this one is at work.
+    """Networks of the experiments that are about to run; then other processes are told that this one is at work.
 
-    Ends the process with one line if a name is unknown, or if DVC is at work.
+    Ends the process with one line if one does not fit, or if DVC is at work.
     """
-    from edpipe.pipeline.jobs.model_checks import check_params
-
     experiments = {str(name) for job in workflow.dag.jobs if (name := job.wildcards_dict.get("experiment"))}
     try:
         params = load_params()
-        check_params(params, tuple(sorted(experiments)))
+        check_once(params, sorted(experiments))
         wanted = {str(path) for job in workflow.dag.needrun_jobs() for path in job.output}
         announce_run(job for job in all_jobs(params) if not wanted.isdisjoint(map(str, job.outputs)))
         if repo.is_enabled(workflow):
