@@ -35,6 +35,7 @@ check: install ## style, types, workflow lint
 	$(BIN)/snakefmt --check --compact-diff workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/edpipe check
+	$(BIN)/edpipe code --confirmed
 
 format: install ## puts style right where a tool can
 	$(BIN)/ruff check --fix .

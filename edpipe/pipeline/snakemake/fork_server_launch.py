@@ -42,9 +42,9 @@ def modules_of(steps: Collection[str]) -> list[str]:
     """What is to be imported for these steps; a step is served as soon as its own module is there.
 
     >>> modules_of(["report", "result"])
-    ['edpipe.cli.main', 'scipy.special', 'edpipe.steps.result', 'edpipe.steps.report']
+    ['edpipe.cli.main', 'edpipe.storage.code.preloaded', 'scipy.special', 'edpipe.steps.result', 'edpipe.steps.report']
     """
-    found = ["edpipe.cli.main"]
+    found = ["edpipe.cli.main", "edpipe.storage.code.preloaded"]
     for step in (step for step in STEPS if step.name in steps):
         found += [*step.preloads, f"edpipe.steps.{step.name}"]
     return list(dict.fromkeys(found))
