@@ -106,6 +106,8 @@ def _commit(params: Params, judgements: Sequence[Judgement]) -> int:
     with open_repo(is_patient=True) as repo, repo.scm_context, parsing_each_text_once():
         stale = set(repo.status())
         stages = [s for s in upstream_first(repo) if s.addressing in stale and _is_ready_to_commit(s, sound)]
+        if [stage.addressing for stage in stages] == [CHECK_STAGE] and not LOCK.is_file():
+            return 0  # no first dvc.lock for nothing
         # A copy stays where it is; a link must be made, or the file would lie in the folder and in the cache.
         relink = bool({"hardlink", "symlink"} & set(repo.cache.local.cache_types))
         saved: list[Any] = []
