@@ -127,7 +127,7 @@ def bytes_of_run(tree: SourceTree, folder: Path) -> Digests:
     return {step: hashlib.sha256((folder / path).read_bytes()).hexdigest() for step, path in ARTIFACTS.items()}
 
 
-def digests_of(commit: str, folder: Path, has_runs: bool) -> dict[str, Digests]:
+def digests_of(commit: str, folder: Path) -> dict[str, Digests]:
     """Digests of one commit by kind, each by step."""
     tree = tree_of(commit, folder)
     found: dict[str, Digests] = {}
@@ -137,8 +137,27 @@ def digests_of(commit: str, folder: Path, has_runs: bool) -> dict[str, Digests]:
         except (KeyError, SyntaxError) as error:
             print(f"{commit[:8]}: {kind}: {error!r}", file=sys.stderr)
             found[kind] = None
-    found["bytes"] = bytes_of_run(tree, folder / f"{commit}.run") if has_runs else None
     return found
+
+
+def add_bytes(found: dict[str, dict[str, Digests]], folder: Path) -> None:
+    """Runs both commits of each pair whose meaning differs; where it does not, the bytes are those of before."""
+    for before, now in itertools.pairwise(found):
+        if found[before]["meaning"] == found[now]["meaning"] and found[now]["meaning"] is not None:
+            found[now]["bytes"] = found[before].get("bytes")
+            continue
+        for commit in (before, now):
+            if found[commit].get("bytes") is None:
+                found[commit]["bytes"] = bytes_of_run(SourceTree(folder / commit / PACKAGE), folder / f"{commit}.run")
+                print(f"ran {commit[:8]}", file=sys.stderr)
+
+
+def is_changed(before: dict[str, Digests], now: dict[str, Digests], kind: str, step: str) -> bool | None:
+    """Whether a step's digest differs; None where one side has none."""
+    if kind == "bytes" and before["meaning"] == now["meaning"]:
+        return False
+    old, new = before.get(kind), now.get(kind)
+    return None if old is None or new is None else old[step] != new[step]
 
 
 def count(pairs: list[tuple[dict[str, Digests], dict[str, Digests]]], kind: str) -> dict[str, int]:
@@ -146,31 +165,28 @@ def count(pairs: list[tuple[dict[str, Digests], dict[str, Digests]]], kind: str)
     totals = dict.fromkeys(STEPS, 0)
     compared = 0
     for before, now in pairs:
-        old, new = before[kind], now[kind]
-        if old is None or new is None:
+        changes = [is_changed(before, now, kind, step) for step in STEPS]
+        if None in changes:
             continue
         compared += 1
-        is_changed = False
-        for step in STEPS:
-            is_changed |= old[step] != new[step]
-            totals[step] += is_changed
+        for number, step in enumerate(STEPS):
+            totals[step] += any(changes[: number + 1])
     return {"compared": compared, **totals}
 
 
 def main() -> None:
     """Reads the command line and prints JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--last", default="HEAD")
     parser.add_argument("--commits", type=int, default=100)
     parser.add_argument("--no-runs", action="store_true")
     options = parser.parse_args()
     commits = git("log", "--first-parent", "--format=%H", f"-n{options.commits + 1}", options.last).decode().split()
     with tempfile.TemporaryDirectory() as folder:
-        found = []
-        for commit in reversed(commits):
-            found.append(digests_of(commit, Path(folder), not options.no_runs))
-            print(f"{len(found)} of {len(commits)}: {commit[:8]}", file=sys.stderr)
-    pairs = list(itertools.pairwise(found))
+        found = {commit: digests_of(commit, Path(folder)) for commit in reversed(commits)}
+        if not options.no_runs:
+            add_bytes(found, Path(folder))
+    pairs = list(itertools.pairwise(found.values()))
     json.dump({kind: count(pairs, kind) for kind in ("text", "meaning", "bytes")}, sys.stdout, indent=1)
 
 
