@@ -3,12 +3,12 @@
 import pytest
 from dvc_stories import (
     ALL_OF_KD,
-    ALL_STUDENT_STEPS,
     CACHE_TYPES,
     FROM_MIDDLE,
     MIDDLE,
     NUM_STEPS,
     SECOND_ED,
+    TAUGHT_STEPS,
     end_of,
     stages_of,
     start,
@@ -98,7 +98,7 @@ def test_a_change_re_runs_exactly_what_depends_on_it(repository, tool):
     repository.edit_code("losses/kd.py")
     if tool == "dvc_repro":
         repository.call("edpipe", "code")
-    assert run() == ALL_STUDENT_STEPS, "an edited loss: stages and what follows, no dump"
+    assert run() == TAUGHT_STEPS, "an edited loss: the stages that use it and what follows, no dump"
 
     other = repository.dvc_repro if tool == "snakemake" else repository.snakemake
     assert other() == [], "the other tool agrees with all of it"

@@ -17,10 +17,10 @@ from dvc_stories import (
     SECOND_ED,
     SHARED_GROUPS,
     STUDENT_RULES,
+    TAUGHT_STEPS,
     clone_of,
     end_of,
     said,
-    stages_of,
     start,
     teacher_steps,
     wait_for,
@@ -36,9 +36,6 @@ def soft_labels_of(folder):
     """Which file is which, and when it was written."""
     files = sorted((folder.root / "artifacts/soft_labels").rglob("views_*"))
     return {path.relative_to(folder.root).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
-
-
-TAUGHT_STEPS = sorted(set(ALL_STUDENT_STEPS) - {*stages_of("ce", "only"), *end_of("ce")})
 
 
 @pytest.mark.parametrize("tool", ["snakemake", "dvc_repro"])
@@ -145,17 +142,19 @@ def test_lists_that_do_not_fit_stop_dvc_with_one_line(repository):
 def test_code_that_was_edited_stops_dvc_with_one_line(repository):
     repository.edit_code("losses/kd.py")
     digests = (repository.root / "workflow/code.yaml").read_bytes()
-    line = "edpipe: workflow/code.yaml: does not fit the code of losses.kd any more; run `edpipe code`, then"
+    line = (
+        "edpipe: workflow/code.yaml: does not fit the code of losses.dkd, losses.kd any more; run `edpipe code`, then"
+    )
     for command in (
         ["dvc", "repro"],
         ["dvc", "repro", "--force", "--single-item", "report@ed"],
         ["edpipe", "code", "--check"],
     ):
         assert {f"{line} call dvc again"} == set(said(repository.call(*command, is_refused=True))), command
-    assert re.search(r"total +15\n", repository.call("snakemake", "--dry-run")), "14 steps of students and rule all"
+    assert re.search(r"total +11\n", repository.call("snakemake", "--dry-run")), "10 steps of students and rule all"
     assert (repository.root / "workflow/code.yaml").read_bytes() == digests, "a dry run writes nothing"
     repository.call("edpipe", "code")
-    assert repository.dvc_repro() == ALL_STUDENT_STEPS
+    assert repository.dvc_repro() == TAUGHT_STEPS
     assert repository.snakemake() == []
 
 
@@ -166,7 +165,7 @@ def test_a_harmless_edit_is_made_up_for_once_by_either_tool(tmp_path, cache_type
     every = folder.snakemake()
     folder.edit_code("losses/kd.py")
     folder.call("edpipe", "code")
-    assert folder.dvc_repro() == ALL_STUDENT_STEPS
+    assert folder.dvc_repro() == TAUGHT_STEPS
     assert folder.snakemake() == []
     folder.edit_code("datasets/packing.py")
     assert folder.snakemake() == every, "a dataset has no input that could be newer"

@@ -132,6 +132,8 @@ ALL_STUDENT_STEPS = sorted(
         *end_of("ed"),
     ]
 )
+TAUGHT_STEPS = sorted(set(ALL_STUDENT_STEPS) - {*stages_of("ce", "only"), *end_of("ce")})
+"""Those of students that learn from teachers' logits."""
 STUDENT_RULES = {"run_stage", "evaluate", "result", "report"}
 SHARED_GROUPS = (
     "pack_dataset",
