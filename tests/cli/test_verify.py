@@ -20,7 +20,7 @@ from edpipe.results.page.page import SampleImages
 from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.steps.report import report
 from edpipe.steps.result import result
-from edpipe.storage.records import make_record, read_record, record_path, write_record
+from edpipe.storage.records import made_by, make_record, read_record, record_path, write_record
 
 DATASET = paths.dataset_path("digits")
 
@@ -82,7 +82,8 @@ def real(tmp_path, monkeypatch):
     write_params(tmp_path)
     params = params_with()
     for job in graph.jobs_of(params, ["digits_ce"]):
-        make(job, params)
+        with made_by(job.units):
+            make(job, params)
     return tmp_path
 
 

@@ -502,7 +502,7 @@ def test_the_lists_for_dvc_are_written_once_and_checked(folder, monkeypatch):
     other = params({"tracked": ["digits_ce"]})
     check_when_under_dvc(other)
     monkeypatch.setenv("DVC_STAGE", "run_stage@x")
-    with pytest.raises(MismatchError, match=r"^workflow/code\.yaml: does not fit the source files of dump_soft"):
+    with pytest.raises(MismatchError, match=r"^workflow/code\.yaml: does not fit the code of losses.at"):
         check_when_under_dvc(params())
     write_code()
     check_when_under_dvc(params())
