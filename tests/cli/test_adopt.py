@@ -522,10 +522,8 @@ def test_a_student_of_another_seed(made, adopted):
     for one, other in zip(first.outputs, second.outputs, strict=True):
         shutil.copyfile(one, other)
     age(second)
-    assert refusal(adopted(str(second.outputs[0]))[0], second) == (
-        f"{record_path(second.outputs[0])}: is of seed 0, in the place of seed 1; make it again with "
-        f"`snakemake --force {second.outputs[0]}`"
-    )
+    (line, _), _ = adopted(str(second.outputs[0]))
+    assert f"{record_path(second.outputs[0])}: is of seed 0, in the place of seed 1; make it again with" in line
     edit_record(second, lambda record: record.update(seed=1))
     text = refusal(adopted(str(second.outputs[0]), other_machine=True)[0], second)
     assert ": the loss of iteration " in text
