@@ -139,7 +139,7 @@ def test_what_does_not_fit_ends_in_one_line(real, capsys):
     assert re.match(r"2 cached, 3 stale, 5 waits, \d+ absent; ", lines[-1])
     assert error == (
         "8 of 10 artifacts do not fit params.yaml and the code; run `snakemake` to make them again "
-        "(`edpipe plan` says what it would do; a damaged one needs `snakemake --force ARTIFACT`)"
+        "(`edpipe plan` says what it would do)"
     )
     write_params(real)
     assert not verified(capsys)[1]

@@ -104,7 +104,7 @@ def _refuse(counts: Counter[Verdict]) -> None:
         existing = counts.total() - counts[Verdict.ABSENT]
         raise MismatchError(
             f"{unfit} of {existing} artifacts do not fit params.yaml and the code; run `snakemake` to make them again "
-            "(`edpipe plan` says what it would do; a damaged one needs `snakemake --force ARTIFACT`)"
+            "(`edpipe plan` says what it would do)"
         )
 
 
