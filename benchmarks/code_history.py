@@ -134,7 +134,7 @@ def digests_of(commit: str, folder: Path) -> dict[str, Digests]:
     for kind, measure in (("text", text_digest), ("meaning", meaning_digest)):
         try:
             found[kind] = {step: measure(tree, step) for step in STEPS}
-        except (KeyError, SyntaxError) as error:
+        except (KeyError, SyntaxError, ValueError) as error:
             print(f"{commit[:8]}: {kind}: {error!r}", file=sys.stderr)
             found[kind] = None
     return found

@@ -18,7 +18,7 @@ from edpipe.models.resize import resize_images
 from edpipe.models.zoo.names import check_model_name
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
-from edpipe.params.soft_labels import PadCrop, ResizedCrop, ViewSpace, unlimited_views
+from edpipe.params.soft_labels import Augment, PadCrop, ResizedCrop, ViewSpace, unlimited_views
 from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs, TeacherJobKnobs
 from edpipe.results.measures.metrics import Hits, top_k_hits
@@ -90,9 +90,14 @@ def open_teacher_setup(
     device = prepare_device()
     dataset = open_dataset(dataset_path)
     class_ids, partition_digest = subset_classes(dataset, partition_path, subset)
-    spec = ViewSpec.from_knobs(unlimited_views(ViewSpace.model_validate({"augment": augment})), dataset.image_size)
+    spec = ViewSpec.from_knobs(unlimited_views(_teacher_views(augment)), dataset.image_size)
     batches = ViewBatches(dataset, replace(spec, seed=fitting.seed), device)
     return TeacherSetup(title, dataset, partition_digest, subset, class_ids, batches, fitting, recipe)
+
+
+def _teacher_views(augment: Augment) -> ViewSpace:
+    """Views that are not mixed. Every field is given: the code's digest does not see defaults of knobs."""
+    return ViewSpace(augment=augment, mixing=None, exhaustive=False, seed=0)
 
 
 def setup_of_job(job: Job[TeacherJobKnobs]) -> TeacherSetup:
@@ -168,7 +173,8 @@ def train_and_save(
                 _save(network, setup, out_path, _record(step, setup, knobs, facts))
             return
         sample_ids = setup.sample_ids("train")
-        total = num_images(StageKnobs.model_validate({"epochs": setup.fitting.epochs}), len(sample_ids))
+        budget = StageKnobs(epochs=setup.fitting.epochs, images=None, learning_rate=setup.fitting.learning_rate)
+        total = num_images(budget, len(sample_ids))
         training = _training(network, setup, total, group)
         record = _record(step, setup, knobs, facts | {"images_seen": total})
         fitting = ResumableTraining(setup.title, training, out_path, record, len(sample_ids))

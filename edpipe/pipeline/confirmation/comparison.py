@@ -44,7 +44,9 @@ def _difference(before: object, now: object, path: str = "") -> str:
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = [(str(number), old, new) for number, (old, new) in enumerate(zip(before, now, strict=True))]
     else:
-        return "" if before == now else f"{path} was {_shown(before)}, is {_shown(now)}"
+        # As texts: to Python 1, 1.0 and True are equal.
+        is_same = json.dumps(before) == json.dumps(now)
+        return "" if is_same else f"{path} was {_shown(before)}, is {_shown(now)}"
     found = (_difference(old, new, f"{path}.{name}" if path else name) for name, old, new in pairs)
     return next(filter(None, found), "")
 

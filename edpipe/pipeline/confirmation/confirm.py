@@ -19,7 +19,7 @@ from edpipe.pipeline.confirmation.probe import (
     run_jobs,
     with_makers,
 )
-from edpipe.storage.code.modules import SourceTree
+from edpipe.storage.code.modules import PACKAGE, SourceTree
 from edpipe.storage.code.units import unit_digest, unit_names
 from edpipe.storage.code.versions import HERE, Confirmed, confirmed, is_edited, read_entries, write_confirmed
 from edpipe.storage.job import Job
@@ -64,9 +64,10 @@ def confirm(units: Sequence[str], tell: Callable[[str], None]) -> Confirmation:
     found = Confirmation()
     with _scratch() as folder:
         history = open_history(HERE.root, folder / "trees")
+        now = _copy_of_package(folder / "now")
         for commit, group in _by_commit(history, [unit for unit in units if is_edited(unit)], found).items():
             tell(f"{', '.join(group)}: runs the jobs of the probe with commit {commit[:10]} and as edited")
-            _probe(group, history.tree(commit), folder / commit[:10], found)
+            _probe(group, history.tree(commit), now, folder / commit[:10], found)
     _write({unit: confirmed()[unit].version for unit in found.confirmed})
     return found
 
@@ -91,14 +92,28 @@ def _by_commit(history: History, units: Iterable[str], found: Confirmation) -> d
     return groups
 
 
-def _probe(units: Sequence[str], before: SourceTree, folder: Path, found: Confirmation) -> None:
+def _copy_of_package(folder: Path) -> SourceTree:
+    """The package as it is now: what is edited meanwhile is not confirmed.
+
+    Raises:
+        MismatchError: it was edited since this command began.
+    """
+    shutil.copytree(HERE.root, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    copied = SourceTree(folder / PACKAGE)
+    for unit in unit_names(HERE):
+        if unit_digest(copied, unit) != unit_digest(HERE, unit):
+            raise MismatchError(f"{unit}: the code was edited since this command began; call it again")
+    return copied
+
+
+def _probe(units: Sequence[str], before: SourceTree, now: SourceTree, folder: Path, found: Confirmation) -> None:
     jobs = probe_jobs(read_probe())
     own = jobs_with(jobs, units)
     make_folder(folder / "before")
     run_jobs(with_makers(jobs, own), folder / "before", before)
-    now = _folder_without(own, folder)
-    run_jobs(own, now, HERE)
-    differences = {job.outputs[0]: first_difference(job, folder / "before", now) for job in own}
+    again = _folder_without(own, folder)
+    run_jobs(own, again, now)
+    differences = {job.outputs[0]: first_difference(job, folder / "before", again) for job in own}
     for unit in units:
         _judge(unit, jobs_with(own, [unit]), differences, found)
 

@@ -83,7 +83,7 @@ def find_commit(history: History, unit: str, digest: str) -> str:
 def _digest_at(history: History, commit: str, unit: str) -> str | None:
     try:
         return unit_digest(history.tree(commit), unit)
-    except (KeyError, SyntaxError):
+    except (KeyError, SyntaxError, ValueError):
         return None  # there was no such unit, or no such package
 
 

@@ -1,7 +1,7 @@
 """One module of the package as definitions by name, read from its text and not run."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,15 +110,29 @@ def _outside_definitions(body: Iterable[ast.stmt]) -> list[ast.stmt]:
 
 
 def imports_in(statements: Iterable[ast.AST]) -> dict[str, str]:
-    """What import statements among these bring in: local name → dotted name."""
+    """What import statements among these bring in: local name → dotted name.
+
+    Raises:
+        ValueError: `from … import *`, a relative import, or one name for two things, which cannot be followed.
+    """
     found: dict[str, str] = {}
     for node in statements:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                # `import a.b` brings in `a`; its attributes are followed from there.
-                found[alias.asname or alias.name.split(".")[0]] = (
-                    alias.name if alias.asname else alias.name.split(".")[0]
-                )
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for name, target in _imported(node):
+            if found.setdefault(name, target) != target:
+                raise ValueError(f"line {node.lineno}: {name!r} is imported as {found[name]} and as {target}")
     return found
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """Local name and dotted name of each thing that one statement imports."""
+    for alias in node.names:
+        if isinstance(node, ast.Import):
+            # `import a.b` brings in `a`; its attributes are followed from there.
+            first = alias.name.split(".")[0]
+            yield alias.asname or first, alias.name if alias.asname else first
+        elif node.level or alias.name == "*":
+            raise ValueError(f"line {node.lineno}: a relative import, or one of everything, cannot be followed")
+        else:
+            yield alias.asname or alias.name, f"{node.module}.{alias.name}"

@@ -15,6 +15,9 @@ from edpipe.storage.code.modules import PACKAGE
 from edpipe.storage.code.references import Names, annotations_of, is_saying, is_text
 
 IGNORED_FIELDS = ("ctx", "kind", "type_comment", "type_ignores", "returns")
+NEWER_FIELDS = ("type_params",)
+"""That an older Python does not have; empty in code that it reads."""
+FIELD = "pydantic.Field"
 VALIDATORS = ("model_validator", "field_validator")
 ERRORS = f"{PACKAGE}.errors"
 KNOBS = f"{PACKAGE}.params.base.Knobs"
@@ -27,7 +30,7 @@ def normal_form(names: Names, node: ast.AST) -> str:
     >>> from pathlib import Path
     >>> names = Names(SourceTree(Path()), Module("edpipe.m", {}, {"np": "numpy"}, ()))
     >>> normal_form(names, ast.parse("x: int = np.sum( a )  # why").body[0])
-    "Assign([Name('x')],Call(Name('numpy.sum'),[Name('a')]))"
+    "Assign([Name('x')],Call(Name('numpy.sum'),[Name('a')],[]))"
     """
     return _form(names, node, in_class=False)
 
@@ -43,9 +46,8 @@ def _form(names: Names, value: object, in_class: bool) -> str:
     if isinstance(value, ast.ClassDef):
         return _class_form(names, value)
     if isinstance(value, ast.AnnAssign) and not in_class:
-        assigned = "" if value.value is None else "," + _form(names, value.value, False)
-        return f"Assign([{_form(names, value.target, False)}]{assigned})"
-    parts = [_form(names, part, False) for part in _parts(value)]
+        return f"Assign([{_form(names, value.target, False)}],{_form(names, value.value, False)})"
+    parts = [_form(names, part, False) for part in _parts(names, value)]
     return f"{type(value).__name__}({','.join(parts)})"
 
 
@@ -73,21 +75,26 @@ def _is_validator(part: ast.stmt) -> bool:
 
 
 def _is_left_out(part: object) -> bool:
-    """Docstrings, texts that describe a field, and imports from this package, whose names are resolved."""
+    """Docstrings, and imports from this package, whose names are resolved."""
     if isinstance(part, ast.Expr):
         return isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
-    if isinstance(part, ast.ImportFrom):
-        return (part.module or "").split(".")[0] == PACKAGE
-    return isinstance(part, ast.keyword) and part.arg == "description"
+    return isinstance(part, ast.ImportFrom) and (part.module or "").split(".")[0] == PACKAGE
 
 
-def _parts(node: ast.AST) -> Iterator[object]:
-    """The fields of a node that count; absent and empty ones at the end of a form differ between Pythons."""
+def _parts(names: Names, node: ast.AST) -> Iterator[object]:
+    """The fields of a node that count, absent ones as well: `x[1:]` and `x[:1]` differ in nothing else."""
     annotations = {id(part) for part in annotations_of(node)} if not isinstance(node, ast.AnnAssign) else set()
     saying = is_saying(node)
-    for name, value in ast.iter_fields(node):
-        if name in IGNORED_FIELDS or id(value) in annotations or value is None or value == []:
+    is_field = isinstance(node, ast.Call) and names.dotted(node.func) == FIELD
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name in IGNORED_FIELDS or (name in NEWER_FIELDS and not value):
             continue
-        if isinstance(node, ast.Assert) and name == "msg":
-            continue
-        yield [part for part in value if not is_text(part)] if saying and name == "args" else value
+        if id(value) in annotations or (isinstance(node, ast.Assert) and name == "msg"):
+            yield None
+        elif isinstance(value, list) and saying and name == "args":
+            yield [part for part in value if not is_text(part)]
+        elif isinstance(value, list) and is_field and name == "keywords":
+            yield [part for part in value if part.arg != "description"]
+        else:
+            yield value

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from edpipe.storage.code.modules import PACKAGE, Module, SourceTree, imports_in
 
-SAYING = ("announce", "print", "warn", "debug", "info", "warning", "error")
+SAYING = ("announce", "print")
 """Functions whose texts are for people."""
 ERROR_NAMES = ("Error", "Exception", "Warning")
+RECORDED = ("UnreadableImageError",)
+"""Errors whose texts a record may hold."""
 
 
 class Place(NamedTuple):
@@ -138,8 +140,11 @@ def is_saying(node: ast.AST) -> bool:
     """
     if not isinstance(node, ast.Call):
         return False
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name in SAYING or name.endswith(ERROR_NAMES)
+    if isinstance(node.func, ast.Attribute):
+        is_warning = node.func.attr == "warn" and getattr(node.func.value, "id", "") == "warnings"
+        return is_warning or node.func.attr.endswith(ERROR_NAMES)
+    name = getattr(node.func, "id", "")
+    return name in SAYING or (name.endswith(ERROR_NAMES) and name not in RECORDED)
 
 
 def is_text(node: ast.AST) -> bool:

@@ -228,3 +228,54 @@ def test_of_an_error_class_names_and_bases_count(tmp_path):
         for name, edit in edits.items()
     }
     assert digests["same"] == digests["text"] == digests["shown"] != digests["base"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x[1:]", "x[:1]"),
+        ("x[2:]", "x[::2]"),
+        ("f(*x)", "f(**x)"),
+        ("(lambda *, a=1: a)", "(lambda a=1: a)"),
+        ("x.info('mean')", "x.info('std')"),
+        ("f(x, description='a')", "f(x, description='b')"),
+        ("UnreadableImageError(x, 'broken')", "UnreadableImageError(x, 'damaged')"),
+        ("{**x}", "{x: x}"),
+        ("x if x else 1", "x if x else 2"),
+    ],
+)
+def test_small_differences_of_an_expression_count(tmp_path, one, other):
+    text = "def f(*a, **k):\n    return a\n\ndef entry(x):\n    return {}\n"
+    digests = [meaning(write_tree(tmp_path / n, a=text.format(e)), "a.entry") for n, e in (("1", one), ("2", other))]
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("try:\n        x()\n    except OSError:\n        pass\n    else:\n        x()", None),
+        ("for a in x:\n        x()\n    else:\n        x()", "for a in x:\n        x()\n        x()"),
+        ("assert x", "assert not x"),
+        ("del x.a", "del x.b"),
+    ],
+)
+def test_small_differences_of_a_statement_count(tmp_path, one, other):
+    other = other or one.replace("else:", "finally:")
+    text = "def entry(x):\n    {}\n"
+    digests = [meaning(write_tree(tmp_path / n, a=text.format(e)), "a.entry") for n, e in (("1", one), ("2", other))]
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from edpipe.b import *\n\ndef entry():\n    return 1\n",
+        "from .b import f\n\ndef entry():\n    return f\n",
+        "def entry(k):\n    from edpipe.b import f\n    if k:\n        from edpipe.c import f\n    return f\n",
+        "try:\n    from edpipe.b import f\nexcept ImportError:\n    from edpipe.c import f\n\nentry = f\n",
+    ],
+)
+def test_imports_that_cannot_be_followed_are_refused(tmp_path, text):
+    tree = write_tree(tmp_path, a=text, b="def f():\n    return 1\n", c="def f():\n    return 2\n")
+    with pytest.raises(ValueError, match=r"^line \d+: "):
+        meaning(tree, "a.entry")
