@@ -17,6 +17,7 @@ from edpipe.pipeline.jobs.model_checks import check_params
 from edpipe.pipeline.state.artifact_checks import check_artifact
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Verdict, assess
+from edpipe.storage.records import read_record, write_record
 
 METHOD = {"name": "ctkd", "scratch": "scratch", "expert": "general"}
 ALONE = {"name": "ctkd", "scratch": "scratch", "attention_weight": 0}
@@ -246,7 +247,7 @@ def test_another_trajectory_makes_its_students_stale(finished, monkeypatch):
     monkeypatch.chdir(finished)
     path = paths.trajectory_path("digits", "scratch", 1).with_suffix(".json")
     before = path.read_text()
-    path.write_text(json.dumps(json.loads(before) | {"digest": "0" * 16}))
+    write_record(path, read_record(path) | {"digest": "0" * 16})
     records = Records()
     stages, _ = stage_and_recording(load_params(), "beside")
     found = [assess(job, recorded_state(job, records), present_origin(job, records)) for job in stages]

@@ -96,8 +96,8 @@ def test_the_fork_server_imports_the_libraries_of_the_jobs_and_can_be_called(com
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     fork_server_launch.start_fork_server(workflow_of(2))
     [command] = commands
-    imported = ["timm", "edpipe.cli.main", "torch", "torch._dynamo", "edpipe.steps.evaluate", "edpipe.steps.report"]
-    assert command[-6:] == imported
+    steps = ["torch", "torch._dynamo", "edpipe.steps.evaluate", "edpipe.steps.report"]
+    assert command[-7:] == ["timm", "edpipe.cli.main", "edpipe.storage.code.preloaded", *steps]
     path = Path(os.environ[fork_protocol.SERVER])
     assert path.is_socket()
     assert path.parent.stat().st_mode & 0o777 == 0o700
