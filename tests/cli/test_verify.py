@@ -1,7 +1,6 @@
 """`edpipe verify`: artifacts are read and compared with their records, params.yaml and the code."""
 
 import json
-import os
 import re
 import sys
 from types import SimpleNamespace
@@ -12,7 +11,8 @@ from pretended import digest_of, edit_record, params_with, pretend, pretend_all,
 from edpipe.cli.commands import verify
 from edpipe.errors import CorruptFileError, MismatchError, UsageError
 from edpipe.pipeline.jobs import data, graph, paths, students, teachers
-from edpipe.pipeline.state import artifact_checks, last_read
+from edpipe.pipeline.state import artifact_checks, judgement
+from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
 from edpipe.pipeline.state.recorded import Records
 from edpipe.pipeline.state.staleness import Outcome, Verdict, made_from
 from edpipe.results.measures.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
@@ -253,14 +253,17 @@ def teacher_evaluation(**changes):
 def test_a_teacher_evaluation_is_read_and_its_digest_is_known_to_what_reads_it(folder):
     job = teachers.evaluate_teacher(params_with(), "digits", "digits_teacher", "all")
     path = job.outputs[0]
-    assert "not a teacher evaluation of version 1" in verify.inspect(job, Records()).damage
+    assert (
+        "not a teacher evaluation of version 1"
+        in judgement.inspect(job, Records(), CheckedArtifacts(reads_all=True)).damage
+    )
     evaluation = teacher_evaluation()
     write_teacher_evaluation(path, evaluation, make_record("evaluate_teacher", {}, evaluation.inputs))
     records = Records()
-    assert not verify.inspect(job, records).damage
+    assert not judgement.inspect(job, records, CheckedArtifacts(reads_all=True)).damage
     assert records.digest(path) == evaluation.digest != teacher_evaluation(top1=0.4).digest
     path.write_text(path.read_text(encoding="utf-8").replace('"top1": 0.5', '"top1": 1.0'), encoding="utf-8")
-    assert verify.inspect(job, Records()).damage == (
+    assert judgement.inspect(job, Records(), CheckedArtifacts(reads_all=True)).damage == (
         f"{path}: altered since written; make it again with `snakemake --force {path}`"
     )
 
@@ -272,7 +275,7 @@ def test_what_a_reader_refuses_is_damaged(folder, monkeypatch, error):
 
     stand_in_reader(monkeypatch, refuse)
     job = next(j for j in graph.jobs_of(params_with(), ["digits_kd"]) if j.step == "dump_soft_labels")
-    assert verify.inspect(job, Records()).damage == "rows are altered"
+    assert judgement.inspect(job, Records(), CheckedArtifacts(reads_all=True)).damage == "rows are altered"
 
 
 def test_a_table_is_shown_on_a_terminal(monkeypatch, capsys):
@@ -327,34 +330,4 @@ def test_a_quick_look_reads_no_content(folder, monkeypatch, capsys):
     monkeypatch.setattr(verify, "inspect", lambda *_: pytest.fail("content is read"))
     lines, _ = verified(capsys, "digits_ed", "--quick")
     assert any("no proof; `edpipe verify` reads every byte" in line for line in lines)
-    assert not last_read.LAST_READ.exists()
-
-
-def test_what_was_read_is_known_again_until_size_or_time_changes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path, other = tmp_path / "a", tmp_path / "b"
-    path.write_text("a")
-    other.write_text("b")
-    last_read.note_read([path, other], [])
-    assert all(last_read.is_as_last_read(each, last_read.read_last()) for each in (path, other))
-    last_read.note_read([path], [other])
-    assert not last_read.is_as_last_read(other, last_read.read_last())
-    os.utime(path, ns=(0, 0))
-    assert not last_read.is_as_last_read(path, last_read.read_last())
-    assert not last_read.is_as_last_read(tmp_path / "absent", last_read.read_last())
-    for text in ("{", '{"files": 1}'):
-        last_read.LAST_READ.write_text(text)
-        assert last_read.read_last() == {}
-    write_record(last_read.LAST_READ, last_read.FORMAT | {"files": {"a": 1}})
-    assert last_read.read_last() == {}
-    write_record(last_read.LAST_READ, {"format_version": 0, "files": {}})
-    assert last_read.read_last() == {}
-
-
-def test_what_cannot_be_noted_is_a_warning(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "artifacts").write_text("in the way")
-    last_read.note_read([], [])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: artifacts/.last_read.json: cannot be written: ")
-    assert line.endswith("; `edpipe verify --quick` will not know of this")
+    assert not paths.CHECKED.exists()

@@ -6,7 +6,6 @@ from argparse import REMAINDER, ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -15,13 +14,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from edpipe.errors import CorruptFileError, MismatchError, UsageError, remake
+from edpipe.errors import MismatchError, UsageError, remake
 from edpipe.params.load import load_params
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of, studies_named
-from edpipe.pipeline.state.artifact_checks import check_artifact, is_page_of
-from edpipe.pipeline.state.last_read import is_as_last_read, note_read, read_last, state_of
+from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts, look_at
+from edpipe.pipeline.state.judgement import inspect
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
-from edpipe.pipeline.state.staleness import Assessment, Outcome, RecordedState, Verdict, assess, made_from, outcomes
+from edpipe.pipeline.state.staleness import Assessment, Outcome, Verdict, assess, made_from, outcomes
 from edpipe.runtime.progress import LINE_EVERY_S, announce
 from edpipe.storage.job import Job
 from edpipe.storage.records import record_path
@@ -54,8 +53,8 @@ def add_verify(command: ArgumentParser) -> None:
     command.add_argument(
         QUICK,
         action="store_true",
-        help="read records alone, and compare sizes and times of the other files with those at the last "
-        "`edpipe verify`: no proof",
+        help="read records alone, and compare size and times of the other files with those when they were last read "
+        "whole: no proof",
     )
     command.set_defaults(run=run)
 
@@ -86,12 +85,11 @@ def verify(experiments: Sequence[str], quick: bool = False) -> None:
     ]
     start_s = time.perf_counter()
     sizes = [_size_bytes(job, quick) for job in jobs]
-    found = _verdicts(jobs, sizes, quick)
+    checked = CheckedArtifacts(reads_all=not quick)
+    found = _verdicts(jobs, sizes, quick, checked)
     _print_rows([o for o in found if experiments or o.verdict is not Verdict.ABSENT])
-    for line in [*damage_lines(found), *note_lines(found), *(quick_lines(found) if quick else ())]:
+    for line in [*damage_lines(found), *note_lines(found), *(quick_lines(found, checked) if quick else ())]:
         print(line)
-    if not quick:
-        _note_read(found)
     counts = Counter(outcome.verdict for outcome in found)
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     print(f"{summary or 'nothing asked for'}; {sum(sizes) / 1e6:,.1f} MB read in {time.perf_counter() - start_s:.1f} s")
@@ -110,8 +108,7 @@ def _refuse(counts: Counter[Verdict]) -> None:
 
 def _size_bytes(job: Job, quick: bool) -> int:
     """Of all outputs that are read."""
-    states = [state_of(path) for path in job.outputs if not (quick and path in contents_of(job))]
-    return sum(state[0] for state in states if state)
+    return sum(look.size for look in look_at(set(job.outputs) - (set(contents_of(job)) if quick else set())).values())
 
 
 def contents_of(job: Job) -> tuple[Path, ...]:
@@ -119,43 +116,19 @@ def contents_of(job: Job) -> tuple[Path, ...]:
     return tuple(path for path in job.outputs if path != record_path(job.outputs[0]))
 
 
-def _verdicts(jobs: Sequence[Job], sizes: Sequence[int], quick: bool) -> list[Outcome]:
+def _verdicts(jobs: Sequence[Job], sizes: Sequence[int], quick: bool, checked: CheckedArtifacts) -> list[Outcome]:
     records = Records()
     judgements: list[Assessment] = []
     missing: list[frozenset[Path]] = []
     with _show_bytes(sum(sizes)) as show:
         for job, size_bytes in zip(jobs, sizes, strict=True):
-            found = recorded_state(job, records) if quick else inspect(job, records)
+            found = recorded_state(job, records) if quick else inspect(job, records, checked)
             # Inputs stand before what reads them: their digests are known by now.
             judgements.append(assess(job, found, present_origin(job, records)))
             missing.append(found.missing)
             show(size_bytes)
+    checked.save()
     return outcomes(jobs, judgements, missing)
-
-
-def inspect(job: Job, records: Records) -> RecordedState:
-    """What the record of a job's artifact says, after the artifact itself was read and compared with it."""
-    found = recorded_state(job, records)
-    if found.damage or job.outputs[0] in found.missing:
-        return found
-    try:
-        if job.step == "report":
-            return replace(found, reasons=_page_reasons(job))
-        check_artifact(job, records)
-    except (CorruptFileError, MismatchError) as error:
-        return replace(found, damage=str(error))
-    return found
-
-
-def _page_reasons(job: Job) -> tuple[str, ...]:
-    paths = [job.inputs[role][0] for role in ("result", "dataset", "partition")]
-    if not all(path.exists() for path in paths):
-        return ()
-    try:
-        is_same = is_page_of(paths[0], paths[1], paths[2], job.outputs[0])
-    except MismatchError as error:  # the page is sound, but no other could be drawn now
-        return (str(error),)
-    return () if is_same else (f"from {paths[0]} another page would be drawn now",)
 
 
 @contextmanager
@@ -225,29 +198,20 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def quick_lines(found: Sequence[Outcome]) -> list[str]:
+def quick_lines(found: Sequence[Outcome], checked: CheckedArtifacts) -> list[str]:
     """What a quick look does not show."""
-    last = read_last()
-    existing = [path for o in found if o.verdict is not Verdict.ABSENT for path in contents_of(o.job) if path.exists()]
-    unread = [str(path) for path in existing if not is_as_last_read(path, last)]
+    existing = [outcome.job for outcome in found if outcome.verdict is not Verdict.ABSENT]
+    unread = [str(job.outputs[0]) for job in existing if checked.find(job.outputs) is None]
     lines = [
-        "note: --quick reads records, and of all else compares size and time of the last change with those at the last "
-        "`edpipe verify`: no proof; `edpipe verify` reads every byte"
+        "note: --quick reads records, and of all else compares size and times with those when it was last read whole: "
+        "no proof; `edpipe verify` reads every byte"
     ]
     if unread:
         lines.append(
-            f"note: {len(unread):,} of {len(existing):,} files were not read since they were made or changed: "
+            f"note: {len(unread):,} of {len(existing):,} artifacts were not read since they were made or changed: "
             f"{_first(unread)}"
         )
     return lines
-
-
-def _note_read(found: Sequence[Outcome]) -> None:
-    existing = [outcome for outcome in found if outcome.verdict is not Verdict.ABSENT]
-    sound = [outcome.job for outcome in existing if outcome.verdict is not Verdict.DAMAGED]
-    unsound = [outcome.job for outcome in existing if outcome.verdict is Verdict.DAMAGED]
-    if existing:
-        note_read(*([path for job in jobs for path in contents_of(job)] for jobs in (sound, unsound)))
 
 
 def note_lines(found: Sequence[Outcome]) -> list[str]:

@@ -60,17 +60,26 @@ def look_at(files: Iterable[Path]) -> dict[str, Look]:
 
 
 class CheckedArtifacts:
-    """The memory of this project folder; `save` writes it."""
+    """The memory of this project folder; `save` writes it.
 
-    def __init__(self) -> None:
+    Args:
+        reads_all: nothing is taken from the memory, so that whoever asks reads every artifact; what is found is noted.
+    """
+
+    def __init__(self, reads_all: bool = False) -> None:
         self._entries = _read()
+        self._reads_all = reads_all
         self._is_changed = False
 
     def find(self, files: Iterable[Path]) -> Checked | None:
         """What was found in these files, the artifact first, if they look as they did then."""
         seen = look_at(files)
-        entry = self._entries.get(next(iter(seen), ""))
+        entry = None if self._reads_all else self._entries.get(next(iter(seen), ""))
         return entry if entry is not None and entry.files == seen else None
+
+    def forget(self, artifact: Path) -> None:
+        """An artifact was found damaged: that it was sound before says nothing any more, however its files look."""
+        self._is_changed |= self._entries.pop(str(artifact), None) is not None
 
     def origin_of(self, artifact: Path) -> Origin | None:
         """What the last artifact in this place that was found sound was made from, also when it is gone by now."""

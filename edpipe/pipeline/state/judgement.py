@@ -95,6 +95,7 @@ def inspect(job: Job, records: Records, checked: CheckedArtifacts) -> RecordedSt
             return replace(found, reasons=_page_reasons(job, records, checked))
         _check_content(job, records, checked, found)
     except (CorruptFileError, MismatchError) as error:
+        checked.forget(job.outputs[0])
         return replace(found, damage=str(error))
     return found
 
