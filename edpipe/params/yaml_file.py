@@ -39,7 +39,7 @@ def load_raw(path: Path = PARAMS_PATH) -> dict[str, Any]:
     """params.yaml as plain values.
 
     Raises:
-        ParamsError: missing, larger than `LARGEST_BYTES`, or see `parse_text`.
+        ParamsError: missing, a pipe, larger than `LARGEST_BYTES`, or see `parse_text`.
     """
     try:
         text = _read_text(path)
@@ -52,6 +52,8 @@ def load_raw(path: Path = PARAMS_PATH) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     """No more of the file is read than may be in it: it may be a device without end."""
+    if path.is_fifo():  # nobody may ever write to it
+        raise ParamsError(f"{path}: is a pipe; it must be a file")
     with path.open("rb") as stream:
         data = stream.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:

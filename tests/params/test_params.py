@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -177,6 +178,12 @@ def test_a_file_is_read_up_to_its_largest_size(tmp_path, monkeypatch, filler):
     with pytest.raises(ParamsError) as caught:
         load_raw(path)
     assert str(caught.value) == f"{path}: is larger than 1,000 bytes; remove what is no knob from it"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match=r"params.yaml: is a pipe; it must be a file$"):
+        load_raw(tmp_path / "params.yaml")
 
 
 def test_a_device_without_end_is_refused(tmp_path):

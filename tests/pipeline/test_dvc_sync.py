@@ -42,6 +42,21 @@ def test_it_is_enabled_in_a_folder_of_dvc(folder):
     assert repo.is_enabled(MAIN_PROCESS)
 
 
+@pytest.mark.parametrize("name", ["{x}", "a{", "}"])
+def test_a_path_with_braces_is_refused_before_the_first_job(folder, monkeypatch, name):
+    (folder / name).mkdir()
+    monkeypatch.chdir(folder / name)
+    shutil.copy(ROOT / "params.yaml", ".")
+    line = (
+        r": DVC cannot work in a folder whose path has '{' or '}'; move the project, or leave DVC out with EDPIPE_DVC="
+    )
+    with pytest.raises(MismatchError, match=line):
+        reconcile.reconcile(load_params(), is_dry_run=False, has_dvc=True)
+    with pytest.raises(MismatchError, match=line), repo.open_repo(is_patient=False):
+        pytest.fail("DVC was opened")
+    assert not Path("workflow").exists(), "nothing was written"
+
+
 def test_it_stays_out_of_snakemakes_sub_processes(folder):
     assert not repo.is_enabled(SUB_PROCESS)
 

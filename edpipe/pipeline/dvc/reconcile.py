@@ -16,7 +16,7 @@ from edpipe.pipeline.dvc import snakemake_metadata as metadata
 from edpipe.pipeline.dvc.code_file import write_code
 from edpipe.pipeline.dvc.lists import write_tracked_jobs
 from edpipe.pipeline.dvc.record import withdraw
-from edpipe.pipeline.dvc.repo import BUSY, is_busy, refuse_merge_conflict
+from edpipe.pipeline.dvc.repo import BUSY, is_busy, refuse_braces, refuse_merge_conflict
 from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
 from edpipe.pipeline.state.judgement import Judgement, all_jobs, judged
 from edpipe.pipeline.state.running import other_runs
@@ -31,6 +31,7 @@ def reconcile(params: Params, is_dry_run: bool, has_dvc: bool) -> None:
     Raises:
         BusyError: DVC is at work here; a dry run then goes on with what Snakemake knows by itself.
         CorruptFileError: dvc.yaml or dvc.lock cannot be read.
+        MismatchError: DVC cannot work in this folder.
         OverwriteError: a file belongs to somebody else.
     """
     if has_dvc and is_busy():
@@ -38,6 +39,7 @@ def reconcile(params: Params, is_dry_run: bool, has_dvc: bool) -> None:
             return
         raise BusyError(BUSY)
     if has_dvc and not is_dry_run:
+        refuse_braces()
         refuse_merge_conflict()
         write_tracked_jobs(params)
         write_code()

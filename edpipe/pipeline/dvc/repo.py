@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edpipe.errors import BusyError, CorruptFileError, OverwriteError
+from edpipe.errors import BusyError, CorruptFileError, MismatchError, OverwriteError
 from edpipe.pipeline.dvc.lists import STEPS
 from edpipe.pipeline.jobs import paths
 
@@ -52,6 +52,20 @@ def is_set_up() -> bool:
     )
 
 
+def refuse_braces() -> None:
+    """That DVC can work here: its progress bars take braces in the path of the folder for fields to fill in.
+
+    Raises:
+        MismatchError: it cannot.
+    """
+    folder = str(Path.cwd())
+    if "{" in folder or "}" in folder:
+        raise MismatchError(
+            f"{folder}: DVC cannot work in a folder whose path has '{{' or '}}'; move the project, or leave DVC out "
+            "with EDPIPE_DVC=0"
+        )
+
+
 @contextmanager
 def open_repo(is_patient: bool) -> Iterator[Any]:
     """DVC's view of this folder, under DVC's lock, and without DVC's chatter; a patient caller waits for the lock.
@@ -59,8 +73,10 @@ def open_repo(is_patient: bool) -> Iterator[Any]:
     Raises:
         BusyError: DVC is at work here.
         CorruptFileError: DVC cannot read its own files.
+        MismatchError: the folder's path has braces.
         OverwriteError: the disk is full, or a file belongs to somebody else.
     """
+    refuse_braces()
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo, lock_repo
