@@ -51,12 +51,12 @@ def named_units(words: Sequence[str]) -> list[str]:
     return found or [unit for unit in known if is_edited(unit)]
 
 
-def confirm(units: Sequence[str], tell: Callable[[str], None]) -> Confirmation:
+def confirm(units: Sequence[str], announce: Callable[[str], None]) -> Confirmation:
     """Runs the probe of each unit that was edited, and writes down those that give the same bytes.
 
     Args:
         units: by name.
-        tell: is told what is about to happen.
+        announce: called with a line before a run of the probe.
 
     Raises:
         MismatchError: there is no git repository, or a job of the probe fails.
@@ -66,7 +66,7 @@ def confirm(units: Sequence[str], tell: Callable[[str], None]) -> Confirmation:
         history = open_history(HERE.root, folder / "trees")
         now = _copy_of_package(folder / "now")
         for commit, group in _by_commit(history, [unit for unit in units if is_edited(unit)], found).items():
-            tell(f"{', '.join(group)}: runs the jobs of the probe with commit {commit[:10]} and as edited")
+            announce(f"{', '.join(group)}: runs the jobs of the probe with commit {commit[:10]} and as edited")
             _probe(group, history.tree(commit), now, folder / commit[:10], found)
     _write({unit: confirmed()[unit].version for unit in found.confirmed})
     return found

@@ -34,7 +34,7 @@ def code_text() -> str:
 
 
 def code_versions() -> dict[str, str]:
-    """For each unit, what jobs are told of it."""
+    """For each unit, its version as records hold it."""
     return tokens(unit_names(HERE))
 
 

@@ -1,4 +1,4 @@
-"""Versions of units, and the digests at which they were confirmed; what a job is told of the code that makes it.
+"""Versions of units, and the digests at which they were confirmed; what a record says of the code that made it.
 
 A version says that two pieces of code give the same bytes. `edpipe code confirm` shows it by running both.
 """
@@ -107,7 +107,7 @@ def is_edited(unit: str) -> bool:
 
 
 def token(unit: str) -> str:
-    """What a job is told of one unit: its version; after an edit that was not confirmed, the digest as well.
+    """The version of one unit as records hold it; after an edit that was not confirmed, with the digest.
 
     Raises:
         KeyError: the package has no such unit.
@@ -118,15 +118,15 @@ def token(unit: str) -> str:
 
 
 def tokens(units: Iterable[str]) -> dict[str, str]:
-    """What a job is told of its units, as they were when this process first asked."""
+    """The version of each unit, as it was when this process first computed it."""
     return {unit: token(unit) for unit in sorted(set(units))}
 
 
-def settled(unit: str, told: str) -> str:
-    """A token of earlier, as it would be told now: an edit that was confirmed since has the version alone.
+def settled(unit: str, recorded: str) -> str:
+    """A version in a record, as it would be written now: an edit that was confirmed since has no digest any more.
 
     >>> settled("steps.of_another_edpipe", "1+0123456789abcdef")
     '1+0123456789abcdef'
     """
     entry = confirmed().get(unit)
-    return str(entry.version) if entry and told == f"{entry.version}+{entry.digest}" else told
+    return str(entry.version) if entry and recorded == f"{entry.version}+{entry.digest}" else recorded
