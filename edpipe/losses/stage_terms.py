@@ -101,6 +101,21 @@ class TeacherPair:
     temperature: float
     normalisation: Literal["slice", "full"]
 
+    @classmethod
+    def of(
+        cls,
+        student: Float[Tensor, "row class"],
+        teacher: Float[Tensor, "row class"],
+        labels: Int64[Tensor, " row"],
+        temperature: float = 1.0,
+    ) -> "TeacherPair":
+        """A student and a teacher of the same classes and samples, for tests of a loss."""
+        rows = torch.arange(len(labels), device=student.device)
+        columns = torch.arange(student.shape[1], device=student.device)
+        target = TeacherTargets(rows, teacher, columns, torch.ones_like(student[:, 0]))
+        batch = StageBatch(student.new_zeros(len(labels), 1, 1, 1), labels, None, [target])
+        return cls(student, target, batch, None, temperature, "slice")
+
     @property
     def student(self) -> Float[Tensor, "row class"]:
         """The student's logits of the teacher's classes."""

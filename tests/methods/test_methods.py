@@ -131,7 +131,11 @@ def test_references_that_are_replaced_are_not_taught_on():
 def test_teskd_has_no_teacher_and_its_weights():
     (plan,) = plans("teskd", feature_reduction="mean")
     assert plan.teachers == ()
-    assert (plan.own_loss.task_share, plan.own_loss.feature_weight, plan.own_loss.feature_reduction) == (0.2, 1e-7, "mean")
+    assert (plan.own_loss.task_share, plan.own_loss.feature_weight, plan.own_loss.feature_reduction) == (
+        0.2,
+        1e-7,
+        "mean",
+    )
 
 
 def test_methods_that_cannot_be_are_one_line():

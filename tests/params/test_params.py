@@ -25,7 +25,9 @@ from edpipe.params.yaml_file import load_raw, parse_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = shipped_and_examples()
-METHODS = "'aver', 'ebkd', 'aekd', 'ca_mkd', 'at', 'ce', 'ctkd', 'dist', 'dkd', 'ed', 'fitnet', 'kd', 'logit_std', 'teskd'"
+METHODS = (
+    "'aver', 'ebkd', 'aekd', 'ca_mkd', 'at', 'ce', 'ctkd', 'dist', 'dkd', 'ed', 'fitnet', 'kd', 'logit_std', 'teskd'"
+)
 MISSING = object()
 
 
@@ -232,7 +234,7 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{METHOD}.replay",
             True,
-            f"{METHOD}.replay: unknown key; known: distill_weight, name, task_weight, teacher, temperature",
+            f"{METHOD}.replay: unknown key; known: distill_weight, name, standardise, task_weight, teacher, temperature",
         ),
         (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
         (f"{SOFT}.precision", "uint8", f"{SOFT}.precision: unknown key; known: space, storage, views"),

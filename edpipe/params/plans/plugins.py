@@ -204,8 +204,7 @@ UNIT_KINDS = {"losses": "losses", "stage_losses": "methods", "networks": "networ
 
 
 def _add(kind: str, name: str, one: Any, is_built_in: bool, where: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ParamsError(f"{where}: '{name}' must be lower-case letters, digits and _, beginning with a letter")
+    check_name(where, name)
     _check_free(kind, name, one, where)
     getattr(REGISTRY, kind)[name] = one
     if kind == "losses":
@@ -215,6 +214,16 @@ def _add(kind: str, name: str, one: Any, is_built_in: bool, where: str) -> None:
         REGISTRY.methods[name] = method
     if not is_built_in and kind in UNIT_KINDS:
         REGISTRY.places[f"{UNIT_KINDS[kind]}.{name}"] = (one.__module__, one.__name__)
+
+
+def check_name(where: str, name: str) -> None:
+    """That a name can stand in params.yaml.
+
+    Raises:
+        ParamsError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ParamsError(f"{where}: '{name}' must be lower-case letters, digits and _, beginning with a letter")
 
 
 def _check_free(kind: str, name: str, one: Any, where: str) -> None:
