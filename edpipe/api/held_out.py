@@ -1,6 +1,7 @@
 """Images without augmentation, to measure a student on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class HeldOutImages(TorchDataset[tuple[Tensor, ...]]):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> IndexedBatch:
+    def __getitems__(self, indices: Sequence[Any]) -> IndexedBatch:
         _, positions = epochs_and_positions(indices, 0, len(self))
         ids, dataset = self.sample_ids[positions], self._batches.dataset
         images = normalise(self._batches.plain(ids), dataset.mean, dataset.std)

@@ -1,6 +1,7 @@
 """Samples of a torch dataset that are made as a whole batch, and still look like a list of items."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -31,7 +32,7 @@ def collate(items: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 
 def epochs_and_positions(
-    indices: Sequence[int] | Sequence[tuple[int, int]], epoch: int, num_samples: int
+    indices: Sequence[Any], epoch: int, num_samples: int
 ) -> tuple[Int64[np.ndarray, " sample"], Int64[np.ndarray, " sample"]]:
     """The epoch of each index and its position among the samples.
 
@@ -56,7 +57,7 @@ def epochs_and_positions(
     return epochs, positions
 
 
-def _table(indices: Sequence[int] | Sequence[tuple[int, int]]) -> Int64[np.ndarray, "sample part"]:
+def _table(indices: Sequence[Any]) -> Int64[np.ndarray, "sample part"]:
     try:
         table = np.asarray(indices)
     except ValueError:  # positions and pairs together

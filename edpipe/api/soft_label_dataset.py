@@ -82,7 +82,7 @@ class SoftLabelDataset(TorchDataset[tuple[Tensor, ...]]):
         """
         return self.__getitems__([index])[0]  # type: ignore[list-item]
 
-    def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int]]) -> IndexedBatch:
+    def __getitems__(self, indices: Sequence[Any]) -> IndexedBatch:
         """Many items at once, as a DataLoader asks for them: about ten times as fast as one at a time.
 
         Args:
@@ -109,7 +109,7 @@ class SoftLabelDataset(TorchDataset[tuple[Tensor, ...]]):
         self._epoch.fill_(epoch)
 
     def sampler(
-        self, batch_size: int, *, epochs: float | None = None, images: int | None = None, start: int = 0
+        self, batch_size: int, *, epochs: int | float | None = None, images: int | None = None, start: int = 0
     ) -> Sampler[list[tuple[int, int]]]:
         """A batch sampler with the exact batches of the pipeline, for `DataLoader(..., batch_sampler=...)`.
 
@@ -205,7 +205,7 @@ class SoftLabelDataset(TorchDataset[tuple[Tensor, ...]]):
         return self._columns(mix.partner_ids), torch.from_numpy(mix.own_share)
 
 
-def _budget(epochs: float | None, images: int | None) -> StageKnobs:
+def _budget(epochs: int | float | None, images: int | None) -> StageKnobs:
     """Of a budget only the length matters here.
 
     Raises:

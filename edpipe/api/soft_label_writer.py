@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,8 +109,8 @@ class SoftLabelWriter:
         """Names of `class_ids`."""
         return tuple(self._plan.batches.dataset.class_names[number] for number in self.class_ids)
 
-    def __enter__(self) -> Self:
-        self._asking = self._run()
+    def __enter__(self) -> "SoftLabelWriter":
+        self._asking, self._num_waiting, self._given = self._run(), 0, None
         return self
 
     def __exit__(
