@@ -36,6 +36,7 @@ from edpipe.soft_labels.file.store import open_store
 from edpipe.training.loop import Budget, Training
 from edpipe.training.stage.task import StageTask
 
+Clock = Callable[[], float]
 STUDENT, BATCH, CLASSES, SAMPLES = "resnet20", 128, 100, 1000
 ENDLESS = 10**9
 """Images: no benchmark comes to the end of its schedule."""
@@ -104,12 +105,12 @@ def pipeline_task(index: Path, dataset: Path) -> StageTask:
     return task(opened, [store], SHIFTS, CPU, RECIPE)
 
 
-def bench_loop(index: Path, dataset: Path, repeats: int) -> dict[str, Any]:
+def bench_loop(index: Path, dataset: Path, repeats: int, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """Training."""
     data = edpipe.SoftLabelDataset(index, dataset)
     pipeline = Training(new_student(data), RECIPE, Budget(ENDLESS, RATE)).run(pipeline_task(index, dataset))
     loops = [pipeline, own_loop(data, 0), own_loop(data, 1)]
-    pipeline_s, alone_s, worker_s = alternate(repeats, *(steps_of(loop) for loop in loops))
+    pipeline_s, alone_s, worker_s = alternate(repeats, *(steps_of(loop) for loop in loops), clock=clock)
     return {
         "own loop / pipeline (speed)": ratio(pipeline_s, alone_s),
         "own loop with 1 worker / pipeline (speed)": ratio(pipeline_s, worker_s),
@@ -128,7 +129,7 @@ def steps_of(loop: Iterator[Any]) -> Callable[[], None]:
     return go_on
 
 
-def bench_batch(index: Path, dataset: Path, repeats: int) -> dict[str, Any]:
+def bench_batch(index: Path, dataset: Path, repeats: int, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """Batches alone."""
     data, room = edpipe.SoftLabelDataset(index, dataset), pipeline_task(index, dataset)
     pipeline = (room.batch(start, start + BATCH) for start in range(0, ENDLESS, BATCH))
@@ -138,7 +139,7 @@ def bench_batch(index: Path, dataset: Path, repeats: int) -> dict[str, Any]:
     ]
     one_by_one = ([data[index] for index in batch] for batch in data.sampler(BATCH, images=ENDLESS))
     loops = [pipeline, *map(iter, loaders), one_by_one]
-    pipeline_s, *others = alternate(repeats, *(steps_of(loop) for loop in loops))
+    pipeline_s, *others = alternate(repeats, *(steps_of(loop) for loop in loops), clock=clock)
     names = ("collate", "torch's collate", "items one by one")
     figures: dict[str, Any] = {
         f"{name} / pipeline's batch (time)": ratio(each, pipeline_s) for name, each in zip(names, others, strict=True)
@@ -150,15 +151,16 @@ def main() -> None:
     """Prints all figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, where others compute; no workers'")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    repeats = 2 if options.quick else 7
+    repeats, clock = 2 if options.quick else 7, time.process_time if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         index, dataset, rows_per_s = store_rows(Path(folder), 200 if options.quick else SAMPLES, CLASSES)
         show("writer", {"rows/s": rows_per_s})
-        show("loop", bench_loop(index, dataset, repeats))
-        show("batch", bench_batch(index, dataset, repeats))
+        show("loop", bench_loop(index, dataset, repeats, clock))
+        show("batch", bench_batch(index, dataset, repeats, clock))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,20 @@ import signal
 import pytest
 import torch
 from project import tiny_params
-from small_world import CPU, make_world
+from small_world import CPU, NINE, make_world
 from soft_label_examples import small_blocks
 from torch import nn
 
 from edpipe import EdpipeError, SoftLabelDataset, SoftLabelWriter
+from edpipe.cli.adoption.claim import Claim
+from edpipe.cli.adoption.soft_labels import show_soft_labels
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.errors import OverwriteError, ParamsError, TeacherError, VerificationError
 from edpipe.params.load import load_params
-from edpipe.params.soft_labels import ViewUse
+from edpipe.params.soft_labels import DumpKnobs, StorageKnobs, ViewUse
 from edpipe.soft_labels.file.reader import read_header
 from edpipe.soft_labels.teacher_outputs import load_teacher
+from edpipe.storage.job import Job
 from edpipe.storage.records import read_record, record_path
 from edpipe.training.stage.inputs import open_stage
 
@@ -109,6 +112,20 @@ def test_the_pipeline_teaches_from_them_if_it_has_the_teacher(world, files, netw
     task = open_stage(0, *world.stage([files], paths), CPU)
     assert task.teachers[0].labels.store.num_forwards == ROWS
     assert record_path(files.weights_path).is_file()
+
+
+def test_a_file_can_be_adopted_by_a_pipeline_that_has_the_teacher(world, files, network, index):
+    store(writer(world, index, network), network)
+    path = index.with_suffix("") / "views_0-4.h5"
+    knobs = DumpKnobs(NINE, StorageKnobs(precision="float32"), 0.0)
+    teacher = (files.weights_path, record_path(files.weights_path))
+    inputs = {"dataset": (world.dataset,), "partition": (), "teacher": teacher}
+    arguments = {"teacher": "general", "subset": "all", "views": "0-4"}
+    job = Job("dump_soft_labels", arguments, knobs, inputs, (path, record_path(path)))
+    record = read_record(record_path(path))
+    assert record["knobs"] == json.loads(job.knobs_text)
+    shown = show_soft_labels(Claim(job, record, world.root, False)).shown
+    assert (shown["compared_rows"], shown["bad_rows"]) == (256, 0)
 
 
 class Failing:
