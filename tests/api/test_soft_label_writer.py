@@ -19,7 +19,7 @@ from edpipe.cli.adoption.soft_labels import show_soft_labels
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.errors import OverwriteError, ParamsError, TeacherError, VerificationError
 from edpipe.params.load import load_params
-from edpipe.params.soft_labels import DumpKnobs, StorageKnobs, ViewUse
+from edpipe.params.soft_labels import DumpKnobs, SoftLabelKnobs, StorageKnobs, ViewUse
 from edpipe.soft_labels.file.reader import read_header
 from edpipe.soft_labels.teacher_outputs import load_teacher
 from edpipe.storage.job import Job
@@ -29,6 +29,10 @@ from edpipe.training.stage.inputs import open_stage
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 SHIFTS = {"augment": {"kind": "pad_crop", "padding": 1, "flip": False}, "exhaustive": True}
 ENTRY = {"space": SHIFTS, "views": {"per_file": 5}, "storage": {"precision": "float32"}}
+CUTMIX = {"augment": {"kind": "pad_crop", "padding": 1}, "mixing": {"cutmix": 1.0, "probability": 0.7}, "seed": 5}
+MIXED = {"space": CUTMIX, "views": {"number": 3, "per_file": 2}, "storage": {"precision": "uint8"}}
+DRAWS = {"precision": "sampled", "draws": 6, "temperature": 2.0, "max_kl": None}
+SAMPLED = {"space": SHIFTS, "views": {"per_file": 9}, "storage": DRAWS}
 ROWS = 9 * 80
 """All views of all training samples."""
 
@@ -78,11 +82,18 @@ def contents(index):
     return [path.read_bytes() for path in sorted(index.with_suffix("").glob("*.h5"))]
 
 
-def test_files_are_those_of_the_pipeline_byte_for_byte(world, files, network, index):
-    paths = world.store(files, use=ViewUse(per_file=5))
-    opened = writer(world, index, network)
+def knobs_of(entry):
+    return SoftLabelKnobs.model_validate(entry)
+
+
+@pytest.mark.parametrize("entry", [ENTRY, MIXED, SAMPLED], ids=["all views", "mixed", "sampled"])
+def test_files_are_those_of_the_pipeline_byte_for_byte(world, files, network, index, entry):
+    knobs = knobs_of(entry)
+    paths = world.store(files, knobs.space, knobs.views, knobs.storage)
+    opened = writer(world, index, network, entry)
     assert not opened.is_complete
-    assert store(opened, network) == ROWS + 720
+    num_rows = 80 * SoftLabelDataset(world.index(files), world.dataset).num_views
+    assert store(opened, network) == num_rows + min(num_rows, 1000)
     assert opened.is_complete
     assert contents(index) == [path.read_bytes() for path in paths]
     own, theirs = (SoftLabelDataset(each, world.dataset) for each in (index, world.index(files)))
