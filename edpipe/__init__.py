@@ -1,3 +1,37 @@
-"""Education Distillation as a cached, resumable, shareable pipeline."""
+"""Education Distillation as a cached, resumable, shareable pipeline.
+
+What is in `__all__` is public and follows semantic versioning (docs/python_api.md); all else may change at any time.
+Each public name is imported when it is first used, so that `import edpipe` itself needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edpipe.api.soft_label_dataset import SoftLabelDataset as SoftLabelDataset
+    from edpipe.api.soft_label_writer import SoftLabelWriter as SoftLabelWriter
+    from edpipe.errors import EdpipeError as EdpipeError
 
 __version__ = "0.1.0"
+__all__ = ["EdpipeError", "SoftLabelDataset", "SoftLabelWriter", "__version__"]
+
+_PUBLIC = {
+    "EdpipeError": "edpipe.errors.EdpipeError",
+    "SoftLabelDataset": "edpipe.api.soft_label_dataset.SoftLabelDataset",
+    "SoftLabelWriter": "edpipe.api.soft_label_writer.SoftLabelWriter",
+}
+"""Where each public name is defined."""
+
+
+if not TYPE_CHECKING:  # else type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        """A public name, imported when it is first used."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'edpipe' has no attribute '{name}'; public are {', '.join(__all__)}")
+        module, _, attribute = _PUBLIC[name].rpartition(".")
+        globals()[name] = getattr(import_module(module), attribute)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
