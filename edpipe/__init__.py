@@ -11,12 +11,44 @@ if TYPE_CHECKING:
     from edpipe.api.soft_label_dataset import SoftLabelDataset as SoftLabelDataset
     from edpipe.api.soft_label_writer import SoftLabelWriter as SoftLabelWriter
     from edpipe.errors import EdpipeError as EdpipeError
+    from edpipe.losses.stage_terms import StageOutputs as StageOutputs
+    from edpipe.losses.stage_terms import TeacherPair as TeacherPair
+    from edpipe.params.plans.loss import StageLoss as StageLoss
+    from edpipe.params.plans.loss import Stored as Stored
+    from edpipe.params.plans.loss import TeacherLoss as TeacherLoss
+    from edpipe.params.plans.method import Method as Method
+    from edpipe.params.plans.method import SingleTeacherMethod as SingleTeacherMethod
+    from edpipe.params.plans.plugins import network as network
+    from edpipe.params.plans.plugins import reader as reader
 
 __version__ = "0.1.0"
-__all__ = ["EdpipeError", "SoftLabelDataset", "SoftLabelWriter", "__version__"]
+__all__ = [
+    "EdpipeError",
+    "Method",
+    "SingleTeacherMethod",
+    "SoftLabelDataset",
+    "SoftLabelWriter",
+    "StageLoss",
+    "StageOutputs",
+    "Stored",
+    "TeacherLoss",
+    "TeacherPair",
+    "__version__",
+    "network",
+    "reader",
+]
 
 _PUBLIC = {
     "EdpipeError": "edpipe.errors.EdpipeError",
+    "Method": "edpipe.params.plans.method.Method",
+    "SingleTeacherMethod": "edpipe.params.plans.method.SingleTeacherMethod",
+    "StageLoss": "edpipe.params.plans.loss.StageLoss",
+    "StageOutputs": "edpipe.losses.stage_terms.StageOutputs",
+    "Stored": "edpipe.params.plans.loss.Stored",
+    "TeacherLoss": "edpipe.params.plans.loss.TeacherLoss",
+    "TeacherPair": "edpipe.losses.stage_terms.TeacherPair",
+    "network": "edpipe.params.plans.plugins.network",
+    "reader": "edpipe.params.plans.plugins.reader",
     "SoftLabelDataset": "edpipe.api.soft_label_dataset.SoftLabelDataset",
     "SoftLabelWriter": "edpipe.api.soft_label_writer.SoftLabelWriter",
 }

@@ -234,7 +234,8 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{METHOD}.replay",
             True,
-            f"{METHOD}.replay: unknown key; known: distill_weight, name, standardise, task_weight, teacher, temperature",
+            f"{METHOD}.replay: unknown key; known: distill_weight, name, standardise, task_weight, teacher, "
+            "temperature",
         ),
         (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
         (f"{SOFT}.precision", "uint8", f"{SOFT}.precision: unknown key; known: space, storage, views"),
@@ -313,7 +314,8 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{SOFT}.space.augment.kind",
             "padcrop",
-            f"{SOFT}.space.augment.kind: 'padcrop' is not allowed; did you mean 'pad_crop'; allowed: 'pad_crop', 'resized_crop'",
+            f"{SOFT}.space.augment.kind: 'padcrop' is not allowed; did you mean 'pad_crop'; allowed: 'pad_crop', "
+            "'resized_crop'",
         ),
         (
             f"{SOFT}.views.choice",
