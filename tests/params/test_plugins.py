@@ -1,4 +1,4 @@
-"""Plugins: what they define is known by name, what is wrong with one is one line, and its digest is that of its file."""
+"""Plugins: what they define is known by name, mistakes are one line, and a digest is that of the file."""
 
 import importlib.metadata
 import json
@@ -38,17 +38,17 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def params_with(folder, text, name, **method):
+def params_with(folder, text, module, **method):
     """Tiny params with a plugin, and an experiment `mine` that is like kd but for its method."""
-    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    (folder / f"{module}.py").write_text(text, encoding="utf-8")
     raw = tiny_params()
     raw["experiments"]["mine"] = {**raw["experiments"]["kd"], "method": {"teacher": "general", **method}}
-    return {**raw, "plugins": [f"{name}.py"]}
+    return {**raw, "plugins": [f"{module}.py"]}
 
 
-def refused(folder, text, name="wrong"):
+def refused(folder, text):
     with pytest.raises(ParamsError) as error:
-        parse_params(params_with(folder, text, name, name="kd"))
+        parse_params(params_with(folder, text, "wrong", name="kd"))
     return str(error.value)
 
 
