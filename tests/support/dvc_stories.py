@@ -3,13 +3,18 @@
 Steps are played by stand_in_command_line.py, so that what is counted is exactly what ran.
 """
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from package_copies import compile_package, copy_compiled, copy_package, writing_compiled
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in_command_line.py")
@@ -170,8 +175,10 @@ class Folder:
             "PATH": programs,
             "EDPIPE_TEST_RUNS": str(self.runs),
             "EDPIPE_THREADS": "1",
+            "DVC_SITE_CACHE_DIR": f"{self.root}.site",
+            "XDG_CACHE_HOME": f"{self.root}.cache",
         }
-        return kept | names | own | {"DVC_SITE_CACHE_DIR": f"{self.root}.site", "XDG_CACHE_HOME": f"{self.root}.cache"}
+        return writing_compiled(kept) | names | own
 
     @property
     def runs(self):
@@ -227,14 +234,27 @@ def clone_of(folder, root):
     folder.git_commit()
     folder.call("dvc", "push")
     folder.call("git", "clone", "--quiet", str(folder.root), str(root))
+    copy_compiled(folder.root / "edpipe", root / "edpipe")
     return Folder(root)
 
 
 def start(root, cache_type, has_stand_in=True):
     """A fresh git repository, nothing made yet."""
-    root.mkdir()
-    for name in ("edpipe", "workflow"):
-        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = _template(has_stand_in).copy(root)
+    folder.call("git", "init", "--quiet")
+    folder.call("dvc", "config", "cache.type", cache_type)
+    folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
+    folder.git_commit()
+    return folder
+
+
+@cache
+def _template(has_stand_in):
+    """All files of such a repository, made once."""
+    top = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, top, ignore_errors=True)
+    root = top / "template"
+    copy_package(root)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, root / name)
@@ -245,12 +265,9 @@ def start(root, cache_type, has_stand_in=True):
         checks = root / "edpipe/pipeline/state/artifact_checks.py"
         checks.rename(checks.with_name("real_artifact_checks.py"))
         shutil.copy(STAND_IN_CHECKS, checks)
+    compile_package(root)
     (root / "params.yaml").write_text(PARAMS)
     folder = Folder(root)
-    folder.call("git", "init", "--quiet")
-    folder.call("dvc", "config", "cache.type", cache_type)
-    folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
     folder.call("edpipe", "tracked_jobs")
     folder.call("edpipe", "code")
-    folder.git_commit()
     return folder

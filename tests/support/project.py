@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from package_copies import copy_package, writing_compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -86,6 +87,7 @@ class Project:
     def environment(self, **more):
         """This process's environment without what would reach into the folder; None takes a variable away."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("EDPIPE_", "SNAKEMAKE_", "DVC_", "PYTEST_"))}
+        kept = writing_compiled(kept)
         kept |= {
             "EDPIPE_DVC": "0",
             "EDPIPE_THREADS": "1",
@@ -119,8 +121,7 @@ def as_yaml(params):
 def make_project(root, params=None):
     """A project folder with these params; without any, with those that are shipped."""
     root = Path(root)
-    for folder in ("edpipe", "workflow"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_package(root)
     project = Project(root)
     if params is None:
         shutil.copyfile(ROOT / "params.yaml", root / "params.yaml")
@@ -182,5 +183,5 @@ def without_cost(path):
 
 def copy_of(project, root):
     """The same folder at another place, with modification times kept."""
-    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(project.root, root)
     return Project(root)
