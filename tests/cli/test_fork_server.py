@@ -179,7 +179,7 @@ def test_signals_reach_the_child_and_its_code_comes_back(served, number):
 
 
 def is_gone(process):
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         try:
             os.kill(process, 0)

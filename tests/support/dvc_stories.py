@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from package_copies import compile_package, copy_compiled, copy_package, writing_compiled
+from package_copies import compile_package, copy_compiled, copy_package, import_no_steps, writing_compiled
+from watching import TIMEOUT_S
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in_command_line.py")
@@ -223,7 +224,7 @@ class Folder:
 
 
 def wait_for(path):
-    end_s = time.monotonic() + 120
+    end_s = time.monotonic() + TIMEOUT_S
     while not path.exists():
         assert time.monotonic() < end_s, f"{path} did not appear"
         time.sleep(0.05)
@@ -265,6 +266,7 @@ def _template(has_stand_in):
         checks = root / "edpipe/pipeline/state/artifact_checks.py"
         checks.rename(checks.with_name("real_artifact_checks.py"))
         shutil.copy(STAND_IN_CHECKS, checks)
+        import_no_steps(root / "edpipe")
     compile_package(root)
     (root / "params.yaml").write_text(PARAMS)
     folder = Folder(root)

@@ -31,6 +31,15 @@ def copy_compiled(package, other):
         shutil.copytree(folder, other / folder.relative_to(package), dirs_exist_ok=True)
 
 
+def import_no_steps(package):
+    """Where steps are played, the fork server need not import them, nor torch, which takes seconds of every run."""
+    path = package / "pipeline/snakemake/fork_server_launch.py"
+    text = path.read_text(encoding="utf-8")
+    imports = '        found += [*step.preloads, f"edpipe.steps.{step.name}"]\n'
+    assert text.count(imports) == 1
+    path.write_text(text.replace(imports, "        pass\n"), encoding="utf-8")
+
+
 def compile_package(root):
     """Compiles what lies there."""
     compileall.compile_dir(root / "edpipe", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
