@@ -102,6 +102,9 @@ MEANT = {
 """By module: a text, and one that means something else for the same result."""
 
 
+TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
+
+
 def said(output):
     """Lines that are the package's own words."""
     return [line for line in output.splitlines() if line.startswith("edpipe:")]
@@ -149,7 +152,15 @@ SHARED_GROUPS = (
     "verify_soft_labels",
     "evaluate_teacher",
 )
-TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
+EVERY_STEP = sorted(
+    [
+        "pack_dataset --dataset digits",
+        "partition_dataset --dataset digits --partition thirds",
+        *(job for step in ("train_teacher", "verify_soft_labels", "evaluate_teacher") for job in teacher_steps(step)),
+        *teacher_steps("dump_soft_labels", "0-1"),
+        *ALL_STUDENT_STEPS,
+    ]
+)
 NUM_STEPS = 32  # a dataset, a partition, 4 steps of each of 4 teachers, 5 stages, 3 times evaluate, result, report
 
 
@@ -213,6 +224,11 @@ class Folder:
         """Adds to a module what means nothing."""
         path = self.root / "edpipe" / name
         path.write_text(path.read_text() + "\n# A comment.\n")
+
+    def link_by(self, cache_type):
+        """From now on DVC links files to its cache in this way, and those that are there already."""
+        self.call("dvc", "config", "cache.type", cache_type)
+        self.call("dvc", "checkout", "--relink")
 
     def git_commit(self):
         self.call("git", "add", "--all")
