@@ -4,14 +4,17 @@ A folder holds a copy of the package and of the workflow, and its own params.yam
 is what the steps import. DVC stays out of it, nothing is downloaded, and every step has one thread.
 """
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 from package_copies import copy_package, writing_compiled
@@ -59,6 +62,16 @@ class Project:
     def edpipe(self, *arguments, **environment):
         """Runs one command of the package."""
         return self.run("edpipe", *arguments, **environment)
+
+    def edpipe_here(self, *arguments, **environment):
+        """Runs one command of the package in this process: where the process itself is not what is tested."""
+        from edpipe.cli.main import main
+
+        out, err = io.StringIO(), io.StringIO()
+        variables = patch.dict(os.environ, self.environment(**environment), clear=True)
+        with chdir(self.root), variables, redirect_stdout(out), redirect_stderr(err):
+            rc = main(arguments)
+        return Ran(rc, out.getvalue(), err.getvalue())
 
     def run(self, tool, *arguments, **environment):
         """Runs a tool of the virtual environment in the folder, to its end."""
