@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from edpipe.params.plans.registered import REGISTRY
+
 PACKAGE = "edpipe"
 BODY = "<body>"
 """Name of the statements of a module that define nothing, such as a call."""
@@ -43,7 +45,11 @@ class SourceTree:
         return _texts(self.root)
 
     def file_of(self, module: str) -> Path | None:
-        """Where a module lies; None for what is no module of the package."""
+        """Where a module lies; None for what is no module of the package or of a plugin."""
+        first, *parts = module.split(".")
+        if first in REGISTRY.sources:
+            base = REGISTRY.sources[first].joinpath(first, *parts)
+            return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
         name = _file_name(self.root, module)
         return None if name is None else self.root / name
 
@@ -53,9 +59,12 @@ class SourceTree:
         Raises:
             KeyError: the package has none of this name.
         """
-        file = _file_name(self.root, name)
-        if file is None:
+        path = self.file_of(name)
+        if path is None:
             raise KeyError(name)
+        if name.split(".")[0] in REGISTRY.sources:
+            return _parsed(name, _text_of_plugin(path), ())
+        file = path.relative_to(self.root).as_posix()
         return _parsed(name, self.texts[file], _templates(self.root, file))
 
     def stems(self, folder: str) -> tuple[str, ...]:
@@ -73,6 +82,11 @@ def _texts(root: Path) -> Mapping[str, str]:
                 text = path.read_text(encoding="utf-8", errors="surrogateescape")  # what is not UTF-8 cannot be parsed
                 found[path.relative_to(root).as_posix()] = text
     return dict(sorted(found.items()))
+
+
+@cache
+def _text_of_plugin(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @cache

@@ -1,6 +1,6 @@
 """Digests of units that an earlier process computed from the very same texts, kept beside Python's compiled modules.
 
-They hang on nothing but the texts of the package, which include this analysis, and on the version of Python that parses
+Those of the package hang on nothing but its texts, this analysis among them, and on the version of Python that parses
 them. So any other text makes them void, and the file may be deleted at any time.
 """
 
@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.storage.code.modules import SourceTree
 from edpipe.storage.code.units import unit_digest
 from edpipe.storage.digests import digest_json
@@ -21,11 +22,13 @@ TEXTS, DIGESTS, SEAL = "texts", "digests", "file_digest"
 
 
 def remembered_digest(unit: str) -> str:
-    """Digest of what the code of a unit of this package means; computed if no process has done so before.
+    """Digest of what the code of a unit means; computed if no process has done so before, and for plugins always.
 
     Raises:
-        KeyError: the package has no such unit.
+        KeyError: there is no such unit.
     """
+    if unit in REGISTRY.places:
+        return unit_digest(HERE, unit)
     known = _known()
     if unit not in known:
         known[unit] = unit_digest(HERE, unit)
