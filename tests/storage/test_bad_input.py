@@ -82,7 +82,7 @@ def made_files(project):
         ([("recipes.tiny.batchsize", 3)], r"recipes\.tiny\.batchsize: unknown key; did you mean 'batch_size'\?"),
         (
             [("datasets.digits.reader", "digts")],
-            r"datasets\.digits\.reader: 'digts' is not allowed; allowed: .*digits.*",
+            r"datasets\.digits\.reader: 'digts' is not allowed; did you mean 'digits'\?",
         ),
         ([("experiments.ed.dataset", "digit")], r"experiments\.ed\.dataset: 'digit' is not in datasets; did you .*"),
         (
