@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field
 
 from edpipe.errors import ParamsError, nearest
 from edpipe.params.base import Knobs
+from edpipe.params.curves import CurveKnobs
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.experiment import (
     ExperimentKnobs,
@@ -37,6 +39,14 @@ class Params(Knobs):
     )
     experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
     studies: dict[Name, StudyKnobs] = Field({}, description="Experiments in one table: results/study_<study>.json.")
+    curves: CurveKnobs = Field(
+        CurveKnobs(points=20, validation_images=0),
+        description="Learning curves: logs/curves/**/<artifact>.json. No job hangs on them, and none runs again.",
+    )
+    logger: Literal["tensorboard", "mlflow", "wandb"] | None = Field(
+        None,
+        description="Is told the curves as well, if it is installed; EDPIPE_LOGGER counts more, and may be none.",
+    )
     tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
 
 
