@@ -61,7 +61,7 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """A run of the experiment that MLFLOW_EXPERIMENT_NAME names, where MLFLOW_TRACKING_URI says, else in logs/mlruns."""
+    """A run of the experiment MLFLOW_EXPERIMENT_NAME, where MLFLOW_TRACKING_URI says, else in logs/mlruns."""
 
     def __init__(self, name: str, path: Path, run: str | None) -> None:
         mlflow = import_module("mlflow")

@@ -23,7 +23,7 @@ Validate = Callable[[nn.Module, int], float | None]
 
 def validation_of(
     batches: ViewBatches,
-    class_ids: Sequence[int],
+    class_ids: Sequence[int] | Int64[np.ndarray, " class"],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     recipe: RecipeKnobs,
