@@ -16,6 +16,8 @@ from edpipe.runtime.progress import announce
 LOGGER_VARIABLE = "EDPIPE_LOGGER"
 NONE = "none"
 """Value of the variable that leaves out the logger of params.yaml."""
+CURVES = "curves"
+"""The folder of curves among those of logs; each logger that writes files has one beside it."""
 PROJECT = "edpipe"
 """Name of the experiment or project that runs stand under, where the environment names none."""
 
@@ -36,17 +38,18 @@ class Backend(Protocol):
 
 
 def _logs(curve_path: Path) -> Path:
-    """The folder of all logs, given that of a curve."""
-    return next((folder.parent for folder in curve_path.parents if folder.name == "curves"), curve_path.parent)
+    """The folder of all logs, given the path of a curve."""
+    return next((folder.parent for folder in curve_path.parents if folder.name == CURVES), curve_path.parent)
 
 
 class _TensorBoard:
-    """Event files in a folder beside the curve."""
+    """Event files in logs/tensorboard, in a folder for each training."""
 
     def __init__(self, name: str, path: Path, run: str | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = path.with_suffix("")
+        logs = _logs(path)
+        folder = logs / "tensorboard" / path.relative_to(logs / CURVES).with_suffix("")
         self.run = run or folder.name
         # A training that begins anew hides what an earlier one of the same name has left.
         self._writer = SummaryWriter(str(folder), purge_step=None if run else 0)
@@ -132,7 +135,7 @@ class TrainingLogger:
     Args:
         name: of the logger; None: nothing is logged.
         title: of the training, for people.
-        path: of the training's curve; a logger that writes files does it beside.
+        path: of the training's curve; a logger that writes files does it in the same folder of logs.
         runs: by logger, the name by which it knows this training; empty for one that begins.
     """
 

@@ -74,7 +74,7 @@ def log(name, folder, runs=None, is_finished=True):
 
 
 def test_tensorboard_is_told(tensorboard, calls, folder):
-    where = str((folder / PATH).with_suffix(""))
+    where = str(folder / "logs/tensorboard/students/e/seed0/1_primary")
     assert log("tensorboard", folder).runs == {"tensorboard": "1_primary"}
     assert calls == [
         ("SummaryWriter", where, {"purge_step": 0}),
