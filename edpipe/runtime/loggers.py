@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock
+
 from edpipe.errors import EdpipeError, nearest
 from edpipe.runtime.progress import announce
 
@@ -64,16 +66,22 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """A run of the experiment MLFLOW_EXPERIMENT_NAME, where MLFLOW_TRACKING_URI says, else in logs/mlruns."""
+    """A run of the experiment MLFLOW_EXPERIMENT_NAME, where MLFLOW_TRACKING_URI says, else in logs/mlflow.db."""
 
     def __init__(self, name: str, path: Path, run: str | None) -> None:
-        mlflow = import_module("mlflow")
+        self._mlflow = import_module("mlflow")
+        logs = _logs(path)
+        logs.mkdir(parents=True, exist_ok=True)
+        # Jobs begin side by side, and the first of them makes the tables.
+        with FileLock(logs / "mlflow.lock"):
+            self.run = self._start(name, logs / "mlflow.db", run)
+
+    def _start(self, name: str, database: Path, run: str | None) -> str:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            mlflow.set_tracking_uri((_logs(path) / "mlruns").absolute().as_uri())
+            self._mlflow.set_tracking_uri(f"sqlite:///{database.absolute()}")
         if not os.environ.get("MLFLOW_EXPERIMENT_NAME") and not os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            mlflow.set_experiment(PROJECT)
-        self._mlflow = mlflow
-        self.run = mlflow.start_run(**({"run_id": run} if run else {"run_name": name})).info.run_id
+            self._mlflow.set_experiment(PROJECT)
+        return self._mlflow.start_run(**({"run_id": run} if run else {"run_name": name})).info.run_id
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(dict(values), step=iteration)

@@ -91,7 +91,7 @@ def test_tensorboard_is_told(tensorboard, calls, folder):
 def test_mlflow_is_told(mlflow, calls, folder):
     assert log("mlflow", folder).runs == {"mlflow": "abc"}
     assert calls == [
-        ("set_tracking_uri", (folder / "logs" / "mlruns").as_uri()),
+        ("set_tracking_uri", f"sqlite:///{folder}/logs/mlflow.db"),
         ("set_experiment", "edpipe"),
         ("start_run", {"run_name": "e/seed0/1_primary"}),
         ("log_metrics", {"loss": 1.5, "val_top1": 0.25}, {"step": 3}),
