@@ -22,8 +22,6 @@ from edpipe.params.teacher import TeacherKnobs
 
 MOST_SHOWN = 12
 """Longer lists are abbreviated in error lines."""
-ONLY_STAGE = "only"
-"""Name of the single stage of a method that has no school levels."""
 
 
 class Params(Knobs):
@@ -46,6 +44,11 @@ class Params(Knobs):
     logger: Literal["tensorboard", "mlflow", "wandb"] | None = Field(
         None,
         description="Is told the curves as well, if it is installed; EDPIPE_LOGGER counts more, and may be none.",
+    )
+    plugins: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Python files, relative to params.yaml, that define methods, losses, networks or readers.",
     )
     tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
 

@@ -329,6 +329,21 @@ def test_validation_leaves_every_layer_and_every_generator_as_they_were(world):
     assert network(torch.randn(2, 1, 8, 8)).requires_grad
 
 
+class Own(torch.nn.Module):
+    """A network of a method's own: its output is no logits."""
+
+    def forward(self, images):
+        return {"features": images}
+
+
+def test_a_network_that_gives_no_logits_has_no_accuracy(world):
+    made, *_ = world
+    dataset = open_dataset(made.dataset)
+    batches = ViewBatches(dataset, ViewSpec(SHIFTS, 9, True, 0, dataset.image_size), prepare_device())
+    validate = validation_of(batches, range(dataset.num_classes), dataset.mean, dataset.std, TRAINING)
+    assert validate(Own(), 7) is None
+
+
 def test_a_split_without_images_has_no_accuracy(world):
     made, *_ = world
     dataset = open_dataset(made.dataset)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from edpipe.errors import EdpipeError, OverwriteError
+from edpipe.errors import OverwriteError
 from edpipe.runtime.loggers import open_logger
 from edpipe.runtime.progress import announce
 from edpipe.training.curves.curve_file import Row, finite, read_curve, write_curve
@@ -133,14 +133,15 @@ class CurveWriter(Observer):
         }
 
     def _top1(self) -> float | None:
-        """Of the network as it stands; an image that cannot be read is no reason to lose the training."""
+        """Of the network as it stands; one that cannot be measured is no reason to lose the training."""
         if self._validate is None:
             return None
         try:
             return self._validate(self._training.network_to_keep, self._settings.validation_images)
-        except EdpipeError as error:
+        except Exception as error:  # whatever it is, such as an image that cannot be read
             self._validate = None
-            announce(f"{self._title}: validation: {error}; training goes on without it")
+            line = " ".join(str(error).split()) or type(error).__name__
+            announce(f"{self._title}: validation: {line}; training goes on without it")
             return None
 
     def _top1_text(self) -> str:

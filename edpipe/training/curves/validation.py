@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import nn
+from torch import Tensor, nn
 
 from edpipe.models.students.outputs import student_outputs
 from edpipe.params.recipe import RecipeKnobs
@@ -18,7 +18,7 @@ from edpipe.views.pixels import normalise
 MOST_TOGETHER = 256
 """Images that go through the network together; fewer where it is trained on fewer, as memory may allow no more."""
 Validate = Callable[[nn.Module, int], float | None]
-"""Of a network and the number of images to show it at most: its top1, from 0 to 1; None where there are no images."""
+"""Of a network and the number of images to show it at most: its top1, from 0 to 1; None without images or logits."""
 
 
 def validation_of(
@@ -56,8 +56,10 @@ def _top1(
     with _evaluating(network), torch.no_grad():
         for some in np.split(ids, range(together, len(ids), together)) if len(ids) else ():
             images = normalise(batches.plain(some), mean, std)
-            logits = student_outputs(network, images, recipe).logits.float().cpu().numpy()
-            hits += top_k_hits(logits, np.searchsorted(known, dataset.labels[some]).astype(np.int64), 1)
+            logits = getattr(student_outputs(network, images, recipe), "logits", None)
+            if not isinstance(logits, Tensor):  # a method's own network gives what its loss takes
+                return None
+            hits += top_k_hits(logits.float().cpu().numpy(), np.searchsorted(known, dataset.labels[some]).astype(np.int64), 1)
     return hits.top1 if hits.total else None
 
 
