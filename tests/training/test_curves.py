@@ -14,7 +14,6 @@ from tasks import Positions
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.errors import CorruptFileError
-from edpipe.params.experiment import TeskdWeightKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs
 from edpipe.runtime.device import prepare_device
@@ -268,7 +267,7 @@ def test_a_student_that_was_watched_is_byte_for_byte_one_that_was_not(world, tmp
     if method == "kd":
         knobs, files = made.stage([teacher], paths)
     else:
-        knobs, files = made.stage([], (), teskd=TeskdWeightKnobs(), distill_weight=0.0)
+        knobs, files = made.stage([], (), own_loss={"kind": "teskd"}, distill_weight=0.0)
     knobs = replace(knobs, recipe=recipe)
     outs = [tmp_path / name / "1_only.safetensors" for name in ("alone", "watched")]
     run_stage("student", 0, knobs, replace(files, out=outs[0]))

@@ -59,7 +59,8 @@ def _top1(
             logits = getattr(student_outputs(network, images, recipe), "logits", None)
             if not isinstance(logits, Tensor):  # a method's own network gives what its loss takes
                 return None
-            hits += top_k_hits(logits.float().cpu().numpy(), np.searchsorted(known, dataset.labels[some]).astype(np.int64), 1)
+            labels = np.searchsorted(known, dataset.labels[some]).astype(np.int64)
+            hits += top_k_hits(logits.float().cpu().numpy(), labels, 1)
     return hits.top1 if hits.total else None
 
 
