@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from edpipe.errors import ParamsError, nearest
 from edpipe.params.base import Knobs
-from edpipe.params.curves import CurveKnobs
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.experiment import (
     ExperimentKnobs,
@@ -22,6 +21,19 @@ from edpipe.params.teacher import TeacherKnobs
 
 MOST_SHOWN = 12
 """Longer lists are abbreviated in error lines."""
+
+
+class CurveKnobs(Knobs):
+    """What a training shows of itself on its way. These are no job's knobs, so that looking re-runs nothing."""
+
+    points: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20, description="Rows of each curve: mean loss since the row before, learning rate, accuracy. 0: no curves."
+    )
+    validation_images: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="At each point so many images of the validation split, evenly spread, are shown to the network. "
+        "0: none.",
+    )
 
 
 class Params(Knobs):
