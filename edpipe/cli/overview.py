@@ -13,6 +13,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "adopt": "take over artifacts that other code made, if evidence shows that they fit",
         "compare": "a table of results, and the paired difference of each to a base",
         "partition": "the classes and images of each subset",
+        "cache": "what is stored, who uses it, what it saved; delete what nobody needs",
+        "doctor": "check this machine and this folder: versions, devices, disk, DVC, and what to mend",
         "zoo": "networks: parameters, MACs, feature stages",
     },
     "share": {

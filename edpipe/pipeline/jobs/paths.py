@@ -6,6 +6,7 @@ from edpipe.storage.records import record_path
 
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
+CURVES = Path("logs/curves")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
 CODE = Path("workflow/code.yaml")
 STUDY_PREFIX = "study_"
@@ -76,6 +77,15 @@ def result_path(experiment: str) -> Path:
 def curve_path(experiment: str) -> Path:
     """The accuracy matrix as a table, for plots."""
     return RESULTS / f"{experiment}.csv"
+
+
+def training_curve_path(artifact: Path) -> Path:
+    """Loss, rate and accuracy on the way to an artifact that is trained; itself no artifact.
+
+    >>> str(training_curve_path(teacher_path("digits", "general", "all")))
+    'logs/curves/teachers/digits/general/all.json'
+    """
+    return CURVES / artifact.relative_to(ARTIFACTS).with_suffix(".json")
 
 
 def report_path(experiment: str) -> Path:
