@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from edpipe.datasets.dataset_file import MODES, channels_first
 from edpipe.datasets.raw import RawImage
@@ -106,7 +107,7 @@ def _stored_transparency(image: Image.Image) -> int | tuple[int, ...] | None:
     The file gives it in its own bits, while Pillow scales 2 and 4 bits to 8 and keeps the high byte of 16 in colour.
     """
     stored = image.info.get("transparency")
-    arguments = image.tile[0].args if image.format == "PNG" and image.tile else None
+    arguments = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
     rawmode = arguments if isinstance(arguments, str) else ""
     if isinstance(stored, tuple):
         return tuple(value >> 8 for value in stored) if rawmode == "RGB;16B" else None
