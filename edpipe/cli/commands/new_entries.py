@@ -2,96 +2,33 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from edpipe.cli.commands.new_facts import FolderFacts
+from edpipe.cli.commands.new_sizes import FEW_IMAGES, Sizes, budgets, levels_for
+from edpipe.cli.commands.new_teacher import FetchedTeacher
 from edpipe.pipeline.jobs.resources import SMALL_SIDE
 
-USUAL_IMAGES = 100_000
-"""Each student sees about as many, repeats counted: minutes for small networks on a CPU."""
-FEWEST_EPOCHS, MOST_EPOCHS = 20, 100
-LARGEST_BATCH, SMALLEST_BATCH = 64, 8
 GATED_VAL_IMAGES = 50
 """With fewer validation images a teacher's top1 says too little to refuse it."""
-FEW_IMAGES = 5_000
 RATE = 0.05
-EARLY_SHARES = {"primary": 0.02, "middle": 0.03}
-"""Of the budget: short early levels, as in the shipped fashion_mnist_ed."""
 
 
-@dataclass(frozen=True)
-class FolderFacts:
-    """What is known of a folder of images before they are packed."""
-
-    root: str
-    num_classes: int
-    num_train: int
-    num_val: int
-    test_fraction: float | None
-    """None: the folder has its own test images."""
-    val_fraction: float | None
-    """None: the folder has its own validation images."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user chose; None: what fits the images."""
-
-    image_size: int
-    channels: int
-    teacher: str | None
-    student: str | None
-    is_pretrained: bool
-    epochs: int | None
-
-    @property
-    def is_small(self) -> bool:
-        """Whether networks of the CIFAR family fit."""
-        return self.image_size <= SMALL_SIDE
-
-    @property
-    def teacher_model(self) -> str:
-        """As chosen, or what fits."""
-        return self.teacher or ("resnet56" if self.is_small else "timm:resnet34")
-
-    @property
-    def student_model(self) -> str:
-        """As chosen, or what fits."""
-        return self.student or ("resnet20" if self.is_small else "timm:resnet18")
-
-
-def entries_of(name: str, facts: FolderFacts, choices: Choices) -> dict[str, str]:
+def entries_of(name: str, facts: FolderFacts, sizes: Sizes) -> dict[str, str]:
     """For each section of params.yaml the lines to add."""
-    epochs = epochs_for(facts.num_train) if choices.epochs is None else choices.epochs
     return {
-        "datasets": _dataset(name, facts, choices),
+        "datasets": _dataset(name, facts, sizes),
         "partitions": _partition(name, facts.num_classes),
-        "recipes": _recipe(name, facts.num_train),
-        "teachers": _teachers(name, facts, choices, epochs),
-        "students": f"{name}: {{ model: {json.dumps(choices.student_model)} }}\n",
-        "soft_labels": _soft_labels(name, facts.num_train, choices.image_size),
-        "experiments": _experiments(name, facts, epochs),
+        "recipes": _recipe(name, sizes.batch_size),
+        "teachers": _teachers(name, facts, sizes),
+        "students": f"{name}: {{ model: {json.dumps(sizes.student)} }}\n",
+        "soft_labels": _soft_labels(name, facts.num_train, sizes.image_size),
+        "experiments": _experiments(name, facts, sizes),
     }
 
 
-def epochs_for(num_train: int) -> int:
-    """Passes over so many images: few over many, many over few.
-
-    >>> epochs_for(20), epochs_for(4000), epochs_for(1_000_000)
-    (100, 25, 20)
-    """
-    return min(max(USUAL_IMAGES // num_train, FEWEST_EPOCHS), MOST_EPOCHS)
-
-
-def batch_for(num_train: int) -> int:
-    """A power of two, at most a quarter of the images where there are few.
-
-    >>> batch_for(20), batch_for(100), batch_for(10_000)
-    (8, 16, 64)
-    """
-    batch = SMALLEST_BATCH
-    while batch < LARGEST_BATCH and 8 * batch <= num_train:
-        batch *= 2
-    return batch
+def teacher_names(name: str, sizes: Sizes) -> tuple[str, ...]:
+    """Two of different seeds where they are trained here; weights that are fetched are the same with any seed."""
+    return (f"{name}_teacher",) if sizes.fetched else (f"{name}_teacher", f"{name}_teacher_b")
 
 
 def gate_for(num_classes: int, num_val: int) -> float:
@@ -104,30 +41,12 @@ def gate_for(num_classes: int, num_val: int) -> float:
     return round(chance + 0.1 * (1 - chance), 2) if num_val >= GATED_VAL_IMAGES else 0.0
 
 
-def levels_for(num_classes: int) -> tuple[str, ...]:
-    """School levels: each needs a class of its own."""
-    return ("primary", "middle", "university") if num_classes >= 3 else ("primary", "university")
-
-
-def budgets(num_images: int, levels: tuple[str, ...]) -> dict[str, int]:
-    """Images of each level, which add up to all; an early one has a small batch at least, where there are so many.
-
-    >>> budgets(10_000, ("primary", "middle", "university"))
-    {'primary': 200, 'middle': 300, 'university': 9500}
-    >>> budgets(48, ("primary", "university"))
-    {'primary': 8, 'university': 40}
-    """
-    fewest = max(1, min(SMALLEST_BATCH, num_images // (2 * len(levels))))
-    early = {level: max(fewest, round(EARLY_SHARES[level] * num_images)) for level in levels[:-1]}
-    return early | {levels[-1]: num_images - sum(early.values())}
-
-
-def _dataset(name: str, facts: FolderFacts, choices: Choices) -> str:
+def _dataset(name: str, facts: FolderFacts, sizes: Sizes) -> str:
     lines = [f"{name}: # {facts.num_classes:,} classes, {facts.num_train:,} images to train on", "  reader: folder"]
-    lines += [f"  root: {json.dumps(facts.root, ensure_ascii=False)}", f"  image_size: {choices.image_size}"]
-    lines += [f"  channels: {choices.channels}"]
-    if not choices.is_small:
-        lines += ["  encoding: jpeg", f"  stored_side: {choices.image_size * 8 // 7} # room for random crops"]
+    lines += [f"  root: {json.dumps(facts.root, ensure_ascii=False)}", f"  image_size: {sizes.image_size}"]
+    lines += [f"  channels: {sizes.channels}"]
+    if not sizes.is_small:
+        lines += ["  encoding: jpeg", f"  stored_side: {sizes.image_size * 8 // 7} # room for random crops"]
     if facts.test_fraction is not None:
         lines += [f"  test_fraction: {facts.test_fraction:g} # of each class; only the evaluation sees these images"]
     if facts.val_fraction is not None:
@@ -141,23 +60,53 @@ def _partition(name: str, num_classes: int) -> str:
     return f"{name}: {{ subsets: [{', '.join(levels)}], ratio: [{ratio}] }}\n"
 
 
-def _recipe(name: str, num_train: int) -> str:
-    return _text([f"{name}:", f"  batch_size: {batch_for(num_train)}", "  schedule: cosine", "  warmup: 0.05"])
+def _recipe(name: str, batch_size: int) -> str:
+    return _text([f"{name}:", f"  batch_size: {batch_size}", "  schedule: cosine", "  warmup: 0.05"])
 
 
-def _teachers(name: str, facts: FolderFacts, choices: Choices, epochs: int) -> str:
-    source = ", source: timm" if choices.is_pretrained else ""
-    network = f"{{ model: {json.dumps(choices.teacher_model)}{source} }}"
-    # Pretrained weights are near a good place: fewer passes at a lower rate.
-    passes, rate = (max(epochs // 4, 5), RATE / 5) if choices.is_pretrained else (epochs, RATE)
+def _teachers(name: str, facts: FolderFacts, sizes: Sizes) -> str:
     gate = gate_for(facts.num_classes, facts.num_val)
     reason = "hardly better than guessing" if gate else f"{facts.num_val} validation images are too few to refuse one"
+    if sizes.fetched:
+        comment, network = _FETCHED[sizes.fetched.mode], _fetched_network(sizes.fetched, sizes.image_size)
+        fitting = [_fetched_fitting(sizes.fetched.mode, sizes.epochs)]
+        comments = [f" # {comment}: {sizes.fetched.reason}"]
+    else:
+        network = f"{{ model: {json.dumps(sizes.teacher)} }}"
+        fitting = [f"epochs: {sizes.epochs}, learning_rate: {RATE:g}, seed: {seed}" for seed in (0, 1)]
+        comments = ["", " # the same with another seed, for the panel"]
     lines = []
-    for suffix, seed, comment in (("teacher", 0, ""), ("teacher_b", 1, " # the same with another seed, for the panel")):
-        lines += [f"{name}_{suffix}:{comment}", f"  network: {network}"]
-        lines += [f"  fitting: {{ recipe: {name}, epochs: {passes}, learning_rate: {rate:g}, seed: {seed} }}"]
+    for teacher, comment, fitted in zip(teacher_names(name, sizes), comments, fitting, strict=True):
+        lines += [f"{teacher}:{comment}", f"  network: {network}", f"  fitting: {{ recipe: {name}, {fitted} }}"]
         lines += [f"  min_top1: {gate:g} # {reason}"]
     return _text(lines)
+
+
+_FETCHED = {
+    "probe": "its last layer alone is trained",
+    "finetune": "all of its weights are trained on",
+    "unchanged": "its weights stay as they are",
+}
+"""What becomes of fetched weights."""
+
+
+def _fetched_network(fetched: FetchedTeacher, image_size: int) -> str:
+    fields = {"model": fetched.model, "source": fetched.source}
+    fields |= {"location": fetched.location, "sha256": fetched.sha256} if fetched.source == "file" else {}
+    parts = [f"{field}: {json.dumps(value, ensure_ascii=False)}" for field, value in fields.items()]
+    if fetched.image_size and image_size < fetched.image_size:
+        parts.append(f"image_size: {fetched.image_size}")
+    return f"{{ {', '.join(parts)} }}"
+
+
+def _fetched_fitting(mode: str, epochs: int) -> str:
+    # Such weights are near a good place: fewer passes, and at a lower rate where all of them move.
+    passes = max(epochs // 4, 5)
+    if mode == "unchanged":
+        return "epochs: 0, seed: 0"
+    if mode == "probe":
+        return f"epochs: {passes}, learning_rate: {RATE:g}, layers: classifier, seed: 0"
+    return f"epochs: {passes}, learning_rate: {RATE / 5:g}, seed: 0"
 
 
 def _soft_labels(name: str, num_train: int, image_size: int) -> str:
@@ -173,33 +122,41 @@ def _soft_labels(name: str, num_train: int, image_size: int) -> str:
     )
 
 
-def _experiments(name: str, facts: FolderFacts, epochs: int) -> str:
-    images, levels = epochs * facts.num_train, levels_for(facts.num_classes)
-    panels = {level: [f"{name}_teacher"] for level in levels} | {levels[-1]: [f"{name}_teacher", f"{name}_teacher_b"]}
+def _experiments(name: str, facts: FolderFacts, sizes: Sizes) -> str:
+    images, levels = sizes.epochs * facts.num_train, levels_for(facts.num_classes)
     rates = dict.fromkeys(levels, RATE / 5) | {levels[-1]: RATE}
-    school = budgets(images, levels)
-    ed = ["  method:", "    name: ed", "    classes: all", "    distill: { kind: dkd }", "    task_weight: 1"]
-    ed += [
-        "    distill_weight: 1",
-        "    teachers:",
-        *(f"      {level}: [{', '.join(panels[level])}]" for level in levels),
-    ]
+    school = budgets(images, levels, sizes.batch_size)
     stages = {level: f"{{ images: {school[level]}, learning_rate: {rates[level]:g} }}" for level in levels}
     only = {"only": f"{{ images: {images}, learning_rate: {RATE:g} }}"}
     kd = [f"  method: {{ name: kd, teacher: {name}_teacher }}"]
+    passes = f" # {sizes.epochs} passes over the {facts.num_train:,} training images"
     return "".join(
         [
-            _experiment(name, "ed", f" # {epochs} passes over the {facts.num_train:,} training images", ed, stages),
-            _experiment(name, "kd", " # as many images, one teacher, no school", kd, only),
-            _experiment(name, "ce", " # as many images, no teacher", ["  method: { name: ce }"], only),
+            _experiment(name, "ed", passes, _ed(levels, teacher_names(name, sizes)), stages, sizes.seeds),
+            _experiment(name, "kd", " # as many images, one teacher, no school", kd, only, sizes.seeds),
+            _experiment(name, "ce", " # as many images, no teacher", ["  method: { name: ce }"], only, sizes.seeds),
         ]
     )
 
 
-def _experiment(name: str, kind: str, comment: str, method: list[str], stages: Mapping[str, str]) -> str:
+def _ed(levels: tuple[str, ...], teachers: tuple[str, ...]) -> list[str]:
+    """The method's lines: the second teacher joins in the last level."""
+    panels = dict.fromkeys(levels, teachers[:1]) | {levels[-1]: teachers}
+    lines = ["  method:", "    name: ed", "    classes: all", "    distill: { kind: dkd }", "    task_weight: 1"]
+    return [
+        *lines,
+        "    distill_weight: 1",
+        "    teachers:",
+        *(f"      {level}: [{', '.join(panels[level])}]" for level in levels),
+    ]
+
+
+def _experiment(
+    name: str, kind: str, comment: str, method: list[str], stages: Mapping[str, str], seeds: tuple[int, ...]
+) -> str:
     lines = [f"{name}_{kind}:{comment}"]
     lines += [f"  {what}: {name}" for what in ("dataset", "partition", "student")]
-    lines += [*method, f"  recipe: {name}", "  seeds: [0, 1, 2]", "  stages:"]
+    lines += [*method, f"  recipe: {name}", f"  seeds: {list(seeds)}", "  stages:"]
     return _text([*lines, *(f"    {stage}: {budget}" for stage, budget in stages.items())])
 
 
