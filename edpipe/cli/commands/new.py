@@ -77,15 +77,16 @@ def new(
         _check_weights(fetched, facts, channels)
     trained = None if fetched else teacher
     wishes = Wishes(image_size, channels, trained, student, epochs, minutes, quick, fetched)
+    _check_free(load_raw(), name)
+    before, speeds = read_text(), NetworkSpeeds()
+    choice = choose(facts, wishes, lambda sizes: _estimate(before, name, facts, sizes, speeds).seconds)
+    checked(insert_entries(before, entries_of(name, facts, choice.sizes)), experiments_of(name))
+    _check_networks(choice.sizes, facts.num_classes)
+    estimate = _estimate(before, name, facts, choice.sizes, speeds)
     with alone():
-        before = read_text()
-        _check_free(load_raw(), name)
-        speeds = NetworkSpeeds()
-        choice = choose(facts, wishes, lambda sizes: _estimate(before, name, facts, sizes, speeds).seconds)
-        text = insert_entries(before, entries_of(name, facts, choice.sizes))
+        _check_free(load_raw(), name)  # another command may have added it meanwhile
+        text = insert_entries(read_text(), entries_of(name, facts, choice.sizes))
         checked(text, experiments_of(name))
-        _check_networks(choice.sizes, facts.num_classes)
-        estimate = _estimate(before, name, facts, choice.sizes, speeds)
         write_text(text)
     for line in new_summary.lines(name, facts, wishes, choice, estimate):
         print(line)

@@ -107,14 +107,15 @@ def _step_lines(found: Estimate, running: Sequence[Job]) -> Iterator[str]:
         yield f"never ran  {len(costs)} × {step}: ~{duration(seconds)}{made}"
 
 
-def size(num_bytes: float) -> str:
+def size(num_bytes: int) -> str:
     """Bytes in the units of a person.
 
     >>> size(999), size(1_234_567)
     ('999 B', '1.23 MB')
     """
+    value = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

@@ -87,12 +87,10 @@ class NetworkSpeeds:
     def _looked_up(self, use: NetworkUse) -> NetworkSpeed:
         key = _key(use)
         if key not in self._known:
-            self._known[key] = asdict(self._measure(use))
-            kept = dict(list(self._known.items())[-MOST_KEPT:])
-            write_text_atomically(paths.SPEEDS, to_json(kept))
-        known: dict[str, Any] = self._known[key]
-        stages = tuple((channels, height, width) for channels, height, width in known["feature_stages"])
-        return NetworkSpeed(**{**known, "feature_stages": stages})
+            self._known[key] = self._measure(use)
+            kept = list(self._known.items())[-MOST_KEPT:]
+            write_text_atomically(paths.SPEEDS, to_json({each: asdict(speed) for each, speed in kept}))
+        return self._known[key]
 
 
 def _key(use: NetworkUse) -> str:
@@ -103,13 +101,18 @@ def _key(use: NetworkUse) -> str:
     return digest_json([asdict(use), where, library_versions()])
 
 
-def _read() -> dict[str, dict[str, Any]]:
+def _read() -> dict[str, NetworkSpeed]:
+    """What was measured before; nothing where the memory is damaged."""
     try:
         found = json.loads(paths.SPEEDS.read_text(encoding="utf-8"))
-        # A damaged entry is measured again.
-        return {key: asdict(NetworkSpeed(**value)) for key, value in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {key: _speed(value) for key, value in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}
+
+
+def _speed(value: dict[str, Any]) -> NetworkSpeed:
+    stages = tuple((channels, height, width) for channels, height, width in value["feature_stages"])
+    return NetworkSpeed(**{**value, "feature_stages": stages})
 
 
 def measured(use: NetworkUse) -> NetworkSpeed:
