@@ -131,7 +131,7 @@ def test_what_was_done_and_why_is_said_with_the_command_that_comes_next(folder, 
         "left aside in mine: 1 Thumbs.db",
         "image size 16: half of the images are 20 pixels or more on their short side",
         "teacher resnet56, student resnet20: the largest of those that are tried",
-        "each student sees 112 images: 7 epochs, 14 iterations of 8; levels of ed: primary 3, university 11",
+        "each student sees 112 images: 7 epochs, 14 iterations of 8; levels of ed: primary 3, university 12",
         "warning: 3 iterations are too few for a level of ed to learn, 50 are wanted; give more --epochs or more "
         "images",
         f"now run: snakemake --cores {cores} results/photos_ed.json",
