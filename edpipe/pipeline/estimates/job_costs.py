@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from edpipe.methods.plan import StageJobKnobs
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
+from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.schema import Params
 from edpipe.params.soft_labels import StorageKnobs
