@@ -15,11 +15,11 @@ from PIL import Image
 from project import ROOT, as_yaml, make_project, tiny_params
 from watching import TIMEOUT_S
 
-from edpipe.cli.commands.new_entries import entries_of, gate_for
-from edpipe.cli.commands.new_facts import FolderFacts, look_at
-from edpipe.cli.commands.new_sizes import Sizes, Wishes, batch_for, budgets, choose, epochs_for, levels_for
-from edpipe.cli.commands.new_teacher import fetched_teacher
 from edpipe.cli.main import main
+from edpipe.cli.own_images.entries import entries_of, gate_for
+from edpipe.cli.own_images.facts import FolderFacts, look_at
+from edpipe.cli.own_images.sizes import Sizes, Wishes, batch_for, budgets, choose, epochs_for, levels_for
+from edpipe.cli.own_images.teacher import fetched_teacher
 from edpipe.errors import DataError, ParamsError
 from edpipe.models.zoo.build import build_network
 from edpipe.params.insert import insert_entries

@@ -11,17 +11,17 @@ from layouts import make_image_folder
 from pretended import params_with, pretend_all
 from project import ROOT
 
-from edpipe.cli.commands import plan, plan_estimates
-from edpipe.cli.commands.plan_estimates import estimated
+from edpipe.cli.commands import plan
 from edpipe.datasets.readers.by_name import read_raw
 from edpipe.datasets.splits import assign_splits
 from edpipe.errors import NetworkError
 from edpipe.params.dataset import FETCHED
-from edpipe.pipeline.estimates import network_speed
+from edpipe.pipeline.estimates import network_speed, summary
 from edpipe.pipeline.estimates.image_counts import PUBLISHED, ImageCounts, image_counts
 from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts
 from edpipe.pipeline.estimates.makespan import makespan
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse, measured
+from edpipe.pipeline.estimates.summary import estimated
 from edpipe.pipeline.jobs import data, paths, students, teachers
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.soft_labels.encoding.precisions import make_precision, row_bytes
@@ -221,7 +221,7 @@ def test_time_of_what_ran_is_that_of_the_ledger(folder, monkeypatch):
     pretend_all(folder, ["digits_ed", "digits_kd"])
     params = params_with()
     jobs = jobs_of(params, ["digits_kd"])
-    monkeypatch.setattr(plan_estimates, "seconds_taken", lambda _: 10.0)
+    monkeypatch.setattr(summary, "seconds_taken", lambda _: 10.0)
     found = estimated(params, jobs, NetworkSpeeds(lambda _: pytest.fail("measured")))
     assert (found.total_s, found.num_bytes, found.new, found.unknown) == (10.0 * len(jobs), 0, {}, ())
 
@@ -230,7 +230,5 @@ def test_what_cannot_be_estimated_is_counted(folder):
     params = params_with([("datasets.digits", {"reader": "huggingface", "image_size": 8})])
     speeds = NetworkSpeeds(lambda _: SPEED)
     jobs = jobs_of(params, ["digits_ce"])
-    (line, *_) = [
-        line for line in plan_estimates.lines_of(estimated(params, jobs, speeds), jobs, speeds) if "no est" in line
-    ]
+    (line, *_) = [line for line in summary.lines_of(estimated(params, jobs, speeds), jobs, speeds) if "no est" in line]
     assert line.startswith("no estimate for 7 jobs (pack_dataset, run_stage, evaluate): the number of images is known")

@@ -5,19 +5,19 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from edpipe.cli.commands import new_summary
-from edpipe.cli.commands.new_entries import entries_of
-from edpipe.cli.commands.new_facts import FolderFacts, look_at
-from edpipe.cli.commands.new_sizes import Sizes, Wishes, choose, levels_for
-from edpipe.cli.commands.new_teacher import MODES, FetchedTeacher, Mode, fetched_teacher
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
-from edpipe.cli.commands.plan_estimates import Estimate, estimated
+from edpipe.cli.own_images import summary
+from edpipe.cli.own_images.entries import entries_of
+from edpipe.cli.own_images.facts import FolderFacts, look_at
+from edpipe.cli.own_images.sizes import Sizes, Wishes, choose, levels_for
+from edpipe.cli.own_images.teacher import MODES, FetchedTeacher, Mode, fetched_teacher
 from edpipe.errors import DataError, NetworkError, ParamsError, TeacherError
 from edpipe.params.insert import insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.partition import NAME_PATTERN
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
 from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
+from edpipe.pipeline.estimates.summary import Estimate, estimated
 from edpipe.pipeline.jobs.graph import jobs_of
 
 KINDS = ("ed", "kd", "ce")
@@ -88,7 +88,7 @@ def new(
         text = insert_entries(read_text(), entries_of(name, facts, choice.sizes))
         checked(text, experiments_of(name))
         write_text(text)
-    for line in new_summary.lines(name, facts, wishes, choice, estimate):
+    for line in summary.lines(name, facts, wishes, choice, estimate):
         print(line)
 
 

@@ -4,12 +4,12 @@ from argparse import REMAINDER, ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from edpipe.cli.commands import plan_estimates
-from edpipe.cli.commands.plan_estimates import estimated, seconds_taken
 from edpipe.errors import UsageError, nearest
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
+from edpipe.pipeline.estimates import summary
 from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
+from edpipe.pipeline.estimates.summary import estimated, seconds_taken
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
@@ -84,7 +84,7 @@ def _print_estimate(params: Params, running: Sequence[Job]) -> None:
         return
     speeds = NetworkSpeeds()
     found = estimated(params, running, speeds)
-    for line in plan_estimates.lines_of(found, running, speeds):
+    for line in summary.lines_of(found, running, speeds):
         print(line)
 
 

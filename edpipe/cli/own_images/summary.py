@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from edpipe.cli.commands.new_facts import FolderFacts
-from edpipe.cli.commands.new_sizes import EARLY_ITERATIONS, FEW_IMAGES, Choice, Sizes, Wishes, budgets, levels_for
-from edpipe.cli.commands.plan_estimates import Estimate, parallel, size
+from edpipe.cli.own_images.facts import FolderFacts
+from edpipe.cli.own_images.sizes import EARLY_ITERATIONS, FEW_IMAGES, Choice, Sizes, Wishes, budgets, levels_for
 from edpipe.params.yaml_file import PARAMS_PATH
+from edpipe.pipeline.estimates.summary import Estimate, parallel, size
 from edpipe.pipeline.jobs.resources import SMALL_SIDE
 from edpipe.results.measures.cost import duration
 

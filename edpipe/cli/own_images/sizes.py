@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from edpipe.cli.commands.new_facts import FolderFacts
-from edpipe.cli.commands.new_teacher import FetchedTeacher
+from edpipe.cli.own_images.facts import FolderFacts
+from edpipe.cli.own_images.teacher import FetchedTeacher
 from edpipe.pipeline.jobs.resources import SMALL_SIDE
 
 SIDES = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224)

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 
-from edpipe.cli.commands.new_facts import FolderFacts
-from edpipe.cli.commands.new_sizes import FEW_IMAGES, Sizes, budgets, levels_for
-from edpipe.cli.commands.new_teacher import FetchedTeacher
+from edpipe.cli.own_images.facts import FolderFacts
+from edpipe.cli.own_images.sizes import FEW_IMAGES, Sizes, budgets, levels_for
+from edpipe.cli.own_images.teacher import FetchedTeacher
 from edpipe.pipeline.jobs.resources import SMALL_SIDE
 
 GATED_VAL_IMAGES = 50
