@@ -61,7 +61,7 @@ def _why_networks(wishes: Wishes, choice: Choice) -> str:
         return "as --teacher and --student say"
     if choice.seconds is not None and choice.seconds > choice.limit_s:
         return f"the smallest, and still more than the limit of {duration(choice.limit_s)}"
-    return "the largest of those that are tried"
+    return "small ones, as --quick says" if wishes.is_quick else "the largest of those that are tried"
 
 
 def _budget_lines(facts: FolderFacts, sizes: Sizes) -> Iterator[str]:
