@@ -15,6 +15,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "partition": "the classes and images of each subset",
         "zoo": "networks: parameters, MACs, feature stages",
     },
+    "use a student": {
+        "export": "write a finished student to a folder: weights, classes, model card",
+        "predict": "name the classes of images",
+        "evaluate_model": "measure a student or an exported folder on a packed data set",
+    },
     "share": {
         "dvc-record": "record in DVC the artifacts that were made without it",
         "tracked_jobs": "write the lists of jobs that dvc.yaml reads",

@@ -252,6 +252,13 @@ def _upload(dataset: Dataset, device: torch.device) -> UInt8[Tensor, "any channe
     return images
 
 
+def centre_square(
+    image: UInt8[Tensor, "channel any_height any_width"], side: int
+) -> UInt8[Tensor, "channel {side} {side}"]:
+    """What `ViewBatches.plain` makes of an image that is stored as JPEG: the square in its centre, resized."""
+    return apply_resized_crop(image, _centre_box(*image.shape[1:]), False, side)
+
+
 def _centre_box(height: int, width: int) -> Int64[np.ndarray, "4"]:
     """The largest square in the middle: top, left, height, width."""
     side = min(height, width)

@@ -26,7 +26,8 @@ LAYERS = (
     ("views", "losses"),
     ("soft_labels", "results"),
     ("training", "pipeline"),
-    ("steps",),
+    ("steps", "export"),
+    ("api",),
     ("cli",),
     ("__main__",),
 )
