@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -100,7 +101,7 @@ def _class_text(classes: tuple[str, ...]) -> str:
     return ", ".join(shown) + (f" and {more:,} more (label_names in config.json)" if more else "")
 
 
-def _counts_text(record: dict[str, dict[str, dict[str, int]]]) -> str:
+def _counts_text(record: dict[str, Any]) -> str:
     """Images of each split.
 
     >>> _counts_text({"counts": {"test": {"a": 1, "b": 2}, "train": {"a": 4, "b": 0}}})

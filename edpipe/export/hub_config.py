@@ -1,10 +1,12 @@
 """The keys of config.json that others read: those of timm for a network of timm, else the classes alone."""
 
+import copy
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from edpipe.export.description import ModelDescription
@@ -31,7 +33,7 @@ def _timm_config(description: ModelDescription, network: nn.Module) -> dict[str,
 
     with tempfile.TemporaryDirectory(prefix="edpipe-export-") as folder:
         save_for_hf(
-            network,
+            copy.deepcopy(network).to(memory_format=torch.contiguous_format),  # as safetensors wants it
             folder,
             model_config={
                 "label_names": list(description.classes),

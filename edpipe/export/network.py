@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import safetensors.torch
@@ -24,6 +24,7 @@ from edpipe.runtime.device import prepare_device
 from edpipe.views.pixels import normalise
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """A model in some format."""
 
@@ -124,14 +125,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CorruptFileError(f"{path}: not a safetensors file ({error}); export the student again") from error
 
 
-def read_program(path: Path) -> nn.Module:
-    """The module of a file that torch.export has written, without edpipe's or timm's code.
+def read_program(path: Path) -> torch.export.ExportedProgram:
+    """A file that torch.export has written: graph and weights, without edpipe's or timm's code.
 
     Raises:
         CorruptFileError: this torch cannot read it.
     """
     try:
-        return torch.export.load(path).module()
+        return torch.export.load(path)
     except Exception as error:  # of torch, zipfile, json and pickle
         raise CorruptFileError(
             f"{path}: torch {torch.__version__} cannot load it ({one_line(error)}); export the student again"

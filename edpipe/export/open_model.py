@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edpipe.errors import UsageError
+from edpipe.errors import ExportError, UsageError
 from edpipe.export.description import Format, ModelDescription, read_description
 from edpipe.export.finished import find_student
 from edpipe.export.folder import file_of
@@ -45,7 +45,7 @@ def _predictor_of_folder(folder: Path, seed: int | None, form: Format | None) ->
     if form in ("onnx", "int8"):
         return OnnxPredictor(path, description)
     if form == "torch":
-        return TorchPredictor(read_program(path), description)
+        return TorchPredictor(read_program(path).module(), description)
     return TorchPredictor(network_with(description, read_safetensors(path), path), description)
 
 
@@ -77,7 +77,11 @@ def load(word: str, seed: int | None = None) -> LoadedStudent:
     if not Path(word).is_dir():
         return LoadedStudent(*_finished(word, seed)).eval()
     description = _description(Path(word), seed)
-    form = None if "safetensors" in description.files else "torch"
-    form, path = file_of(Path(word), description, form)
-    network = read_program(path) if form == "torch" else network_with(description, read_safetensors(path), path)
-    return LoadedStudent(network, description).eval()
+    if not {"safetensors", "torch"} & description.files.keys():
+        raise ExportError(
+            f"{word}: holds {' and '.join(description.files)} alone; add weights with `edpipe export "
+            f"{description.experiment} --seed {description.seed} --out {word}`"
+        )
+    form, path = file_of(Path(word), description, "safetensors" if "safetensors" in description.files else "torch")
+    weights = read_safetensors(path) if form == "safetensors" else read_program(path).state_dict
+    return LoadedStudent(network_with(description, weights, path), description).eval()

@@ -157,7 +157,7 @@ class ViewBatches:
         return self._squares(images, boxes, flips)
 
     def _squares(
-        self, images: list[UInt8[Tensor, "channel any_height any_width"]], boxes: Boxes, flips: Flips
+        self, images: list[UInt8[Tensor, "channel _ _"]], boxes: Boxes, flips: Flips
     ) -> UInt8[Tensor, "sample channel height width"]:
         """A box of each image, resized to what networks see."""
         side = self.spec.image_size

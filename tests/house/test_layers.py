@@ -37,7 +37,7 @@ NO_TORCH = (
     "views.mixing", "views.colour", "soft_labels.encoding.precisions", "soft_labels.encoding.quantisation",
     "soft_labels.encoding.fidelity", "soft_labels.confusion", "results.measures.metrics",
     "results.measures.agreement", "results.measures.forgetting", "results.comparison.paired_test",
-    "pipeline.jobs.graph", "pipeline.state.recorded",
+    "pipeline.jobs.graph", "pipeline.state.recorded", "export.description", "export.finished",
 )  # fmt: skip
 """Modules from which no module that imports torch is reached."""
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval"}
