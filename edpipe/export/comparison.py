@@ -103,8 +103,9 @@ def measure(predictor: Predictor, dataset: Dataset, split: str) -> Measures:
     sample_ids = dataset.sample_ids(split)
     if len(sample_ids) == 0:
         raise MismatchError(f"{dataset.path}: split {split} has no image; choose another --split")
-    logits = split_logits(predictor, dataset, sample_ids, f"{dataset.name} {split}")[:, columns]
-    return measures_of(logits, dataset.labels[sample_ids].astype(np.int64))
+    logits = split_logits(predictor, dataset, sample_ids, f"{dataset.name} {split}")
+    # In the memory layout of the pipeline's evaluation, whose sums then round alike.
+    return measures_of(np.ascontiguousarray(logits[:, columns]), dataset.labels[sample_ids].astype(np.int64))
 
 
 def measures_of(logits: Float32[np.ndarray, "sample class"], labels: Int64[np.ndarray, " sample"]) -> Measures:

@@ -57,7 +57,7 @@ def _dataset_path(word: str) -> Path:
     if not found.is_file():
         packed = [known.stem for known in found.parent.glob("*.h5")]
         raise MissingFileError(
-            f"{found}: no such packed data set{nearest(word, packed)}; make it with `snakemake {found}`"
+            f"{found}: no such packed data set; make it with `snakemake {found}`{nearest(word, packed)}"
         )
     return found
 
