@@ -41,6 +41,7 @@ edpipe: Education Distillation as a pipeline of cached stages. To begin:
   edpipe check                                 check params.yaml
   edpipe plan digits_ed                        what would run, and why
   snakemake --cores 2 results/digits_ed.html   make a result and its page
+  edpipe export digits_ed                      the student, in a folder that others can use
   edpipe --help                                all commands
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import EdpipeError, MismatchError, MissingFileError, UsageError, nearest, remake
-from edpipe.export.description import ModelDescription, Preprocessing
+from edpipe.export.description import CONFIG, ModelDescription, Preprocessing
 from edpipe.params.load import load_params
 from edpipe.pipeline.jobs import paths
 from edpipe.results.result_file import Result, SeedOutcome, StageOutcome, read_result
@@ -89,6 +89,12 @@ def find_student(word: str, seed: int | None = None) -> FinishedStudent:
     path = root / paths.student_path(result.experiment, chosen, last.number, last.name)
     record = _student_record(path, result_path, result, last)
     return FinishedStudent(root, result, chosen, path, record, _dataset_record(root, result_path, result))
+
+
+def is_folder_meant(word: str) -> bool:
+    """Whether the word names an exported folder; an experiment may be called as a folder of images is."""
+    folder = Path(word)
+    return folder.is_dir() and ((folder / CONFIG).is_file() or not paths.result_path(word).is_file())
 
 
 def outcome_of(result: Result, seed: int) -> SeedOutcome:

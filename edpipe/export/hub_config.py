@@ -50,6 +50,8 @@ def _pretrained_cfg(description: ModelDescription) -> dict[str, Any]:
     preprocessing = description.preprocessing
     return {
         "input_size": [preprocessing.channels, preprocessing.image_size, preprocessing.image_size],
+        "test_input_size": None,  # those of timm's own weights
+        "test_crop_pct": None,
         "interpolation": INTERPOLATION[preprocessing.encoding],
         "crop_pct": 1.0,
         "crop_mode": "center",

@@ -6,7 +6,7 @@ from torch import nn
 
 from edpipe.errors import ExportError, UsageError
 from edpipe.export.description import Format, ModelDescription, read_description
-from edpipe.export.finished import find_student
+from edpipe.export.finished import find_student, is_folder_meant
 from edpipe.export.folder import file_of
 from edpipe.export.network import (
     LoadedStudent,
@@ -32,7 +32,7 @@ def open_predictor(word: str, seed: int | None = None, form: Format | None = Non
         UsageError: there is no such model, or the options do not belong to it.
         EdpipeError: as `find_student` and `read_description` say.
     """
-    if Path(word).is_dir():
+    if is_folder_meant(word):
         return _predictor_of_folder(Path(word), seed, form)
     if form is not None:
         raise UsageError(f"--format {form}: belongs to an exported folder; {word} is none")
@@ -74,7 +74,7 @@ def load(word: str, seed: int | None = None) -> LoadedStudent:
         ExportError: a folder without safetensors or torch.
         EdpipeError: a file is missing or damaged, or two do not belong together.
     """
-    if not Path(word).is_dir():
+    if not is_folder_meant(word):
         return LoadedStudent(*_finished(word, seed)).eval()
     description = _description(Path(word), seed)
     if not {"safetensors", "torch"} & description.files.keys():

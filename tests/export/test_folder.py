@@ -75,6 +75,7 @@ def test_a_student_of_timm_loads_with_timm_alone(folder):
         for network in (from_file, from_folder):
             assert torch.equal(network.eval()(images), wanted)
     data = timm.data.resolve_model_data_config(from_folder)
+    assert timm.data.resolve_model_data_config(from_folder, use_test_size=True) == data
     assert data["input_size"] == (3, 32, 32)
     assert tuple(data["mean"]) == dataset_of(PHOTOS).mean
     assert (data["crop_pct"], data["interpolation"]) == (1.0, "bilinear")
@@ -180,6 +181,14 @@ def test_other_folders_are_refused(tmp_path, section, message):
     (tmp_path / CONFIG).write_text(json.dumps({"edpipe": section} if section else {}))
     with pytest.raises(ExportError, match=message):
         read_description(tmp_path)
+
+
+def test_an_experiment_may_be_called_as_a_folder_of_images_is(folder):
+    Path(DIGITS).mkdir()
+    assert open_predictor(DIGITS).description.experiment == DIGITS
+    assert load(DIGITS).description.experiment == DIGITS
+    with pytest.raises(ExportError, match=r"photos: holds no config.json; name a folder"):
+        load("photos")
 
 
 def test_a_folder_without_config_is_refused(tmp_path):

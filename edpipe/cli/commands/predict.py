@@ -91,9 +91,9 @@ def check_model(model: str, seed: int | None) -> None:
         EdpipeError: as `find_student` and `read_description` say.
     """
     from edpipe.export.description import read_description
-    from edpipe.export.finished import find_student
+    from edpipe.export.finished import find_student, is_folder_meant
 
-    if Path(model).is_dir():
+    if is_folder_meant(model):
         read_description(Path(model))
     else:
         find_student(model, seed)
