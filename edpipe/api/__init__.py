@@ -1,1 +1,1 @@
-"""The Python face: what `edpipe.<name>` gives to programs of other people; names and arguments are kept stable."""
+"""The Python face: what `import edpipe` offers to programs of one's own (docs/python_api.md, docs/export.md)."""

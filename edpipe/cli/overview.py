@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "set up": {
         "add": "add experiments or studies of examples/ to params.yaml",
         "new": "add a folder of your own images to params.yaml",
+        "new-method": "write a file with a loss of your own, its test, and an experiment",
         "check": "check params.yaml",
         "schema": "print the JSON schema of params.yaml, for editors",
         "knobs": "print every knob of params.yaml, for docs/params.md",

@@ -7,6 +7,8 @@ from typing import Any
 from edpipe.errors import EdpipeError, MismatchError, MissingFileError, UsageError, nearest, remake
 from edpipe.export.description import CONFIG, ModelDescription, Preprocessing
 from edpipe.params.load import load_params
+from edpipe.params.plans.plugins import load_files
+from edpipe.params.yaml_file import PARAMS_PATH, load_raw
 from edpipe.pipeline.jobs import paths
 from edpipe.results.result_file import Result, SeedOutcome, StageOutcome, read_result
 from edpipe.storage.digests import digest_file
@@ -83,12 +85,24 @@ def find_student(word: str, seed: int | None = None) -> FinishedStudent:
     result_path = _result_path(word)
     result = read_result(result_path)
     root = result_path.parent.parent
+    load_plugins(root)
     chosen = result.seeds[0].seed if seed is None else seed
     outcome = outcome_of(result, chosen)
     last = outcome.stages[-1]
     path = root / paths.student_path(result.experiment, chosen, last.number, last.name)
     record = _student_record(path, result_path, result, last)
     return FinishedStudent(root, result, chosen, path, record, _dataset_record(root, result_path, result))
+
+
+def load_plugins(root: Path) -> None:
+    """Makes the networks known that the files of `plugins:` in a project's params.yaml add.
+
+    Raises:
+        ParamsError: params.yaml cannot be read, or a file of plugins cannot be run.
+    """
+    path = root / PARAMS_PATH
+    plugins = load_raw(path).get("plugins") if path.is_file() else None
+    load_files(str(root / text) for text in plugins or [])
 
 
 def is_folder_meant(word: str) -> bool:

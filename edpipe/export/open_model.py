@@ -6,7 +6,7 @@ from torch import nn
 
 from edpipe.errors import ExportError, UsageError
 from edpipe.export.description import Format, ModelDescription, read_description
-from edpipe.export.finished import find_student, is_folder_meant
+from edpipe.export.finished import find_student, is_folder_meant, load_plugins
 from edpipe.export.folder import file_of
 from edpipe.export.network import (
     LoadedStudent,
@@ -50,6 +50,7 @@ def _predictor_of_folder(folder: Path, seed: int | None, form: Format | None) ->
 
 
 def _description(folder: Path, seed: int | None) -> ModelDescription:
+    load_plugins(Path())
     description = read_description(folder)
     if seed not in (None, description.seed):
         raise UsageError(f"--seed {seed}: {folder} holds the student of seed {description.seed}; leave --seed out")

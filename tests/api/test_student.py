@@ -104,12 +104,3 @@ def test_importing_edpipe_imports_next_to_nothing():
     code = f"import sys, edpipe; edpipe.__version__; dir(edpipe); print({heavy})"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "['edpipe']"
-
-
-def test_the_public_names_are_there():
-    assert set(edpipe.__all__) == set(edpipe._PUBLIC) <= set(dir(edpipe))
-    for name in edpipe.__all__:
-        assert getattr(edpipe, name).__module__ == edpipe._PUBLIC[name]
-        assert getattr(edpipe, name).__doc__
-    with pytest.raises(AttributeError, match=r"module 'edpipe' has no attribute 'load_teacher'; public are .*load"):
-        edpipe.load_teacher  # noqa: B018

@@ -8,6 +8,7 @@ from finished_students import DIGITS, PHOTOS, make_finished
 
 from edpipe.errors import CorruptFileError, MismatchError, MissingFileError, UsageError
 from edpipe.export.finished import find_student
+from edpipe.models.zoo.names import is_known
 from edpipe.storage.records import read_record, record_path, write_record
 from edpipe.storage.weights import read_weights, write_weights
 
@@ -109,3 +110,22 @@ def test_other_packed_images_are_refused(folder):
         MismatchError, match=r"digits.json: packed images have digest 0123456789abcdef, results/ce.json"
     ):
         find_student(DIGITS)
+
+
+PLUGIN = """
+import torch
+import edpipe
+
+@edpipe.network("tiny_plugin_net")
+def build(num_classes, channels):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * channels, num_classes))
+"""
+
+
+def test_networks_of_plugins_are_known_also_from_outside_the_project(folder, monkeypatch):
+    (folder / "export_test_plugin.py").write_text(PLUGIN)
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(f"{text}plugins: [export_test_plugin.py]\n")
+    monkeypatch.chdir("/")
+    find_student(str(folder / "results" / "ce.json"))
+    assert is_known("tiny_plugin_net")
