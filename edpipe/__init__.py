@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from edpipe.api.soft_label_dataset import SoftLabelDataset as SoftLabelDataset
     from edpipe.api.soft_label_writer import SoftLabelWriter as SoftLabelWriter
     from edpipe.api.student import load_student as load_student
+    from edpipe.datasets.raw import RawDataset as RawDataset
+    from edpipe.datasets.raw import RawSample as RawSample
     from edpipe.errors import EdpipeError as EdpipeError
     from edpipe.losses.stage_terms import StageOutputs as StageOutputs
     from edpipe.losses.stage_terms import TeacherPair as TeacherPair
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 __all__ = [
     "EdpipeError",
     "Method",
+    "RawDataset",
+    "RawSample",
     "SingleTeacherMethod",
     "SoftLabelDataset",
     "SoftLabelWriter",
@@ -43,6 +47,8 @@ __all__ = [
 _PUBLIC = {
     "EdpipeError": "edpipe.errors.EdpipeError",
     "Method": "edpipe.params.plans.method.Method",
+    "RawDataset": "edpipe.datasets.raw.RawDataset",
+    "RawSample": "edpipe.datasets.raw.RawSample",
     "SingleTeacherMethod": "edpipe.params.plans.method.SingleTeacherMethod",
     "StageLoss": "edpipe.params.plans.loss.StageLoss",
     "StageOutputs": "edpipe.losses.stage_terms.StageOutputs",
