@@ -302,4 +302,4 @@ def test_what_is_needed_is_enough():
 
 
 def test_the_examples_are_those_of_this_repository():
-    assert add.EXAMPLES == ROOT / "edpipe" / "examples"
+    assert add.EXAMPLES == ROOT / "edpipe" / "pipeline" / "project" / "examples"

@@ -1,4 +1,4 @@
-"""`edpipe add`: experiments and studies of edpipe/examples into params.yaml, with every entry that they need."""
+"""`edpipe add`: experiments and studies of the examples into params.yaml, with every entry that they need."""
 
 import json
 from argparse import ArgumentParser
@@ -17,7 +17,7 @@ from edpipe.params.schema import Params
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
 from edpipe.pipeline.jobs.paths import STUDY_PREFIX
 
-EXAMPLES = Path(edpipe.__file__).resolve().parent / "examples"
+EXAMPLES = Path(edpipe.__file__).resolve().parent / "pipeline" / "project" / "examples"
 OWN_PLACES = ("root", "mirror", "download")
 """Knobs of a data set that say where raw files come from; everybody has their own."""
 KINDS = ("name", "kind", "reader")

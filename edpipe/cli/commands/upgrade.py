@@ -63,8 +63,8 @@ def _line(change: Change, is_check: bool) -> str:
     if change.fate is not Fate.KEPT:
         return f"{change.path}: {'would be ' if is_check else ''}{change.fate}"
     return (
-        f"{change.path}: kept, since you changed it; take over what is new from {_shown(template(change.path))}, or delete "
-        "it and call `edpipe upgrade` again"
+        f"{change.path}: kept, since you changed it; take over what is new from {_shown(template(change.path))}, or "
+        "delete it and call `edpipe upgrade` again"
     )
 
 

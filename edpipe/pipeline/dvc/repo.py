@@ -48,7 +48,7 @@ def is_set_up() -> bool:
 
 
 def why_left_out() -> str | None:
-    """A line for people where DVC's files are here, as in an archive of a repository, but DVC cannot work; else None."""
+    """A line for people where DVC's files are here but DVC cannot work, as in an archive of a repository; or None."""
     if _is_wanted() and _lacks_git():
         return (
             "DVC is left out, since this folder is in no git repository; for DVC, call `git init`, or "

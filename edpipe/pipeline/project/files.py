@@ -25,11 +25,11 @@ OWN = {
     Path("workflow/profiles/default/config.yaml"): "workflow/profiles/default/config.yaml",
     Path("workflow/profiles/slurm/config.yaml"): "workflow/profiles/slurm/config.yaml",
     Path("workflow/profiles/kubernetes/config.yaml"): "workflow/profiles/kubernetes/config.yaml",
-    DVC_YAML: "dvc.yaml",
+    DVC_YAML: "dvc_pipeline.yaml",
     Path(".gitignore"): "gitignore",
     paths.DVC_IGNORE: "dvcignore",
 }
-"""By path in a project: its template, below `TEMPLATES`."""
+"""By path in a project: its template, below `TEMPLATES`; DVC would take a dvc.yaml there for one of this repository."""
 GENERATED = (SCHEMA, paths.TRACKED_JOBS, paths.CODE)
 """And the end of .dvcignore."""
 PACKAGE_EDITED_HERE = "      # edpipe, if the package is edited in this folder\n"

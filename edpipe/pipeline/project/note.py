@@ -72,7 +72,7 @@ def is_newer_than_package(note: Note) -> bool:
 
 
 def line_about_age() -> str | None:
-    """What a run should say of this folder's files: that another edpipe wrote them, or that nobody knows; None: nothing.
+    """What a run should say of this folder's files: another edpipe wrote them, or nobody knows which; or None.
 
     Raises:
         CorruptFileError: the note was altered.
@@ -87,7 +87,7 @@ def line_about_age() -> str | None:
         )
     if note.version != __version__ or dict(note.digests) != wanted_digests():
         return (
-            f"this project's files are those of edpipe {note.version}, and {__version__} has others; "
-            "`edpipe upgrade --check` says what would change, `edpipe upgrade` renews them"
+            f"the workflow files here are older than edpipe {__version__}, which is installed; `edpipe upgrade --check` "
+            "says what would change, `edpipe upgrade` renews them"
         )
     return None
