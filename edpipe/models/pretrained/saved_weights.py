@@ -15,6 +15,7 @@ from edpipe.models.pretrained.state_dicts import USUAL_KEYS, chosen_state_dict
 from edpipe.models.probe import one_line
 from edpipe.params.teacher import SCHEMES
 from edpipe.storage.download import Digest, fetch
+from edpipe.storage.given_files import given_path
 
 PARALLEL_PREFIX = "module."
 """What torch.nn.DataParallel puts before every name."""
@@ -49,7 +50,7 @@ def read_file(location: str) -> bytes:
         TeacherError: it cannot be read.
     """
     try:
-        return Path(location).read_bytes()
+        return given_path(Path(location)).read_bytes()
     except OSError as error:
         raise TeacherError(
             f"{location}: the teacher's weights cannot be read: {error.strerror or error}; "

@@ -78,6 +78,11 @@ def curve_path(experiment: str) -> Path:
     return RESULTS / f"{experiment}.csv"
 
 
+def metrics_path(experiment: str) -> Path:
+    """The few numbers of a result that DVC shows; in a folder of their own, so that results/*.json are results."""
+    return RESULTS / "metrics" / f"{experiment}.json"
+
+
 def report_path(experiment: str) -> Path:
     """The page that a person reads."""
     return RESULTS / f"{experiment}.html"

@@ -87,7 +87,7 @@ def line_about_age() -> str | None:
         )
     if note.version != __version__ or dict(note.digests) != wanted_digests():
         return (
-            f"the workflow files here are older than edpipe {__version__}, which is installed; `edpipe upgrade --check` "
-            "says what would change, `edpipe upgrade` renews them"
+            f"the workflow files here are older than the installed edpipe {__version__}; `edpipe upgrade --check` says "
+            "what would change, `edpipe upgrade` renews them"
         )
     return None
