@@ -12,6 +12,7 @@ from edpipe.datasets.readers.folder import read
 from edpipe.datasets.splits import assign_splits
 from edpipe.errors import DataError, NetworkError, ParamsError
 from edpipe.params.dataset import DatasetKnobs
+from edpipe.params.dvc_form import in_dvc_form
 from edpipe.params.insert import insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.partition import NAME_PATTERN
@@ -58,7 +59,7 @@ def new(
     _check_words(name, choices)
     parse_params(load_raw())
     facts = look_at(_folder(root))
-    entries = entries_of(name, facts, choices)
+    entries = {section: in_dvc_form(lines) for section, lines in entries_of(name, facts, choices).items()}
     experiments = [f"{name}_{kind}" for kind in ("ed", "kd", "ce")]
     with alone():
         _check_free(load_raw(), name)

@@ -1,0 +1,51 @@
+"""The shipped params.yaml files are as DVC would write them: setting one value changes one line."""
+
+import io
+
+import pytest
+from shipped import EXAMPLE_PATHS, PARAMS_PATH
+
+from edpipe.params.dvc_form import in_dvc_form
+from edpipe.params.yaml_file import parse_text
+from edpipe.pipeline.project.files import TEMPLATES
+
+pytest.importorskip("dvc")
+FILES = [PARAMS_PATH, *EXAMPLE_PATHS, TEMPLATES / "params.yaml"]
+
+
+def rewritten(text):
+    """What DVC itself makes of a text, whose value it does not change."""
+    from dvc.utils.serialize._yaml import _dump, parse_yaml_for_update
+
+    out = io.StringIO()
+    _dump(parse_yaml_for_update(text, "params.yaml"), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_dvc_changes_nothing_in_what_is_shipped(path):
+    text = path.read_text(encoding="utf-8")
+    assert rewritten(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a: {model: "timm:resnet18", source: timm}\n',
+        'a: { b: [ "x:1", y ], c: { d: "e: f" } }\n',
+        "a: 'it''s: 1' # why\nb: 5e-4\n",
+        'root: "C:/my images"\n',
+    ],
+)
+def test_what_is_put_in_form_keeps_its_values_through_dvc(text):
+    form = in_dvc_form(text)
+    assert parse_text(form) == parse_text(text)
+    assert rewritten(form) == form
+    assert parse_text(rewritten(form)) == parse_text(text)
+
+
+def test_without_the_form_dvc_breaks_a_name_with_a_library():
+    from edpipe.errors import ParamsError
+
+    with pytest.raises(ParamsError, match="not valid YAML"):
+        parse_text(rewritten('a: {model: "timm:resnet18"}\n'))
