@@ -1,8 +1,8 @@
 """The style in which DVC writes YAML.
 
 `dvc exp run --set-param` reads params.yaml and writes all of it anew, by ruamel.yaml. A text that is in this form
-already then differs in the one value that was set. Others change in style; and of a value that needs quotes within braces, such
-as `{model: "timm:resnet18"}`, DVC drops the quotes, which no YAML parser of C reads any more.
+already then differs in the one value that was set. Others change in style; and of a value that needs quotes within
+braces, such as `{model: "timm:resnet18"}`, DVC drops the quotes, which no YAML parser of C reads any more.
 """
 
 from io import StringIO
