@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 
 def in_dvc_form(text: str) -> str:
@@ -25,6 +26,29 @@ def in_dvc_form(text: str) -> str:
     out = StringIO()
     yaml.dump(contents, out)
     return out.getvalue()
+
+
+def broken_by_dvc(text: str) -> tuple[int, str] | None:
+    r"""The first value that DVC would write without the quotes that it needs, and its line from 1; None: there is none.
+
+    >>> broken_by_dvc('a:\n  b: {model: "timm:resnet18"}\n')
+    (2, 'timm:resnet18')
+    >>> broken_by_dvc('a: "timm:resnet18"\nb: ["x: y", z]\n')
+    """
+    flow = [False]
+    for event in YAML(typ="safe").parse(text):
+        if isinstance(event, CollectionStartEvent):
+            flow.append(flow[-1] or bool(event.flow_style))
+        elif isinstance(event, CollectionEndEvent):
+            flow.pop()
+        elif isinstance(event, ScalarEvent) and flow[-1] and _loses_quotes(event.value):
+            return event.start_mark.line + 1, event.value
+    return None
+
+
+def _loses_quotes(value: str) -> bool:
+    """Whether a value is quoted here, as it needs to be, and by ruamel.yaml's rules need not be."""
+    return ":" in value and ": " not in value and not value.endswith(":")
 
 
 def _unfold(value: Any) -> bool:

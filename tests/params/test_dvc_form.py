@@ -1,11 +1,13 @@
 """The shipped params.yaml files are as DVC would write them: setting one value changes one line."""
 
 import io
+import json
 
 import pytest
 from shipped import EXAMPLE_PATHS, PARAMS_PATH
 
-from edpipe.params.dvc_form import in_dvc_form
+from edpipe.errors import ParamsError
+from edpipe.params.dvc_form import broken_by_dvc, in_dvc_form
 from edpipe.params.yaml_file import parse_text
 from edpipe.pipeline.project.files import TEMPLATES
 
@@ -44,8 +46,19 @@ def test_what_is_put_in_form_keeps_its_values_through_dvc(text):
     assert parse_text(rewritten(form)) == parse_text(text)
 
 
-def test_without_the_form_dvc_breaks_a_name_with_a_library():
-    from edpipe.errors import ParamsError
+@pytest.mark.parametrize(
+    "value", ["timm:resnet18", "a:b:c", "x: y", ":a", "a:", "a, b", "#a", "https://a.b/c", "it's", "5", "a:1"]
+)
+@pytest.mark.parametrize("form", ["a: {{b: {}}}\n", "a: [{}]\n", "a:\n  b: {}\n"])
+def test_what_dvc_breaks_is_found(value, form):
+    text = form.format(json.dumps(value))
+    try:
+        is_broken = parse_text(rewritten(text)) != parse_text(text)
+    except ParamsError:
+        is_broken = True
+    assert (broken_by_dvc(text) is not None) == is_broken
 
+
+def test_without_the_form_dvc_breaks_a_name_with_a_library():
     with pytest.raises(ParamsError, match="not valid YAML"):
         parse_text(rewritten('a: {model: "timm:resnet18"}\n'))
