@@ -238,10 +238,6 @@ def test_params_that_are_wrong_stop_an_upgrade_before_it_begins(project, capsys)
         ["add", "cifar100_ed"],
         ["schema"],
         ["knobs"],
-        ["tracked_jobs", "--check"],
-        ["code"],
-        ["code", "confirm"],
-        ["verify"],
     ],
     ids=" ".join,
 )
