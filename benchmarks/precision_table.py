@@ -8,8 +8,8 @@ Run it in a project folder whose teacher is there. Rows are spread over samples 
 import argparse
 
 from edpipe.cli.commands.soft_labels import measure_teacher
-from edpipe.methods.plan import TeacherUse
 from edpipe.params.load import load_params
+from edpipe.params.plans.plan import TeacherUse
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.soft_labels.encoding.costs import candidates, measure
 

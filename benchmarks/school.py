@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from edpipe.datasets.dataset_file import Dataset, DatasetHeader, channels_first, open_dataset
 from edpipe.datasets.dataset_writer import StoredImage, write_dataset
 from edpipe.datasets.partition import Partition
-from edpipe.methods.plan import StageJobKnobs, TeacherUse, all_subsets
+from edpipe.losses.stage_terms import StageBatch, TeacherTargets
 from edpipe.models.forward import forward
+from edpipe.params.plans.plan import StageJobKnobs, TeacherUse, all_subsets
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, ResizedCrop, StorageKnobs, StudentViews, ViewSpace
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
 from edpipe.soft_labels.file.format import BLOCK_ROWS, STATISTICS, Header, Seal, block_digest, count_agreement, lay_out
 from edpipe.soft_labels.file.store import SoftLabelStore
-from edpipe.training.stage.loss import StageBatch, TeacherTargets
 from edpipe.training.stage.task import StageTask
 from edpipe.views.spec import ViewRange
 

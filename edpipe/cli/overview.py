@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "upgrade": "renew a project's workflow files after an upgrade of edpipe",
         "add": "add experiments or studies from the examples to params.yaml",
         "new": "add a folder of your own images to params.yaml",
+        "new-method": "write a file with a loss of your own, its test, and an experiment",
         "check": "check params.yaml",
         "schema": "print the JSON schema of params.yaml, for editors",
         "knobs": "print every knob of params.yaml, for docs/params.md",

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from edpipe.losses.kd import task_loss
-from edpipe.models.students.outputs import TeskdOutputs
+from edpipe.models.students.teskd_branches import TeskdOutputs
 
 TARGET_OFFSET = 1e-7
 """Added to each probability of the backbone, so that none is zero; they then add up to more than 1."""

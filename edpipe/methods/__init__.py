@@ -1,4 +1,5 @@
-"""One file a method: which stages a student goes through, with which subsets, teachers and weights of losses.
+"""One file a method: its knobs, its stages, what it needs of teachers, what is trained beside the student, its loss.
 
-Imports `params` only, so that a plan can be made without torch. Start with `plan.StagePlan`, then `ed`.
+Nothing else in the package names a method: `params.plans.plugins` finds the files of this folder, and those of users,
+alike. torch is imported inside functions, so that params.yaml is read without it. Start with `dkd`, then `ed`.
 """

@@ -1,10 +1,23 @@
 """Cross-entropy: one stage, all classes, no teacher. The baseline of all others."""
 
-from edpipe.methods.plan import StagePlan, all_subsets
-from edpipe.params.experiment import CeKnobs
-from edpipe.params.stage import StageKnobs
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from edpipe.params.plans.method import ONLY_STAGE, Method, MethodSetting
+from edpipe.params.plans.plan import StagePlan, all_subsets
 
 
-def curriculum(method: CeKnobs, name: str, budget: StageKnobs) -> tuple[StagePlan, ...]:
-    """One stage; the labels are the only target."""
-    return (all_subsets(name, budget, label_smoothing=method.label_smoothing),)
+class Ce(Method):
+    """Cross-entropy with the labels alone."""
+
+    summary: ClassVar[str] = "Cross-entropy with the labels alone: no teacher, all classes at once."
+
+    name: Literal["ce"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the label given to all classes."
+    )
+
+    def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
+        """One stage; the labels are the only target."""
+        return (all_subsets(ONLY_STAGE, setting.budgets[ONLY_STAGE], label_smoothing=self.label_smoothing),)

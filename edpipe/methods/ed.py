@@ -1,91 +1,257 @@
 """Education Distillation (arXiv 2311.13811): one stage for each school level.
 
 Stage k trains body blocks 1..k and teaching reference block k on subsets 1..k (with replay) or k alone, each subset
-with its own teacher. What the sources leave open is a knob; its default is named in `EdKnobs`.
+with its own teacher. What the sources leave open is a knob with its default.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
-from edpipe.errors import ParamsError
-from edpipe.methods.plan import StagePlan, TeacherUse, loss_weights
-from edpipe.params.experiment import EdKnobs
-from edpipe.params.partition import ALL_CLASSES
+from pydantic import Field, model_validator
+
+from edpipe.errors import ParamsError, nearest
+from edpipe.params.partition import ALL_CLASSES, Name
+from edpipe.params.plans.loss import TeacherLoss, Weight
+from edpipe.params.plans.method import DistillMethod, MethodSetting
+from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain_kd
+from edpipe.params.plans.registered import Registered
 from edpipe.params.stage import StageKnobs
 
+LevelLoss = Annotated[TeacherLoss, Registered("losses", "kind", only="for_levels")]
+_SCHOOL = (
+    "Education Distillation: at each school level the student grows by one block and learns from that level's teachers;"
+)
 
-def curriculum(
-    method: EdKnobs, levels: tuple[str, ...], budgets: Mapping[str, StageKnobs], specialists: Container[str]
-) -> tuple[StagePlan, ...]:
-    """The school: `levels` names the subsets in the order in which they are introduced, `specialists` those teachers
-    that know one subset each.
 
-    Raises:
-        ParamsError: a carried learning rate, with budgets that are not all epochs or all images.
-    """
-    windows = _windows(method, [budgets[level] for level in levels])
-    known = [levels if method.classes == "all" else levels[:k] for k in range(1, len(levels) + 1)]
-    return tuple(
-        _stage(method, level, known[: k + 1], len(levels), specialists, budgets[level], windows[k])
-        for k, level in enumerate(levels)
+class Ed(DistillMethod):
+    """One stage per school level; the student grows by one block a level."""
+
+    summary: ClassVar[str] = _SCHOOL
+    takes_specialists: ClassVar[bool] = True
+
+    name: Literal["ed"]
+    teacher: Name | None = Field(None, description="One of teachers, in every level; or give teachers.")
+    teachers: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]] | None = Field(
+        None, description="Instead of teacher: those of each level, so that a panel can grow with the level."
+    )
+    teacher_weighting: WeightingRule = Field(
+        "aver", description="How several teachers of one sample are weighed against each other."
+    )
+    distill: LevelLoss = Field(
+        default_factory=plain_kd,
+        description="How outputs are compared with a teacher's: kd, dkd, dist, at, or a plugin's loss; absent: kd.",
+    )
+    distill_by_level: dict[Name, LevelLoss] = Field({}, description="The same for single levels.")
+    classes: Literal["growing", "all"] = Field(
+        "growing", description="growing: each level adds its subset; all: every level teaches and knows all classes."
+    )
+    replay: bool = Field(True, description="true: level k teaches subsets 1..k; false: subset k alone.")
+    subset_order: Literal["mixed", "sequential"] = Field(
+        "mixed", description="Order within an epoch: all subsets shuffled together, or one after the other."
+    )
+    normalisation: Literal["slice", "full"] = Field(
+        "slice", description="Student's softmax in the kd loss: over the teacher's classes, or over all taught classes."
+    )
+    easiest: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {},
+        description="For single levels: the share (above 0, up to 1) of each taught class's samples that is taught, "
+        "those which their teachers' stored logits name best (lowest mean cross-entropy). Absent: all.",
+    )
+    rate_schedule: Literal["restarted", "carried"] = Field(
+        "restarted", description="restarted: each stage runs the whole schedule; carried: one schedule over all stages."
+    )
+    references: Literal["replaced", "kept"] = Field(
+        "replaced", description="Earlier levels' reference blocks: dropped, or taught on beside the student."
+    )
+    reference_weight: Weight = Field(0.3, description="kept only: weight of each earlier reference's loss.")
+    anchor_weight: Weight = Field(
+        0.0, description="Weight of a kd loss against the student of the level before, on the classes it knew."
     )
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Ed":
+        if (self.teacher is None) == (self.teachers is None):
+            raise ValueError("give teacher or teachers, exactly one of them")
+        for level, teachers in (self.teachers or {}).items():
+            if len(set(teachers)) != len(teachers):
+                raise ValueError(f"teachers.{level}: teachers must differ, got {list(teachers)}")
+        if self.classes == "all" and not self.replay:
+            raise ValueError("replay: false has no meaning with classes: all, which teaches everything; remove it")
+        if self.references == "replaced" and "reference_weight" in self.model_fields_set:
+            raise ValueError("reference_weight belongs to references: kept; remove it")
+        kinds = self._kinds()
+        if self.normalisation == "full" and kinds != {"kd"}:
+            raise ValueError(f"normalisation: full goes with distill kd alone, got {', '.join(sorted(kinds))}")
+        return self
 
-def _stage(
-    method: EdKnobs,
-    level: str,
-    known: list[tuple[str, ...]],
-    num_levels: int,
-    specialists: Container[str],
-    budget: StageKnobs,
-    window: tuple[float, float],
-) -> StagePlan:
-    """One level; `known` are the subsets that it and each level before it know."""
-    taught = known[-1] if method.replay or method.classes == "all" else (level,)
-    algorithm = method.distill_by_level.get(level, method.distill)
-    is_anchored = bool(method.anchor_weight) and len(known) > 1
-    is_kept = method.references == "kept"
-    return StagePlan(
-        name=level,
-        number=len(known),
-        num_stages=num_levels,
-        taught=taught,
-        known=known[-1],
-        teachers=_teachers(method, level, taught, specialists),
-        teacher_weighting=method.teacher_weighting,
-        algorithm=algorithm,
-        normalisation=method.normalisation,
-        subset_order=method.subset_order,
-        easiest=method.easiest.get(level, 1.0),
-        kept=tuple(known[:-1]) if is_kept else (),
-        reference_weight=method.reference_weight if is_kept else 0.0,
-        anchor_weight=method.anchor_weight if is_anchored else 0.0,
-        anchored=known[-2] if is_anchored else (),
-        budget=budget,
-        window=window,
-        **loss_weights(method, algorithm),
-    )
+    def teacher_losses(self) -> tuple[TeacherLoss, ...]:
+        """Of all levels."""
+        return (self.distill, *self.distill_by_level.values())
+
+    def stage_names(self, setting: MethodSetting) -> tuple[tuple[str, ...], str]:
+        """The levels."""
+        partition = setting.params.experiments[setting.experiment].partition
+        return setting.levels, f"one for each subset of partition '{partition}'"
+
+    def named_teachers(self) -> list[tuple[str, str]]:
+        """Of all levels."""
+        if self.teachers is None:
+            return [("teacher", str(self.teacher))]
+        return [(f"teachers.{level}.{i}", t) for level, names in self.teachers.items() for i, t in enumerate(names)]
+
+    def has_shared_schedule(self) -> bool:
+        """A carried learning rate makes every stage depend on the budgets of all."""
+        return self.rate_schedule == "carried"
+
+    def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
+        """The school, level by level.
+
+        Raises:
+            ParamsError: a carried learning rate, with budgets that are not all epochs or all images.
+        """
+        levels, budgets = setting.levels, [setting.budgets[level] for level in setting.levels]
+        windows = self._windows(setting.path, budgets)
+        known = [levels if self.classes == "all" else levels[:k] for k in range(1, len(levels) + 1)]
+        return tuple(
+            self._stage(setting, level, known[: k + 1], budgets[k], windows[k]) for k, level in enumerate(levels)
+        )
+
+    def _stage(
+        self,
+        setting: MethodSetting,
+        level: str,
+        known: list[tuple[str, ...]],
+        budget: StageKnobs,
+        window: tuple[float, float],
+    ) -> StagePlan:
+        """One level; `known` are the subsets that it and each level before it know."""
+        taught = known[-1] if self.replay or self.classes == "all" else (level,)
+        loss = self.distill_by_level.get(level, self.distill)
+        return StagePlan(
+            name=level,
+            number=len(known),
+            num_stages=len(setting.levels),
+            taught=taught,
+            known=known[-1],
+            teachers=self._teachers(level, taught, setting.specialists),
+            teacher_weighting=self.teacher_weighting,
+            algorithm=loss,
+            normalisation=self.normalisation,
+            subset_order=self.subset_order,
+            easiest=self.easiest.get(level, 1.0),
+            budget=budget,
+            window=window,
+            **self._terms(known),
+            **self.loss_weights(loss),
+        )
+
+    def _terms(self, known: list[tuple[str, ...]]) -> dict[str, Any]:
+        """Of kept references, and of the student of the level before."""
+        is_kept, is_anchored = self.references == "kept", bool(self.anchor_weight) and len(known) > 1
+        return {
+            "kept": tuple(known[:-1]) if is_kept else (),
+            "reference_weight": self.reference_weight if is_kept else 0.0,
+            "anchor_weight": self.anchor_weight if is_anchored else 0.0,
+            "anchored": known[-2] if is_anchored else (),
+        }
+
+    def _teachers(self, level: str, taught: tuple[str, ...], specialists: frozenset[str]) -> tuple[TeacherUse, ...]:
+        names = (self.teacher,) if self.teacher is not None else (self.teachers or {})[level]
+        return tuple(
+            TeacherUse(teacher=teacher, subset=subset)
+            for teacher in names
+            for subset in (taught if teacher in specialists else (ALL_CLASSES,))
+        )
+
+    def _windows(self, path: str, budgets: list[StageKnobs]) -> list[tuple[float, float]]:
+        if self.rate_schedule == "restarted":
+            return [(0.0, 1.0)] * len(budgets)
+        sizes = [b.epochs for b in budgets if b.epochs] or [b.images for b in budgets if b.images]
+        if len(sizes) != len(budgets):
+            raise ParamsError(f"{path}.rate_schedule: 'carried' needs all stages in epochs or all in images, got both")
+        ends = [sum(sizes[: k + 1]) / sum(sizes) for k in range(len(sizes))]
+        return list(zip([0.0, *ends[:-1]], ends, strict=True))
+
+    def _kinds(self) -> set[str]:
+        return {loss.kind for loss in self.teacher_losses()}
+
+    @classmethod
+    def page_text(cls, name: str, plans: tuple[StagePlan, ...]) -> str:
+        """Whether classes arrive with the levels."""
+        arrives = len({plan.known for plan in plans}) > 1
+        return f"{_SCHOOL} {'classes arrive with the levels' if arrives else 'all classes are there from the start'}."
+
+    def check(self, setting: MethodSetting) -> None:
+        """That levels, students, teachers and views fit the school.
+
+        Raises:
+            ParamsError: they do not.
+        """
+        self._check_levels(setting)
+        self._check_authors(setting)
+        self._check_weighting(setting)
+        self._check_mixing(setting)
+        if self.easiest:
+            self._check_tells_easiest(setting)
+
+    def _check_levels(self, setting: MethodSetting) -> None:
+        levels, path = setting.levels, setting.path
+        if self.teachers is not None and set(self.teachers) != set(levels):
+            raise ParamsError(f"{path}.teachers: needs exactly {list(levels)}, got {list(self.teachers)}")
+        _check_known(f"{path}.distill_by_level", self.distill_by_level, levels)
+        _check_known(f"{path}.easiest", self.easiest, levels)
+
+    def _check_authors(self, setting: MethodSetting) -> None:
+        """That the last level, with its additional BN, has nothing else beside it."""
+        student = setting.params.students[setting.params.experiments[setting.experiment].student]
+        watches = any(loss.stored for loss in self.teacher_losses())
+        if student.reference == "authors" and (self.references == "kept" or watches):
+            raise ParamsError(
+                f"{setting.path}: a student whose reference is 'authors' goes with references: replaced and without "
+                f"at, got references {self.references}, distill {', '.join(sorted(self._kinds()))}; use reference: "
+                "adapter"
+            )
+
+    def _check_weighting(self, setting: MethodSetting) -> None:
+        for _, teacher in self.named_teachers() if self.teacher_weighting != "aver" else ():
+            partition = setting.params.teachers[teacher].partition
+            if partition is not None:
+                raise ParamsError(
+                    f"{setting.path}.teacher_weighting: '{self.teacher_weighting}' weighs teachers of the same "
+                    f"classes, but '{teacher}' knows only subsets of partition '{partition}'; "
+                    f"use aver, or teachers whose partition is absent"
+                )
+
+    def _check_mixing(self, setting: MethodSetting) -> None:
+        """That no mixed image shows a class that is not taught yet."""
+        dataset = setting.params.experiments[setting.experiment].dataset
+        if setting.params.soft_labels[dataset].space.mixing is None or self.classes != "growing":
+            return
+        for where, teacher in self.named_teachers():
+            if setting.params.teachers[teacher].partition is None:
+                raise ParamsError(
+                    f"{setting.path}.{where}: '{teacher}' knows all classes, so soft_labels.{dataset}.space.mixing "
+                    "would mix images with those of classes not taught yet; name a teacher that has a partition, or "
+                    "remove mixing"
+                )
+
+    def _check_tells_easiest(self, setting: MethodSetting) -> None:
+        """That the stored views of this dataset tell how well a teacher names an image."""
+        dataset = setting.params.experiments[setting.experiment].dataset
+        where, soft_labels = f"soft_labels.{dataset}", setting.params.soft_labels[dataset]
+        if soft_labels.space.mixing is not None:
+            raise ParamsError(
+                f"{setting.path}.easiest: asks how well teachers name an image, but {where}.space.mixing shows them "
+                f"mixed images, of two classes each; remove mixing, or easiest"
+            )
+        if soft_labels.storage.temperature not in (None, 1):
+            raise ParamsError(
+                f"{setting.path}.easiest: asks how well teachers name an image at temperature 1, but {where}.storage "
+                f"samples at temperature {soft_labels.storage.temperature:g}; use another precision, or remove easiest"
+            )
 
 
-def teachers_of(method: EdKnobs, level: str) -> tuple[str, ...]:
-    """Names of the teachers of one level."""
-    return (method.teacher,) if method.teacher is not None else (method.teachers or {})[level]
-
-
-def _teachers(
-    method: EdKnobs, level: str, taught: tuple[str, ...], specialists: Container[str]
-) -> tuple[TeacherUse, ...]:
-    return tuple(
-        TeacherUse(teacher=teacher, subset=subset)
-        for teacher in teachers_of(method, level)
-        for subset in (taught if teacher in specialists else (ALL_CLASSES,))
-    )
-
-
-def _windows(method: EdKnobs, budgets: list[StageKnobs]) -> list[tuple[float, float]]:
-    if method.rate_schedule == "restarted":
-        return [(0.0, 1.0)] * len(budgets)
-    sizes = [b.epochs for b in budgets if b.epochs] or [b.images for b in budgets if b.images]
-    if len(sizes) != len(budgets):
-        raise ParamsError("method.rate_schedule: 'carried' needs all stages in epochs or all in images, got both")
-    ends = [sum(sizes[: k + 1]) / sum(sizes) for k in range(len(sizes))]
-    return list(zip([0.0, *ends[:-1]], ends, strict=True))
+def _check_known(path: str, names: Iterable[str], levels: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in levels:
+            raise ParamsError(f"{path}: '{name}' is not in the levels{nearest(name, levels)}")

@@ -6,21 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edpipe.params.base import Knobs
+from edpipe.params.plans.reader_names import KnownReader
 
-Reader = Literal[
-    "caltech101",
-    "caltech256",
-    "cifar10",
-    "cifar100",
-    "digits",
-    "fashion_mnist",
-    "folder",
-    "food101",
-    "huggingface",
-    "imagenet",
-    "svhn",
-    "tiny_imagenet",
-]
 FETCHED = ("caltech101", "caltech256", "cifar10", "cifar100", "fashion_mnist", "food101", "svhn", "tiny_imagenet")
 """Readers whose files anybody may download from one address."""
 
@@ -45,7 +32,9 @@ class HuggingFaceKnobs(Knobs):
 class DatasetKnobs(Knobs):
     """Which images are read, how they are split, and how they are packed into one file."""
 
-    reader: Reader = Field(description="Which layout the raw files have; 'folder' is any folder of class folders.")
+    reader: Annotated[str, KnownReader()] = Field(
+        description="Which layout the raw files have; 'folder' is any folder of class folders."
+    )
     root: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="Folder of the raw files; by default data/raw/<dataset>."
     )

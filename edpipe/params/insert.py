@@ -42,6 +42,22 @@ def insert_entries(text: str, entries: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
+def add_to_list(text: str, key: str, value: str) -> str:
+    r"""The text with one more value in the list under a key at the top; a list that is absent is begun.
+
+    >>> add_to_list("a: 1\\nb: [x] # why\\n", "b", "y.py"), add_to_list("a: 1\\n", "b", "y.py")
+    ('a: 1\\nb: [x, y.py] # why\\n', 'a: 1\\n\\nb: [y.py]\\n')
+    """
+    newline = "\r\n" if "\r\n" in text else "\n"
+    found = next((node for name, node in _pairs(text) if name.value == key), None)
+    if found is None:
+        return text + ("" if text.endswith("\n") else newline) + f"{newline}{key}: [{value}]{newline}"
+    values = ", ".join([*(one.value for one in found.value), value])
+    start, end = found.start_mark.index, found.end_mark.index
+    after = text[end:] if found.flow_style else newline + text[end:]
+    return f"{text[:start]}[{values}]{after}"
+
+
 def entry_texts(text: str) -> dict[str, dict[str, str]]:
     r"""For each section the lines of each entry, without the indentation of the section.
 

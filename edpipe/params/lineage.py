@@ -1,8 +1,8 @@
 """Students that become teachers: which experiment needs another's students, and that nothing needs itself."""
 
 from edpipe.errors import ParamsError, nearest
-from edpipe.params.references import named_teachers
-from edpipe.params.schema import ONLY_STAGE, Params
+from edpipe.params.plans.method import MethodSetting
+from edpipe.params.schema import Params
 
 
 def check_lineage(params: Params) -> None:
@@ -38,14 +38,14 @@ def check_dataset(params: Params, where: str, teacher: str, dataset: str) -> Non
 def last_stage(params: Params, experiment: str) -> tuple[int, str]:
     """Number, from 1, and name of an experiment's last stage, after which its students are whole."""
     knobs = params.experiments[experiment]
-    levels = params.partitions[knobs.partition].subsets if knobs.method.name == "ed" else (ONLY_STAGE,)
+    levels, _ = knobs.method.stage_names(MethodSetting(params, experiment))
     return len(levels), levels[-1]
 
 
 def teachers_needed(params: Params, experiment: str) -> list[tuple[str, str]]:
     """Where each teacher that an experiment depends on is named, and its name: its own, and its partition's."""
     knobs = params.experiments[experiment]
-    needed = [(f"experiments.{experiment}.method.{where}", name) for where, name in named_teachers(knobs.method)]
+    needed = [(f"experiments.{experiment}.method.{where}", name) for where, name in knobs.method.named_teachers()]
     confusion = params.partitions[knobs.partition].confusion
     if confusion is not None:
         needed.append((f"partitions.{knobs.partition}.confusion.teacher", confusion.teacher))

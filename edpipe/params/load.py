@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from edpipe.errors import ParamsError
 from edpipe.params.lineage import check_lineage
+from edpipe.params.plans.plugins import load_files
 from edpipe.params.problems import error_lines
 from edpipe.params.references import check_references
 from edpipe.params.schema import Params
@@ -19,6 +20,7 @@ def parse_params(raw: dict[str, Any]) -> Params:
     Raises:
         ParamsError: one line for each thing that is wrong.
     """
+    load_files(_plugins(raw))
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
@@ -26,6 +28,21 @@ def parse_params(raw: dict[str, Any]) -> Params:
     check_references(params)
     check_lineage(params)
     return params
+
+
+def _plugins(raw: dict[str, Any]) -> list[str]:
+    """The files that `plugins` names; what is no list of texts is found by the schema."""
+    found = raw.get("plugins") or []
+    return [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
+
+
+def load_project_plugins(path: Path = PARAMS_PATH) -> None:
+    """Registers the plugins that params.yaml names, if there is one; the rest of it is not read.
+
+    Raises:
+        ParamsError: it is not readable, or a plugin is wrong.
+    """
+    load_files(_plugins(load_raw(path)) if path.exists() else ())
 
 
 def load_params(path: Path = PARAMS_PATH) -> Params:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from edpipe.errors import MOST_LINES, nearest
+from edpipe.params.plans.registered import Registered
 from edpipe.params.schema import Params
 
 
@@ -46,7 +47,8 @@ def _one_line(raw: dict[str, Any], location: tuple[Any, ...], items: list[Any]) 
         return f"{path}: names are lower-case letters, digits and _, beginning with a letter"
     if kind == "union_tag_invalid":
         return (
-            f"{path}.{_discriminator(context)}: {context['tag']!r} is not allowed; allowed: {context['expected_tags']}"
+            f"{path}.{_discriminator(context)}: {context['tag']!r} is not allowed{_near_tag(context)}; "
+            f"allowed: {context['expected_tags']}"
         )
     if len(items) == 1 and kind == "literal_error":
         return f"{path}: {item['input']!r} is not allowed; allowed: {context['expected']}"
@@ -71,6 +73,12 @@ def _unknown_key(key: str, known: Collection[str]) -> str:
     if RENAMED.get(key) in known:
         return f"has a new name; write '{RENAMED[key]}' instead"
     return f"unknown key{nearest(key, known)}"
+
+
+def _near_tag(context: dict[str, Any]) -> str:
+    """The nearest allowed name, if one is near; all of them follow in the line."""
+    found = nearest(str(context["tag"]), re.findall(r"'([^']*)'", context["expected_tags"]))
+    return found.removesuffix("?") if "did you mean" in found else ""
 
 
 def _discriminator(context: dict[str, Any]) -> str:
@@ -143,8 +151,14 @@ def _tags(raw: object, location: tuple[Any, ...], tag: str) -> list[str]:
 
 def _members(model: Any, part: Any) -> list[Any]:
     """The models that may stand under `part` of `model`."""
-    annotation = model.model_fields[part].annotation if _is_model(model) else model.__args__[-1]
-    return [m for m in _flatten(annotation) if _is_model(m)] or [annotation]
+    if _is_model(model):
+        field = model.model_fields[part]
+        annotation, marks = field.annotation, field.metadata
+    else:
+        annotation = model.__args__[-1]
+        marks = getattr(annotation, "__metadata__", ())
+    registered = [member for mark in marks if isinstance(mark, Registered) for member in mark.members()]
+    return registered or [m for m in _flatten(annotation) if _is_model(m)] or [annotation]
 
 
 def _member(model: Any, part: Any, value: Any) -> Any:

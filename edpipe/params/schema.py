@@ -20,8 +20,6 @@ from edpipe.params.teacher import TeacherKnobs
 
 MOST_SHOWN = 12
 """Longer lists are abbreviated in error lines."""
-ONLY_STAGE = "only"
-"""Name of the single stage of a method that has no school levels."""
 
 
 class Params(Knobs):
@@ -37,6 +35,11 @@ class Params(Knobs):
     )
     experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
     studies: dict[Name, StudyKnobs] = Field({}, description="Experiments in one table: results/study_<study>.json.")
+    plugins: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Python files, relative to params.yaml, that define methods, losses, networks or readers.",
+    )
     tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, MismatchError, remake
+from edpipe.params.plans.plan import plan_as_now
 from edpipe.results.measures.seeds import budget_of, summarise
 from edpipe.results.result_file import RESULT_FORMAT, RESULT_FORMAT_VERSION
 from edpipe.storage.records import read_record, seal_of
@@ -20,7 +21,8 @@ def gathered(experiment: str, method: str, evaluation_paths: Sequence[Path]) -> 
         CorruptFileError: an evaluation is damaged.
         MismatchError: seeds that were measured on different data, or taught differently, or by different teachers.
     """
-    seeds = [_read_evaluation(path) for path in evaluation_paths]
+    records = [_read_evaluation(path) for path in evaluation_paths]
+    seeds = [record | {"setup": _setup_as_now(record["setup"])} for record in records]
     named = list(zip(evaluation_paths, seeds, strict=True))
     _check_same_data(named)
     _check_same_setup(named)
@@ -36,7 +38,12 @@ def gathered(experiment: str, method: str, evaluation_paths: Sequence[Path]) -> 
         **{name: seeds[0][name] for name in ("data", "setup", "teachers")},
         "seeds": [{name: seed[name] for name in SEED_KEYS} for seed in seeds],
     }
-    return inputs | {"evaluations": [seal_of(seed) for seed in seeds]}, contents
+    return inputs | {"evaluations": [seal_of(record) for record in records]}, contents
+
+
+def _setup_as_now(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """What was trained, in today's words, for evaluations of before and of now to be held side by side."""
+    return {**setup, "stages": [plan_as_now(plan) for plan in setup["stages"]]}
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

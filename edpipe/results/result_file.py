@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from edpipe.errors import CorruptFileError, remake
-from edpipe.methods.plan import StagePlan
 from edpipe.params.base import Knobs
+from edpipe.params.plans.plan import StagePlan
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import StudentViews
 from edpipe.params.student import StudentKnobs
@@ -22,7 +22,7 @@ from edpipe.storage.digests import digest_json
 from edpipe.storage.records import check_seal, read_json_object, without_seal
 
 RESULT_FORMAT = "edpipe-result"
-RESULT_FORMAT_VERSION = 4
+RESULT_FORMAT_VERSION = 5
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -220,7 +220,7 @@ class Result(Knobs):
     """results/<experiment>.json: all seeds of one experiment."""
 
     format: Literal["edpipe-result"]
-    format_version: Literal[4]
+    format_version: Literal[5]
     experiment: str = Field(description="Name in params.yaml.")
     method: str = Field(description="ce, kd, ed, …")
     summary: Summary

@@ -40,7 +40,7 @@ def compare_with_teacher(labels: SoftLabels, dataset: Dataset, teacher: Teacher,
         MismatchError: the file was made from something else than what is at hand.
         VerificationError: naming a row that is not what the teacher says.
     """
-    batches = ViewBatches(dataset, _spec(labels, dataset), prepare_device(), (labels.sample_ids,))
+    batches = ViewBatches(dataset, stored_view_spec(labels, dataset), prepare_device(), (labels.sample_ids,))
     check_provenance(labels.path, labels.provenance, teacher.provenance(batches, labels.views))
     rng = np.random.default_rng((seed, labels.views.first))  # other samples in each file
     drawn = rng.choice(labels.num_forwards, min(num_rows, labels.num_forwards), replace=False)
@@ -114,7 +114,7 @@ def _by_view(views: Int64[np.ndarray, " row"]) -> Iterator[tuple[int, np.ndarray
         yield int(view), np.flatnonzero(views == view)
 
 
-def _spec(labels: SoftLabels, dataset: Dataset) -> ViewSpec:
+def stored_view_spec(labels: SoftLabels, dataset: Dataset) -> ViewSpec:
     """The views that the file speaks of, as this edpipe makes them.
 
     Raises:

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from edpipe.errors import ParamsError
-from edpipe.methods.plan import StageJobKnobs, StagePlan
 from edpipe.models.students.student import Student
 from edpipe.models.zoo.names import check_model_name
+from edpipe.params.plans.plan import WHOLE_BATCH_RULES, StageJobKnobs, StagePlan
 from edpipe.runtime.device import prepare_device
 from edpipe.runtime.distributed import ALONE, Group, joined
 from edpipe.soft_labels.file.store import SoftLabelStore
@@ -86,7 +86,8 @@ def open_start(
 def _check_whole_batch(plan: StagePlan, num_processes: int) -> None:
     """That no loss compares samples with each other that several processes have each a part of."""
     several = len({use.teacher for use in plan.teachers}) > 1
-    name = "dist" if plan.algorithm.kind == "dist" else "aekd" if plan.teacher_weighting == "aekd" and several else ""
+    rule = plan.teacher_weighting if plan.teacher_weighting in WHOLE_BATCH_RULES and several else ""
+    name = plan.algorithm.kind if plan.algorithm.compares_samples else rule
     if name and num_processes > 1:
         raise ParamsError(
             f"stage '{plan.name}': {name} compares the samples of a batch with each other, and each of {num_processes} "

@@ -120,6 +120,21 @@ def test_memory_is_measured_in_the_order_in_which_it_is_taken(bench_engine, squa
 
 
 @pytest.mark.slow
+def test_a_loop_of_ones_own_is_measured_beside_the_pipelines(monkeypatch, tmp_path):
+    torch.set_num_threads(1)
+    for name in ("bench_store", "school"):
+        load(name, monkeypatch)
+    module = load("bench_own_loop", monkeypatch)
+    monkeypatch.setattr(module, "STUDENT", "resnet8")
+    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(module, "STEPS", 1)
+    index, dataset, rows_per_s = module.store_rows(tmp_path, 8, 4)
+    assert rows_per_s > 0
+    assert check(module.bench_loop(index, dataset, 1))[0] == "own loop / pipeline (speed)"
+    assert check(module.bench_batch(index, dataset, 1))[0] == "collate / pipeline's batch (time)"
+
+
+@pytest.mark.slow
 def test_photos_made_ahead_are_measured(bench_engine, tmp_path):
     photos = bench_engine.write_photos(tmp_path / "photos.h5", 4, 2)
     names = check(bench_engine.bench_photos(photos, 1, 1, CPU))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edpipe.losses.teskd import TeskdWeights, feature_loss, self_kd_loss, teskd_loss
-from edpipe.models.students.outputs import TeskdOutputs
+from edpipe.models.students.teskd_branches import TeskdOutputs
 
 torch.set_num_threads(1)
 CASES = st.tuples(st.integers(0, 9999), st.integers(1, 5), st.integers(2, 6), st.integers(1, 4), st.integers(1, 3))

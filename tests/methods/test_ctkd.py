@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from method_stages import only_stage
 from small_world import CPU, EXACT, NINE, SHIFTS, TRAINING, make_world
 
 from edpipe.datasets.dataset_file import open_dataset
@@ -29,13 +30,11 @@ from edpipe.errors import (
 )
 from edpipe.losses.features import attention_loss
 from edpipe.losses.kd import kd_loss, task_loss
-from edpipe.methods.ctkd import curriculum
-from edpipe.methods.plan import StageJobKnobs
-from edpipe.models.students.auxiliary import AuxiliaryStudent, attention_ends
+from edpipe.models.students.auxiliary import AttentionMaps, AuxiliaryStudent
 from edpipe.models.students.outputs import student_outputs
 from edpipe.models.students.student import Student
 from edpipe.models.zoo.build import build_network
-from edpipe.params.experiment import CtkdKnobs
+from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.params.soft_labels import Mixing, StorageKnobs, StudentViews, ViewSpace, ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
@@ -90,12 +89,12 @@ def knobs_of(storage=KEEPING, epochs=EPOCHS, recipe=RECIPE, views=None):
 
 
 def method_of(**changes):
-    return CtkdKnobs.model_validate({"name": "ctkd", "scratch": "scratch", "expert": "expert"} | changes)
+    return {"name": "ctkd", "scratch": "scratch", "expert": "expert"} | changes
 
 
 def stage_of(world, out, model="resnet8", trajectory=None, epochs=EPOCHS, recipe=RECIPE, views=None, **method):
     """Knobs and files of a student's only stage."""
-    (plan,) = curriculum(method_of(**method), "only", StageKnobs(epochs=epochs, learning_rate=0.05))
+    plan = only_stage(StageKnobs(epochs=epochs, learning_rate=0.05), **method_of(**method))
     knobs = StageJobKnobs(plan, StudentKnobs(model=model), recipe, views or views_of())
     has_expert = bool(plan.teachers)
     files = StageFiles(
@@ -169,7 +168,7 @@ def learn_together(world, weights):
     network = build_network("resnet8", dataset.num_classes, dataset.channels, SEED)
     sizes = dataset.image_size, dataset.channels
     student = Student(network, 1, 1, dataset.num_classes, StudentKnobs(model="resnet8").reference, *sizes, taught.seed)
-    trainee = AuxiliaryStudent(student, attention_ends(network, student), []) if weights[2] else student
+    trainee = AuxiliaryStudent(student, AttentionMaps(network, student)) if weights[2] else student
     training = Training(trainee.to(memory_format=torch.channels_last), RECIPE, budget, taught.seed)
     task = Beside(dataset, taught, of_teacher.run(taught), open_store(world.paths), weights)
     losses = [progress.loss for progress in training.run(task)]

@@ -12,11 +12,11 @@ from school import params as school_params
 
 from edpipe.cli.main import main
 from edpipe.errors import ParamsError
-from edpipe.methods import by_name
-from edpipe.methods.plan import StageJobKnobs
 from edpipe.models.macs import count_macs
 from edpipe.models.zoo.build import build_network
 from edpipe.params.load import load_params, parse_params
+from edpipe.params.plans.curriculum import curriculum
+from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.pipeline.jobs import graph, students
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.weights import read_weights
@@ -72,7 +72,7 @@ def params():
 def plans(name, **method):
     raw = params()
     raw["experiments"][name]["method"] = raw["experiments"][name]["method"] | method
-    return by_name.curriculum(parse_params(raw), name)
+    return curriculum(parse_params(raw), name)
 
 
 def complaint(name, **method):
@@ -131,7 +131,11 @@ def test_references_that_are_replaced_are_not_taught_on():
 def test_teskd_has_no_teacher_and_its_weights():
     (plan,) = plans("teskd", feature_reduction="mean")
     assert plan.teachers == ()
-    assert (plan.teskd.task_share, plan.teskd.feature_weight, plan.teskd.feature_reduction) == (0.2, 1e-7, "mean")
+    assert (plan.own_loss.task_share, plan.own_loss.feature_weight, plan.own_loss.feature_reduction) == (
+        0.2,
+        1e-7,
+        "mean",
+    )
 
 
 def test_methods_that_cannot_be_are_one_line():
@@ -320,7 +324,7 @@ def test_the_regressor_of_a_hint_learns(folder, tmp_path):
     task = inputs.open_stage(0, knobs, files, torch.device("cpu"))
     _, trainee = student.build_student(0, knobs, files, task)
     task.loss(trainee, task.batch(0, 32)).mean().backward()
-    assert trainee.hint.regressor.conv.weight.grad.abs().sum() > 0
+    assert trainee.side.regressor.conv.weight.grad.abs().sum() > 0
     first_layer = next(trainee.student.parameters())
     with_hint = first_layer.grad.clone()
     trainee.zero_grad()

@@ -5,12 +5,12 @@ import torch
 from shipped import shipped_and_examples
 
 from edpipe.errors import NetworkError
-from edpipe.methods import by_name
 from edpipe.models.macs import count_parameters
 from edpipe.models.students.extra_norm import ExtraNorm
 from edpipe.models.students.student import Student
 from edpipe.models.zoo.build import build_network
 from edpipe.params.load import parse_params
+from edpipe.params.plans.curriculum import curriculum
 
 torch.set_num_threads(1)
 
@@ -69,7 +69,7 @@ def test_another_head_is_refused():
 
 
 def test_the_shipped_experiment_is_the_code_read_literally():
-    plans = by_name.curriculum(parse_params(shipped_and_examples()), "cifar100_ed_paper")
+    plans = curriculum(parse_params(shipped_and_examples()), "cifar100_ed_paper")
     assert [plan.budget.epochs for plan in plans] == [150, 30, 60]
     assert [plan.window for plan in plans] == [(0.0, 0.625), (0.625, 0.75), (0.75, 1.0)]
     assert {(plan.temperature, plan.task_weight, plan.distill_weight, plan.subset_order) for plan in plans} == {

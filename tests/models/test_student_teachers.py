@@ -17,12 +17,12 @@ from edpipe.cli.commands import plan
 from edpipe.cli.main import main
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.errors import CorruptFileError, MismatchError, ParamsError, TeacherError
-from edpipe.methods import by_name
 from edpipe.models.forward import forward
 from edpipe.models.pretrained.fetch import Wanted, fetch_weights, take_over
 from edpipe.models.zoo.build import build_network
 from edpipe.params.lineage import last_stage
 from edpipe.params.load import load_params, parse_params
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.teacher import NetworkKnobs
 from edpipe.pipeline.jobs import graph, teachers
@@ -207,7 +207,7 @@ def test_the_teacher_reads_the_last_student_and_its_record():
 def test_the_last_stage_is_the_end_of_the_curriculum():
     for found in map(parse_params, (params(), shipped_and_examples())):
         for name in found.experiments:
-            plan = by_name.curriculum(found, name)[-1]
+            plan = curriculum(found, name)[-1]
             assert last_stage(found, name) == (plan.number, plan.name) == (plan.num_stages, plan.name)
 
 

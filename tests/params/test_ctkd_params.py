@@ -9,8 +9,8 @@ from project import as_yaml, tiny_params
 
 from edpipe.cli.main import EXIT_MENDABLE, main
 from edpipe.errors import ParamsError
-from edpipe.methods import by_name
 from edpipe.params.load import load_params, parse_params
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.pipeline.dvc.lists import tracked_jobs_text
 from edpipe.pipeline.jobs import graph, paths, teachers
 from edpipe.pipeline.jobs.model_checks import check_params
@@ -54,14 +54,14 @@ def stage_and_recording(params, experiment):
 
 def test_the_plan_has_the_weights_and_the_expert_only_where_it_has_a_weight():
     params = parse_params(raw())
-    (plan,) = by_name.curriculum(params, "beside")
+    (plan,) = curriculum(params, "beside")
     assert (plan.trajectory.teacher, [use.teacher for use in plan.teachers]) == ("scratch", ["general"])
-    weights = (plan.temperature, plan.task_weight, plan.distill_weight, plan.attention_weight)
+    weights = (plan.temperature, plan.task_weight, plan.distill_weight, plan.own_loss.attention_weight)
     assert weights == (4.0, 1.0, 1.0, 1000.0)
-    (plan,) = by_name.curriculum(params, "alone")
-    assert (plan.trajectory.teacher, plan.teachers, plan.attention_weight) == ("scratch", (), 0.0)
+    (plan,) = curriculum(params, "alone")
+    assert (plan.trajectory.teacher, plan.teachers, plan.own_loss.attention_weight) == ("scratch", (), 0.0)
     named = parse_params(raw(experiments__alone__method=ALONE | {"expert": "general"}))
-    assert by_name.curriculum(named, "alone") == (plan,), "an expert without weight is not asked"
+    assert curriculum(named, "alone") == (plan,), "an expert without weight is not asked"
 
 
 def test_each_seed_has_a_trajectory_that_all_students_share():

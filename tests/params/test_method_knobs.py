@@ -6,8 +6,8 @@ import pytest
 from shipped import shipped_and_examples
 
 from edpipe.errors import ParamsError
-from edpipe.methods import by_name
 from edpipe.params.load import parse_params
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.results.page.words import loss_text, method_text
 from edpipe.steps.run_stage import _check_whole_batch
 
@@ -29,7 +29,7 @@ def params_with(method):
 
 
 def plans_of(method):
-    return by_name.curriculum(params_with(method), "digits_ed" if method["name"] == "ed" else "digits_kd")
+    return curriculum(params_with(method), "digits_ed" if method["name"] == "ed" else "digits_kd")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_attention_has_a_weight_of_its_own_whatever_the_task_weighs():
     raw["experiments"]["digits_kd"]["method"] = {"name": "at", "teacher": PANEL[0], "task_weight": 2.0}
     raw["experiments"]["digits_ed"]["method"] = {**SCHOOL, "distill": {"kind": "at"}, "task_weight": 2.0}
     for name in ("digits_kd", "digits_ed"):
-        plan = by_name.curriculum(parse_params(raw), name)[0]
+        plan = curriculum(parse_params(raw), name)[0]
         assert (plan.task_weight, plan.distill_weight) == (2.0, 1000.0)
         assert loss_text(plan) == "2 task + 1000 at"
 
@@ -86,7 +86,7 @@ def test_pages_tell_the_weights_that_are_used(method, said):
 
 
 def test_pages_tell_of_a_teacher_that_learns_beside_the_student():
-    plan = by_name.curriculum(parse_params(copy.deepcopy(RAW)), "fashion_mnist_ctkd")[0]
+    plan = curriculum(parse_params(copy.deepcopy(RAW)), "fashion_mnist_ctkd")[0]
     assert loss_text(plan) == "1 task + 1 kd of fashion_scratch at temperature 4 + 1000 at"
 
 
@@ -98,7 +98,7 @@ def test_pages_say_whether_classes_arrive():
 @pytest.mark.slow
 def test_every_method_has_its_words():
     for name, experiment in parse_params(copy.deepcopy(RAW)).experiments.items():
-        text = method_text(experiment.method.name, by_name.curriculum(parse_params(copy.deepcopy(RAW)), name))
+        text = method_text(experiment.method.name, curriculum(parse_params(copy.deepcopy(RAW)), name))
         assert text.endswith(".")
 
 

@@ -25,7 +25,9 @@ from edpipe.params.yaml_file import load_raw, parse_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = shipped_and_examples()
-METHODS = "'ce', 'kd', 'logit_std', 'dkd', 'dist', 'at', 'fitnet', 'aver', 'ebkd', 'aekd', 'ca_mkd', 'ed', 'teskd'"
+METHODS = (
+    "'aver', 'ebkd', 'aekd', 'ca_mkd', 'at', 'ce', 'ctkd', 'dist', 'dkd', 'ed', 'fitnet', 'kd', 'logit_std', 'teskd'"
+)
 MISSING = object()
 
 
@@ -232,7 +234,8 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{METHOD}.replay",
             True,
-            f"{METHOD}.replay: unknown key; known: distill_weight, name, task_weight, teacher, temperature",
+            f"{METHOD}.replay: unknown key; known: distill_weight, name, standardise, task_weight, teacher, "
+            "temperature",
         ),
         (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
         (f"{SOFT}.precision", "uint8", f"{SOFT}.precision: unknown key; known: space, storage, views"),
@@ -299,7 +302,7 @@ TEACHER = "teachers.digits_teacher"
         (f"{SOFT}.space.augment", MISSING, f"{SOFT}.space.augment: missing; it must be given"),
         (f"{METHOD}.teacher", MISSING, f"{METHOD}.teacher: missing; it must be given"),
         # one of a few words
-        (f"{METHOD}.name", "kdd", f"{METHOD}.name: 'kdd' is not allowed; allowed: {METHODS}"),
+        (f"{METHOD}.name", "kdd", f"{METHOD}.name: 'kdd' is not allowed; did you mean 'kd'; allowed: {METHODS}"),
         ("datasets.digits.channels", 2, "datasets.digits.channels: 2 is not allowed; allowed: 1 or 3"),
         ("datasets.digits.channels", True, "datasets.digits.channels: True is not allowed; allowed: 1 or 3"),
         ("datasets.digits.channels", 3.0, "datasets.digits.channels: 3.0 is not allowed; allowed: 1 or 3"),
@@ -311,7 +314,8 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{SOFT}.space.augment.kind",
             "padcrop",
-            f"{SOFT}.space.augment.kind: 'padcrop' is not allowed; allowed: 'pad_crop', 'resized_crop'",
+            f"{SOFT}.space.augment.kind: 'padcrop' is not allowed; did you mean 'pad_crop'; allowed: 'pad_crop', "
+            "'resized_crop'",
         ),
         (
             f"{SOFT}.views.choice",

@@ -9,8 +9,8 @@ from shipped import shipped_and_examples
 
 from edpipe.cli.main import main
 from edpipe.errors import MismatchError, ParamsError
-from edpipe.methods import by_name
 from edpipe.params.load import parse_params
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.pipeline.dvc.code_file import write_code
 from edpipe.pipeline.dvc.lists import check_tracked_jobs, check_when_under_dvc, tracked_jobs_text, write_tracked_jobs
 from edpipe.pipeline.jobs import data, graph, students, teachers
@@ -37,18 +37,18 @@ def params(changes=None):
 
 
 def facts(experiment, changes=None):
-    plans = by_name.curriculum(params(changes), experiment)
+    plans = curriculum(params(changes), experiment)
     return [(p.name, p.number, p.num_stages, p.taught, p.known, tuple(u.subset for u in p.teachers)) for p in plans]
 
 
 def test_ce_is_one_stage_without_teacher():
-    (plan,) = by_name.curriculum(params({f"{CE}.method.label_smoothing": 0.1}), "digits_ce")
+    (plan,) = curriculum(params({f"{CE}.method.label_smoothing": 0.1}), "digits_ce")
     assert facts("digits_ce") == [("only", 1, 1, ("all",), ("all",), ())]
     assert (plan.task_weight, plan.label_smoothing, plan.window, plan.budget.images) == (1.0, 0.1, (0.0, 1.0), 24000)
 
 
 def test_kd_is_one_stage_with_one_teacher():
-    (plan,) = by_name.curriculum(params({f"{KD}.method.temperature": 2.0}), "digits_kd")
+    (plan,) = curriculum(params({f"{KD}.method.temperature": 2.0}), "digits_kd")
     assert facts("digits_kd") == [("only", 1, 1, ("all",), ("all",), ("all",))]
     assert (plan.teachers[0].teacher, plan.temperature, plan.task_weight) == ("digits_teacher", 2.0, 0.3)
     assert plan.window == (0.0, 1.0)
@@ -58,7 +58,7 @@ def test_ed_introduces_a_subset_a_stage():
     assert facts("digits_ed") == [
         (level, k, 3, LEVELS[:k], LEVELS[:k], LEVELS[:k]) for k, level in enumerate(LEVELS, start=1)
     ]
-    plan = by_name.curriculum(params(), "digits_ed")[0]
+    plan = curriculum(params(), "digits_ed")[0]
     assert (plan.normalisation, plan.subset_order, plan.window, plan.temperature) == ("slice", "mixed", (0.0, 1.0), 4.0)
 
 
@@ -82,7 +82,7 @@ def test_the_order_of_stages_is_that_of_the_subsets():
 
 def windows(stages):
     changes = {f"{ED}.method.rate_schedule": "carried", f"{ED}.stages": stages}
-    return [plan.window for plan in by_name.curriculum(params(changes), "digits_ed")]
+    return [plan.window for plan in curriculum(params(changes), "digits_ed")]
 
 
 @pytest.mark.parametrize("unit", ["images", "epochs"])

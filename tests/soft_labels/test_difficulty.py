@@ -19,8 +19,8 @@ from small_world import CPU, make_world
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import ParamsError
-from edpipe.methods import by_name
 from edpipe.params.load import parse_params
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.soft_labels import ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.jobs import students
@@ -127,7 +127,7 @@ def school(**method):
 
 
 def shares(**method):
-    return [plan.easiest for plan in by_name.curriculum(parse_params(school(**method)), "ed")]
+    return [plan.easiest for plan in curriculum(parse_params(school(**method)), "ed")]
 
 
 def complaint(raw):

@@ -27,6 +27,7 @@ from edpipe.errors import (
     TeacherError,
     UnverifiedError,
 )
+from edpipe.losses.stage_terms import batch_loss
 from edpipe.models.forward import forward
 from edpipe.models.splitting.attention_maps import attention_map
 from edpipe.models.splitting.taps import pooled
@@ -51,7 +52,6 @@ from edpipe.steps.run_stage import run_stage
 from edpipe.storage.records import read_record, record_path, write_record
 from edpipe.storage.weights import read_weights, write_weights
 from edpipe.training.stage import inputs
-from edpipe.training.stage.loss import batch_loss
 from edpipe.training.stage.student import build_student
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise

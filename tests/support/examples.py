@@ -2,9 +2,9 @@
 
 import json
 
-from edpipe.methods import ce, ed, single_teacher
+from method_stages import only_stage, school
+
 from edpipe.params.base import canonical_json
-from edpipe.params.experiment import CeKnobs, EdKnobs, KdKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import PadCrop, StudentViews, ViewSpace
 from edpipe.params.stage import StageKnobs
@@ -30,13 +30,11 @@ def curriculum(method):
     """The plans of a method, each with 24,000 images in all."""
     only = StageKnobs(images=sum(BUDGETS.values()))
     if method == "ce":
-        return ce.curriculum(CeKnobs(name="ce"), "only", only)
+        return (only_stage(only, name="ce"),)
     if method == "kd":
-        return single_teacher.curriculum(KdKnobs(name="kd", teacher="digits_teacher"), "only", only)
+        return (only_stage(only, name="kd", teacher="digits_teacher"),)
     budgets = {name: StageKnobs(images=images) for name, images in BUDGETS.items()}
-    return ed.curriculum(
-        EdKnobs(name="ed", teacher="digits_specialists"), tuple(BUDGETS), budgets, {"digits_specialists"}
-    )
+    return school(budgets, {"digits_specialists"}, teacher="digits_specialists")
 
 
 def _setup(experiment):

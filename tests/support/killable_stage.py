@@ -21,12 +21,11 @@ import sys
 import traceback
 from pathlib import Path
 
+from method_stages import school
 from small_world import EXACT, NINE, SHIFTS, TRAINING, World, make_world
 
-from edpipe.methods.ed import curriculum
-from edpipe.methods.plan import StageJobKnobs
-from edpipe.params.experiment import EdKnobs
 from edpipe.params.partition import PartitionKnobs
+from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.params.soft_labels import StudentViews, ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
@@ -65,7 +64,7 @@ def plans(iterations):
     """Knobs and files of the three stages, without the folder."""
     images = iterations * TRAINING.batch_size
     budgets = {level: StageKnobs(images=images, learning_rate=rate) for level, rate in zip(LEVELS, RATES, strict=True)}
-    return curriculum(EdKnobs(name="ed", teacher="specialists"), LEVELS, budgets, {"specialists"})
+    return school(budgets, {"specialists"}, teacher="specialists")
 
 
 def stages(root, iterations):

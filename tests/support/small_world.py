@@ -12,11 +12,11 @@ from layouts import make_image_folder
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
-from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.models.forward import forward
 from edpipe.models.zoo.build import build_network
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.partition import PartitionKnobs
+from edpipe.params.plans.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import (
     DumpKnobs,

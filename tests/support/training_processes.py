@@ -82,7 +82,7 @@ def watch(path, blow):
 def run(job, out):
     """The stage, through the command line's handling of errors and signals; its exit code."""
     from edpipe.cli import main, run_step
-    from edpipe.methods.plan import StageJobKnobs
+    from edpipe.params.plans.plan import StageJobKnobs
     from edpipe.steps.run_stage import run_stage
     from edpipe.training.stage.inputs import StageFiles
 
@@ -95,7 +95,7 @@ def run(job, out):
 
 def as_knobs(name):
     """What reads the knobs of this name."""
-    from edpipe.methods.plan import StagePlan
+    from edpipe.params.plans.plan import StagePlan
     from edpipe.params.recipe import RecipeKnobs
     from edpipe.params.soft_labels import StudentViews
     from edpipe.params.student import StudentKnobs

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 
 from edpipe.losses.kd import kd_loss, task_loss
 from edpipe.losses.logits import dkd_loss
+from edpipe.losses.stage_terms import StageBatch, TeacherTargets, batch_loss, restrict_classes
 from edpipe.losses.teacher_weights import teacher_weights
-from edpipe.methods.plan import all_subsets
+from edpipe.methods.at import At
+from edpipe.methods.dkd import Dkd
 from edpipe.models.students.outputs import StudentOutputs
-from edpipe.params.distill import AtAlgorithm, DkdAlgorithm
+from edpipe.params.plans.plan import all_subsets
 from edpipe.params.stage import StageKnobs
-from edpipe.training.stage.loss import StageBatch, TeacherTargets, batch_loss, restrict_classes
 
 torch.set_num_threads(1)
 BUDGET = StageKnobs(epochs=1)
@@ -109,7 +110,7 @@ def test_two_teachers_of_one_sample_share_it_equally():
 
 
 def test_dkd_warms_up_over_its_share_of_the_stage():
-    dkd = DkdAlgorithm(kind="dkd", alpha=1.0, beta=2.0, warmup=0.5)
+    dkd = Dkd(kind="dkd", alpha=1.0, beta=2.0, warmup=0.5)
     knobs = plan(algorithm=dkd, task_weight=0.0, distill_weight=1.0)
     one = target(1)
     whole = dkd_loss(LOGITS, one.logits, LABELS, 4.0, 1.0, 2.0)
@@ -150,7 +151,7 @@ def test_references_have_no_features_to_be_compared():
     maps = (torch.full((6, 2, 2), 0.5),)
     one = target(1)
     told = TeacherTargets(one.rows, one.logits, one.columns, one.share, (torch.eye(2).repeat(6, 1, 1) / 2**0.5,))
-    knobs = plan(algorithm=AtAlgorithm(kind="at"), task_weight=1.0, distill_weight=10.0)
+    knobs = plan(algorithm=At(kind="at"), task_weight=1.0, distill_weight=10.0)
     assert torch.equal(batch_loss(knobs, LOGITS, batch(told)), task_loss(LOGITS, LABELS))
     distance = (2 * (0.5 - 0.5**0.5) ** 2 + 2 * 0.5**2) / 4
     torch.testing.assert_close(

@@ -4,13 +4,15 @@ import tempfile
 from argparse import REMAINDER, ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from edpipe.errors import MismatchError, UsageError
 from edpipe.params.load import load_params
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.params.schema import Params
 from edpipe.pipeline.confirmation.confirm import bump, confirm, named_units, reseal
-from edpipe.pipeline.confirmation.history import changed_definitions, find_commit, open_history
+from edpipe.pipeline.confirmation.history import History, changed_definitions, find_commit, open_history
 from edpipe.pipeline.dvc.code_file import check_code, code_versions, write_code
 from edpipe.pipeline.dvc.lists import write_tracked_jobs
 from edpipe.pipeline.dvc.record import record_check
@@ -92,29 +94,41 @@ def _list(params: Params) -> None:
     """A line for each unit that was edited, or one for all."""
     edited = [unit for unit in code_versions() if is_edited(unit)]
     jobs = jobs_of(params, params.experiments)
-    for unit in edited:
-        entry = confirmed().get(unit)
-        print(f"{unit}: version {entry.version if entry else 0}, edited: {_definitions(unit)}; {_reruns(jobs, unit)}")
+    with tempfile.TemporaryDirectory(prefix="edpipe-code-") as folder:
+        for unit in edited:
+            version = confirmed()[unit].version if unit in confirmed() else 0
+            print(f"{unit}: version {version}, edited: {_definitions(unit, folder)}; {_reruns(jobs, unit)}")
     count = len(code_versions()) - len(edited)
     print(f"{count} of {count + len(edited)} units of the code are confirmed")
     if edited:
         print(f"`edpipe code {CONFIRM}` shows that an edit changes no result; then nothing runs again for it")
 
 
-def _definitions(unit: str) -> str:
-    """Which definitions mean something else than the confirmed ones, as far as git has those."""
+def _definitions(unit: str, folder: str) -> str:
+    """Which definitions mean something else than the confirmed ones, as far as git has those.
+
+    Args:
+        unit: that was edited.
+        folder: for copies of the package at earlier commits.
+    """
     entry = confirmed().get(unit)
+    if unit in REGISTRY.places:
+        return f"of the plugin {REGISTRY.places[unit][0]}, whose code has no versions"
     if entry is None:
         return "new"
-    with tempfile.TemporaryDirectory(prefix="edpipe-code-") as folder:
-        try:
-            history = open_history(HERE.root, Path(folder))
-            before = history.tree(find_commit(history, unit, entry.digest))
-        except MismatchError:
-            return "what was confirmed is not in git"
+    try:
+        history = _history(folder)
+        before = history.tree(find_commit(history, unit, entry.digest))
         found = list(changed_definitions(before, HERE, unit))
+    except (MismatchError, KeyError):
+        return "what was confirmed is not in git"
     more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
     return ", ".join(found[:MOST_SHOWN]) + more
+
+
+@cache
+def _history(folder: str) -> History:
+    return open_history(HERE.root, Path(folder))
 
 
 def _reruns(jobs: Sequence[Job], unit: str) -> str:

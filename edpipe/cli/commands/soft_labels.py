@@ -16,9 +16,9 @@ from edpipe.cli.arguments import CommandParser
 from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import ParamsError
-from edpipe.methods import by_name
-from edpipe.methods.plan import StagePlan, TeacherUse
 from edpipe.params.load import load_params
+from edpipe.params.plans.curriculum import curriculum
+from edpipe.params.plans.plan import StagePlan, TeacherUse
 from edpipe.params.schema import Params, entry
 from edpipe.params.soft_labels import SoftLabelKnobs
 from edpipe.pipeline.jobs import paths, teachers
@@ -115,7 +115,7 @@ def plan(words: Sequence[str]) -> None:
     options = parser.parse_args(list(words))
     params = load_params()
     knobs = entry(params, "experiments", options.experiment)
-    plans = by_name.curriculum(params, options.experiment)
+    plans = curriculum(params, options.experiment)
     uses = tuple(dict.fromkeys(use for stage in plans for use in stage.teachers))
     if not uses:
         raise ParamsError(f"experiments.{options.experiment}: method '{knobs.method.name}' has no teacher to store")

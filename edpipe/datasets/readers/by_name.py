@@ -1,7 +1,8 @@
 """The readers by the name that params.yaml gives them.
 
-A new reader is a module of this folder, a line here, and its name in `edpipe.params.dataset.Reader` (and in `FETCHED`
-there, if it can fetch its files).
+A new reader of the package is a module of this folder, a line here, and its name in
+`edpipe.params.plans.reader_names.READERS` (and in `edpipe.params.dataset.FETCHED`, if it can fetch its files). A
+plugin's is one function, see docs/plugins.md.
 """
 
 from pathlib import Path
@@ -20,6 +21,7 @@ from edpipe.datasets.readers import (
     tiny_imagenet,
 )
 from edpipe.params.dataset import DatasetKnobs
+from edpipe.params.plans.registered import REGISTRY
 
 READERS = {
     "caltech101": caltech.read_caltech101,
@@ -43,4 +45,4 @@ def read_raw(root: Path, knobs: DatasetKnobs) -> RawDataset:
     Raises:
         DataError: the raw files are missing, incomplete or damaged.
     """
-    return READERS[knobs.reader](root, knobs)
+    return (READERS | REGISTRY.readers)[knobs.reader](root, knobs)

@@ -9,47 +9,40 @@ from torch import Tensor, nn
 from edpipe.models.splitting.attention_maps import attention_map
 from edpipe.models.splitting.chain import Tap, map_shapes
 from edpipe.models.splitting.split import count_feature_stages, split
-from edpipe.models.students.hint import Hint
 from edpipe.models.students.outputs import StudentOutputs
 from edpipe.models.students.reference_blocks import reference_of
+from edpipe.models.students.setting import SideModule
 from edpipe.models.students.student import AUXILIARY_PREFIX, REFERENCE_PREFIX, Student
 
 
 class AuxiliaryStudent(nn.Module):
-    """A student whose forward pass gives `Answers`.
+    """A student whose forward pass gives `StudentOutputs`.
 
     Args:
         student: shares its modules with this.
-        attention_ends: where the features are read that the attention maps are of.
+        side: reads features of the student on its way; None: nothing does.
         kept: of each earlier level, where the features are that its reference reads, and the reference.
-        hint: what makes a hint of which features.
     """
 
     def __init__(
-        self,
-        student: Student,
-        attention_ends: Sequence[Tap] = (),
-        kept: Sequence[tuple[Tap, nn.Module]] = (),
-        hint: Hint | None = None,
+        self, student: Student, side: SideModule | None = None, kept: Sequence[tuple[Tap, nn.Module]] = ()
     ) -> None:
         super().__init__()
         self.student = student
         self.earlier = nn.ModuleList(reference for _, reference in kept)
-        self.hint = hint
+        self.side = side
         self._seen: dict[int, Tensor] = {}
-        self._attention_keys = [self._tap(end) for end in attention_ends]
+        self._side_keys = [] if side is None else [self._tap(tap) for tap in side.taps]
         self._kept_keys = [self._tap(end) for end, _ in kept]
-        self._hint_key = None if hint is None else self._tap(hint.end)
 
     def forward(self, images: Float[Tensor, "sample channel height width"]) -> StudentOutputs:
-        """Answers to a batch."""
+        """All that is said of a batch."""
         logits = self.student(images)
-        maps = tuple(attention_map(self._seen[key]) for key in self._attention_keys)
+        side = None if self.side is None else self.side(*(self._seen[key] for key in self._side_keys))
         pairs = zip(self.earlier, self._kept_keys, strict=True)
         earlier = tuple(reference(self._seen[key]) for reference, key in pairs)
-        hint = None if self.hint is None or self._hint_key is None else self.hint(self._seen[self._hint_key])
         self._seen.clear()  # features would outlive their batch
-        return StudentOutputs(logits, maps, earlier, hint)
+        return StudentOutputs(logits, side, earlier)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of the student, and of earlier references as `aid.<level>.*`; not copies."""
@@ -71,15 +64,21 @@ class AuxiliaryStudent(nn.Module):
         return key
 
 
-def attention_ends(network: nn.Module, student: Student) -> list[Tap]:
-    """Where the features are read of each of the network's feature stages that the student has.
+class AttentionMaps(SideModule):
+    """A student's attention maps, of each of the network's feature stages that it has, in order.
 
     Raises:
         NetworkError: the network is no chain of its modules.
     """
-    own = set(student.modules())
-    blocks, _ = split(network, count_feature_stages(network))
-    return [block.tap for block in blocks if block.tap.module in own]
+
+    def __init__(self, network: nn.Module, student: nn.Module) -> None:
+        own = set(student.modules())
+        blocks, _ = split(network, count_feature_stages(network))
+        super().__init__([block.tap for block in blocks if block.tap.module in own])
+
+    def forward(self, *features: Float[Tensor, "sample _ _ _"]) -> tuple[Float[Tensor, "sample _ _"], ...]:
+        """One map for each."""
+        return tuple(attention_map(one) for one in features)
 
 
 def kept_references(

@@ -9,6 +9,7 @@ from edpipe.models.probe import model_name
 from edpipe.models.splitting.chain import Tap, map_shapes
 from edpipe.models.splitting.split import split_into_stages
 from edpipe.models.splitting.taps import pooled
+from edpipe.models.students.setting import SideModule
 
 
 class HintRegressor(nn.Module):
@@ -45,15 +46,14 @@ class HintRegressor(nn.Module):
         return self.relu(self.bn(self.conv(features)))
 
 
-class Hint(nn.Module):
+class Hint(SideModule):
     """A student's features of one stage, as small as the teacher's hint and in its channels (Romero et al. 2015).
 
     The regressor is trained along with the student, and never kept.
     """
 
     def __init__(self, end: Tap, side: int, regressor: HintRegressor) -> None:
-        super().__init__()
-        self.end = end  # a tuple, for its module to belong to the student alone
+        super().__init__([end])
         self._side, self.regressor = side, regressor
 
     def forward(self, features: Float[Tensor, "sample c h w"]) -> Float[Tensor, "sample channel height width"]:

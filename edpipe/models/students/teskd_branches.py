@@ -1,5 +1,7 @@
 """TESKD: a network that learns with students on its own stages, which are dropped when it is deployed."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,11 +11,22 @@ from edpipe.models.probe import count_outputs, drawing
 from edpipe.models.resize import resize_bilinear
 from edpipe.models.splitting.chain import Chain, map_shapes
 from edpipe.models.splitting.split import split_into_stages
-from edpipe.models.students.outputs import TeskdOutputs
 from edpipe.models.zoo.layers import GlobalPool
 
 _REMEDY = "use another model or method"
 Maps = Float[Tensor, "sample channel height width"]
+
+
+class TeskdOutputs(NamedTuple):
+    """What a network and its students say of a batch; the students from the deepest to the shallowest."""
+
+    logits: Float[Tensor, "sample class"]
+    """Of the backbone."""
+    student_logits: list[Float[Tensor, "sample class"]]
+    features: Float[Tensor, "sample channel"]
+    """Mean of the backbone's deepest feature map."""
+    student_features: list[Float[Tensor, "sample channel"]]
+    """What each student's classifier sees."""
 
 
 class TeskdNetwork(nn.Module):

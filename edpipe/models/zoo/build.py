@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from edpipe.errors import NetworkError
 from edpipe.models.probe import MODEL_ATTRIBUTE, drawing, first_convolution
 from edpipe.models.zoo.forms import OwnForm, own_form
 from edpipe.models.zoo.mobilenet import CifarMobileNetV2
@@ -13,6 +14,7 @@ from edpipe.models.zoo.resnet import build_cifar_resnet, build_resnet
 from edpipe.models.zoo.shufflenet import CifarShuffleNet, CifarShuffleNetV2
 from edpipe.models.zoo.vgg import CifarVgg
 from edpipe.models.zoo.wrn import WideResNet
+from edpipe.params.plans.registered import REGISTRY
 
 
 def build_network(model: str, num_classes: int, channels: int, seed: int) -> nn.Module:
@@ -32,6 +34,8 @@ def _build(model: str, num_classes: int, channels: int) -> nn.Module:
     form = own_form(model)
     if form is not None:
         return _build_own(form, num_classes, channels)
+    if model in REGISTRY.networks:
+        return _build_of_plugin(model, num_classes, channels)
     library, name = split_name(model)
     if library == "timm":
         import timm
@@ -40,6 +44,20 @@ def _build(model: str, num_classes: int, channels: int) -> nn.Module:
     from torchvision import models
 
     return with_channels(models.get_model(name, weights=None, num_classes=num_classes), channels)
+
+
+def _build_of_plugin(model: str, num_classes: int, channels: int) -> nn.Module:
+    """Raises:
+    NetworkError: the plugin's function fails, or gives something else than a module.
+    """
+    try:
+        network = REGISTRY.networks[model](num_classes, channels)
+    except Exception as error:  # whatever the plugin's code raises
+        what = " ".join(str(error).split())[:200]
+        raise NetworkError(f"model {model!r}: its plugin failed: {type(error).__name__}: {what}") from error
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"model {model!r}: its plugin gave {type(network).__name__}; it must give a torch.nn.Module")
+    return network
 
 
 def _build_own(form: OwnForm, num_classes: int, channels: int) -> nn.Module:

@@ -4,6 +4,7 @@ import difflib
 
 from edpipe.errors import NetworkError
 from edpipe.models.zoo.forms import CIFAR_DEPTHS, CIFAR_RESNET_DEPTHS, VGG_DEPTHS, WIDE_DEPTHS, own_form
+from edpipe.params.plans.registered import REGISTRY
 
 LIBRARIES = ("timm", "torchvision")
 AUXILIARY_OUTPUTS = ("googlenet", "inception_v3")
@@ -40,7 +41,7 @@ def is_known(model: str) -> bool:
     """True for a name that `build_network` can build; imports timm or torchvision only for their own names."""
     library, name = split_name(model)
     if library is None:
-        return own_form(model) is not None
+        return own_form(model) is not None or model in REGISTRY.networks
     return _is_known_timm(name) if library == "timm" else name in _torchvision_names()
 
 
@@ -78,7 +79,7 @@ def _listed(numbers: tuple[int, ...]) -> str:
 def known_names(library: str | None) -> tuple[str, ...]:
     """Names of a library's networks, as in params.yaml; None: those for small images; imports the library."""
     if library is None:
-        return OWN_MODELS
+        return (*OWN_MODELS, *sorted(REGISTRY.networks))
     if library == "torchvision":
         return tuple(f"torchvision:{name}" for name in _torchvision_names())
     import timm

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from edpipe.params.plans.plan import plan_as_now
 from edpipe.storage.job import Job
 from edpipe.storage.records import SEAL
 
@@ -30,7 +31,17 @@ def first_difference(job: Job, before: Path, now: Path) -> str | None:
 def _contents(job: Job, text: bytes) -> dict[str, Any]:
     """What a record says besides its code; a result has a digest of itself, code included."""
     left_out = (*NAMES_OF_CODE, *(("digest",) if job.step in WITH_CODE_IN_DIGEST else ()))
-    return {name: value for name, value in json.loads(text).items() if name not in left_out}
+    return _as_now({name: value for name, value in json.loads(text).items() if name not in left_out})
+
+
+def _as_now(value: Any) -> Any:
+    """The same with every plan of a stage in today's words."""
+    if isinstance(value, list):
+        return [_as_now(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    found = plan_as_now(value) if "teskd" in value and "num_stages" in value else value
+    return {name: _as_now(part) for name, part in found.items()}
 
 
 def _difference(before: object, now: object, path: str = "") -> str:

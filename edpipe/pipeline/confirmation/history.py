@@ -1,19 +1,30 @@
 """The package as it was at earlier commits, from git."""
 
+import json
+import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
+import yaml
+
 from edpipe.errors import MismatchError
 from edpipe.storage.code.modules import PACKAGE, SourceTree
-from edpipe.storage.code.units import unit_digest
+from edpipe.storage.code.versions import CONFIRMED, HERE
 
 MOST_COMMITS = 200
 """How far back the confirmed code is looked for."""
+SETTLED = """
+import json
+from edpipe.storage.code.units import unit_names
+from edpipe.storage.code.versions import HERE, is_edited
+print(json.dumps([unit for unit in unit_names(HERE) if not is_edited(unit)]))
+"""
+"""Run with the package of a commit."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,8 @@ class History:
     top: Path
     scratch: Path
     """Folder for copies of the package."""
+    _confirmed: dict[str, dict[str, str]] = field(default_factory=dict)
+    _settled: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def commits(self) -> list[str]:
         """Commits that changed the package, the latest first."""
@@ -36,6 +49,30 @@ class History:
             with tarfile.open(fileobj=BytesIO(archive)) as files:
                 files.extractall(folder, filter="data")
         return SourceTree(folder / PACKAGE)
+
+    def confirmed_digests(self, commit: str) -> dict[str, str]:
+        """By unit, the digest at which its version was confirmed, as a commit has it; none without such a file."""
+        if commit not in self._confirmed:
+            self._confirmed[commit] = self._read_confirmed(commit)
+        return self._confirmed[commit]
+
+    def _read_confirmed(self, commit: str) -> dict[str, str]:
+        try:
+            contents = yaml.safe_load(self._git("show", f"{commit}:{CONFIRMED.relative_to(HERE.root.parent)}"))
+            kinds = {kind: entries for kind, entries in contents.items() if isinstance(entries, dict)}
+            return {f"{kind}.{name}": e["digest"] for kind, entries in kinds.items() for name, e in entries.items()}
+        except (MismatchError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+            return {}
+
+    def settled_units(self, commit: str) -> frozenset[str]:
+        """Units whose code, at a commit, is as it was confirmed; the commit's own code is asked."""
+        if commit not in self._settled:
+            root = self.tree(commit).root.parent
+            command = [sys.executable, "-P", "-c", SETTLED]
+            env = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+            self._settled[commit] = frozenset(json.loads(done.stdout) if done.returncode == 0 else ())
+        return self._settled[commit]
 
     def _git(self, *words: str) -> bytes:
         """What git says.
@@ -66,25 +103,19 @@ def open_history(package: Path, scratch: Path) -> History:
 
 
 def find_commit(history: History, unit: str, digest: str) -> str:
-    """The latest commit at which the code of a unit meant what this digest says.
+    """The latest commit at which the code of a unit was confirmed with this digest, and not edited since.
+
+    A commit's own code says whether it was: what follows names in code may have been another program then.
 
     Raises:
         MismatchError: there is none.
     """
     for commit in history.commits():
-        if _digest_at(history, commit, unit) == digest:
+        if history.confirmed_digests(commit).get(unit) == digest and unit in history.settled_units(commit):
             return commit
     raise MismatchError(
         f"{unit}: no commit has the code that was confirmed ({digest}); confirm again what git has, or use --bump"
     )
-
-
-@cache
-def _digest_at(history: History, commit: str, unit: str) -> str | None:
-    try:
-        return unit_digest(history.tree(commit), unit)
-    except (KeyError, SyntaxError, ValueError):
-        return None  # there was no such unit, or no such package
 
 
 def changed_definitions(before: SourceTree, now: SourceTree, unit: str) -> Iterator[str]:

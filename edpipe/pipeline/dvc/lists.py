@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from edpipe.errors import ParamsError
-from edpipe.methods.by_name import curriculum
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc.code_file import check_code
 from edpipe.pipeline.jobs import paths, step_table

@@ -4,8 +4,9 @@ Every job of a step has the same choices by name, since DVC wants as many parame
 have is the unit of its step, which counts anyway.
 """
 
-from edpipe.methods.plan import StagePlan
 from edpipe.models.zoo.forms import own_form
+from edpipe.params.plans.plan import StagePlan
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.storage.code.units import CHOICES, step_unit
 
 STAGE_CHOICES = ("network", "loss", "other_loss", "weighting", "method")
@@ -23,7 +24,9 @@ def reader_choice(reader: str) -> dict[str, str]:
 def network_choice(step: str, model: str) -> dict[str, str]:
     """Of a job that runs a network; the code of timm's and torchvision's is in the step itself."""
     form = own_form(model)
-    return {"network": step_unit(step) if form is None else f"networks.{form.family}"}
+    if form is not None:
+        return {"network": f"networks.{form.family}"}
+    return {"network": f"networks.{model}" if model in REGISTRY.networks else step_unit(step)}
 
 
 def stage_choices(plan: StagePlan, model: str) -> dict[str, str]:
@@ -31,13 +34,12 @@ def stage_choices(plan: StagePlan, model: str) -> dict[str, str]:
     nothing = step_unit("run_stage")
     losses = [*stage_losses(plan), nothing, nothing]
     weighting = f"weightings.{plan.teacher_weighting}"
-    method = "methods.teskd" if plan.teskd else "methods.ctkd" if plan.trajectory else nothing
     return {
         **network_choice("run_stage", model),
         "loss": losses[0],
         "other_loss": losses[1],
         "weighting": weighting if weighting in CHOICES and len(plan.teachers) > 1 else nothing,
-        "method": method,
+        "method": nothing if plan.own_loss is None else f"methods.{plan.own_loss.kind}",
     }
 
 

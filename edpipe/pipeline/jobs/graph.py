@@ -6,10 +6,10 @@ Snakemake's rules, dvc.yaml's lists and the command line all ask this package, s
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from edpipe.methods.by_name import curriculum
 from edpipe.params.experiment import (
     ExperimentKnobs,
 )
+from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.schema import Params, entry
 from edpipe.params.teacher import TeacherKnobs
 from edpipe.pipeline.jobs import paths

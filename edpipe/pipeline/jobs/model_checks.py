@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 
 from edpipe.errors import NetworkError, ParamsError
-from edpipe.methods.by_name import curriculum
-from edpipe.methods.plan import StagePlan
+from edpipe.models.zoo.forms import own_form
 from edpipe.models.zoo.names import check_model_name
+from edpipe.params.plans.curriculum import curriculum
+from edpipe.params.plans.plan import StagePlan
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.params.schema import Params
 from edpipe.pipeline.jobs.data import partition_teachers
 from edpipe.pipeline.jobs.plan_checks import sampled_problems, source_problems
@@ -22,6 +24,7 @@ def check_params(params: Params, experiments: tuple[str, ...] | None = None, wit
     Raises:
         ParamsError: one line for each thing that is wrong, with its place in params.yaml.
     """
+    _check_network_names()
     names = tuple(experiments if experiments is not None else params.experiments)
     plans = {name: curriculum(params, name) for name in names}
     for name in names:
@@ -29,6 +32,12 @@ def check_params(params: Params, experiments: tuple[str, ...] | None = None, wit
     problems = list(dict.fromkeys(_problems(params, plans, with_networks)))
     if problems:
         raise ParamsError(*problems)
+
+
+def _check_network_names() -> None:
+    for name in REGISTRY.networks:
+        if own_form(name) is not None:
+            raise ParamsError(f"plugins: the package has a network named '{name}' already; rename that of the plugin")
 
 
 def check_model(place: str, model: str) -> None:

@@ -10,7 +10,6 @@ from functools import cache, lru_cache
 from torch import nn
 
 from edpipe.errors import NetworkError
-from edpipe.methods.plan import StagePlan
 from edpipe.models.probe import count_outputs
 from edpipe.models.splitting.attention_maps import attention_taps
 from edpipe.models.splitting.chain import map_shapes
@@ -18,9 +17,11 @@ from edpipe.models.splitting.split import count_feature_stages, feature_stages, 
 from edpipe.models.splitting.taps import hint_taps
 from edpipe.models.students.extra_norm import ExtraNorm
 from edpipe.models.students.hint import hint_of
-from edpipe.models.students.teskd_branches import TeskdNetwork
+from edpipe.models.students.setting import StudentSetting
 from edpipe.models.zoo.build import build_network
 from edpipe.models.zoo.names import split_name
+from edpipe.params.plans.loss import StageLoss, Stored
+from edpipe.params.plans.plan import StagePlan
 from edpipe.params.schema import Params
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.teacher import NetworkKnobs
@@ -36,14 +37,14 @@ def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ..
     model, sizes = student.model, (dataset.channels, dataset.image_size)
     problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_stages)
     for plan in () if problem else plans:
-        kind = plan.algorithm.kind
-        if plan.teskd is not None:
-            problem = problem or _teskd_problem(model, *sizes)
+        stored = plan.algorithm.stored if plan.teachers else frozenset()
+        if plan.own_loss is not None:
+            problem = problem or _own_loss_problem(model, *sizes, plan.own_loss)
         if _has_extra_norm(plan, student.reference):
             problem = problem or _extra_norm_problem(model, dataset.channels)
-        if kind == "at":
+        if Stored.ATTENTION in stored:
             problem = problem or _maps_problem(model, dataset.channels)
-        if kind == "fitnet":
+        if Stored.HINT in stored:
             problem = problem or _hint_problem(params, experiment, plan)
     if problem:
         yield f"experiments.{experiment}.student: {problem}"
@@ -74,7 +75,7 @@ def teacher_problems(
 def _has_extra_norm(plan: StagePlan, reference: str) -> bool:
     """Whether the plan's stage trains the authors' last reference."""
     is_last = plan.number == plan.num_stages > 1
-    return is_last and reference == "authors" and not plan.kept and plan.algorithm.kind != "at"
+    return is_last and reference == "authors" and not plan.kept and not plan.algorithm.stored
 
 
 def _hint_problem(params: Params, experiment: str, plan: StagePlan) -> str | None:
@@ -115,9 +116,9 @@ def _split_problem(model: str, channels: int, num_blocks: int) -> str | None:
     return _problem_of(lambda: split(_network(model, channels), num_blocks))
 
 
-@cache
-def _teskd_problem(model: str, channels: int, side: int) -> str | None:
-    return _problem_of(lambda: TeskdNetwork(_network(model, channels), side, channels, 0))
+def _own_loss_problem(model: str, channels: int, side: int, loss: StageLoss) -> str | None:
+    network = _network(model, channels)
+    return _problem_of(lambda: loss.trainee(StudentSetting(network, network, channels, side, 0)))
 
 
 @cache

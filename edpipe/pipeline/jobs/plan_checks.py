@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from edpipe.methods.plan import StagePlan
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.plans.plan import StagePlan
 from edpipe.params.schema import Params
 from edpipe.params.teacher import SCHEMES, NetworkKnobs
 

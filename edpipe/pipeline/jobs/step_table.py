@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edpipe.methods.plan import StageJobKnobs
 from edpipe.params.dataset import PackKnobs
 from edpipe.params.experiment import ResultKnobs
 from edpipe.params.partition import PartitionJobKnobs
+from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.params.soft_labels import ConfusionJobKnobs, DumpKnobs, VerifyKnobs
 from edpipe.params.study import StudyJobKnobs
 from edpipe.params.teacher import TeacherJobKnobs, TrajectoryKnobs

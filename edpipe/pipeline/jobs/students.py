@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from edpipe.methods.by_name import curriculum
-from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
-from edpipe.params.experiment import CeKnobs, ExperimentKnobs, ResultKnobs, TeskdKnobs
+from edpipe.params.experiment import ExperimentKnobs, ResultKnobs
+from edpipe.params.plans.curriculum import curriculum
+from edpipe.params.plans.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.params.schema import Params, entry, one_of
 from edpipe.params.soft_labels import StudentViews, unlimited_views
 from edpipe.params.study import StudyJobKnobs, StudyKnobs
@@ -62,7 +62,7 @@ def _stage_views(params: Params, knobs: ExperimentKnobs) -> StudentViews:
 
 def has_teachers(knobs: ExperimentKnobs) -> bool:
     """Whether the students learn from soft labels."""
-    return not isinstance(knobs.method, CeKnobs | TeskdKnobs)
+    return bool(knobs.method.named_teachers())
 
 
 def teacher_uses(plans: Iterable[StagePlan]) -> tuple[tuple[str, str], ...]:
@@ -79,11 +79,9 @@ def _teacher_record(dataset: str, use: TeacherUse) -> Path:
 
 
 def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[str, ...]:
-    # A carried learning rate makes every stage depend on the budgets of all.
-    carried = getattr(knobs.method, "rate_schedule", "restarted") == "carried"
     return (
         f"experiments.{experiment}.method",
-        f"experiments.{experiment}.stages" + ("" if carried else f".{stage}"),
+        f"experiments.{experiment}.stages" + ("" if knobs.method.has_shared_schedule() else f".{stage}"),
         f"students.{knobs.student}",
         f"recipes.{knobs.recipe}",
         f"soft_labels.{knobs.dataset}.space",

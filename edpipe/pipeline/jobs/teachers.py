@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edpipe.params.lineage import check_dataset, last_stage
 from edpipe.params.partition import ALL_CLASSES
-from edpipe.params.references import check_scratch
+from edpipe.params.plans.scratch import check_scratch
 from edpipe.params.schema import Params, entry, one_of
 from edpipe.params.soft_labels import DumpKnobs, SoftLabelKnobs, VerifyKnobs
 from edpipe.params.teacher import TeacherJobKnobs, TeacherKnobs, TrajectoryKnobs

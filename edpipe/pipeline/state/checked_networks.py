@@ -6,7 +6,8 @@ The memory is this folder's own, and safe to delete.
 import json
 from collections.abc import Iterable
 
-from edpipe.methods.by_name import curriculum
+from edpipe.params.plans.curriculum import curriculum
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.params.schema import Params
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.data import partition_teachers
@@ -54,7 +55,7 @@ def _key(params: Params, experiment: str) -> str:
             params.students[knobs.student],
             [params.teachers[teacher].network for teacher in dict.fromkeys(uses)],
             [plan.model_dump(exclude=NOT_OF_NETWORKS) for plan in plans],
-            tokens(unit for unit in CHOICES if unit.startswith("networks.")),
+            tokens(unit for unit in (*CHOICES, *REGISTRY.places) if unit.startswith("networks.")),
             library_versions(),
         ]
     )

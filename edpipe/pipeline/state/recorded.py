@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edpipe.errors import CorruptFileError, EdpipeError, remake
+from edpipe.params.plans.plan import knobs_as_now
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_changes
 from edpipe.results.page.page_code import read_page_code, read_page_result
@@ -154,7 +155,7 @@ def _recorded_code(record: Mapping[str, Any]) -> dict[str, str]:
 def _recorded_knobs(record: Mapping[str, Any]) -> Mapping[str, Any]:
     if record["step"] == "result" and "seeds" in record:  # keeps them among its contents
         return {"seeds": [seed.get("seed") for seed in record["seeds"]], "method": record.get("method")}
-    return record["knobs"]
+    return knobs_as_now(record["knobs"])
 
 
 def _recorded_inputs(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from edpipe.datasets.dataset_file import Dataset
 from edpipe.datasets.partition import Partition
 from edpipe.models.macs import count_macs, count_parameters
 from edpipe.models.students.student import Student
+from edpipe.params.plans.plan import knobs_as_now
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.results.measures.agreement import agreement
 from edpipe.results.measures.forgetting import backward_transfer, forgetting
@@ -136,7 +137,7 @@ def data_facts(dataset: Dataset, partition: Partition) -> dict[str, Any]:
 
 def setup_facts(stages: list[StageStudent]) -> dict[str, Any]:
     """What was trained, as the stages' records tell it."""
-    knobs = [stage.record["knobs"] for stage in stages]
+    knobs = [knobs_as_now(stage.record["knobs"]) for stage in stages]
     return {name: knobs[-1][name] for name in ("student", "recipe", "views")} | {"stages": [k["plan"] for k in knobs]}
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from edpipe.params.plans.registered import REGISTRY
+
 PACKAGE = "edpipe"
 BODY = "<body>"
 """Name of the statements of a module that define nothing, such as a call."""
@@ -35,11 +37,14 @@ class SourceTree:
     """Folder of the package itself."""
 
     def file_of(self, module: str) -> Path | None:
-        """Where a module lies; None for what is no module of the package."""
+        """Where a module lies; None for what is no module of the package or of a plugin."""
         first, *parts = module.split(".")
-        if first != PACKAGE:
+        if first in REGISTRY.sources:
+            base = REGISTRY.sources[first].joinpath(first, *parts)
+        elif first == PACKAGE:
+            base = self.root.joinpath(*parts)
+        else:
             return None
-        base = self.root.joinpath(*parts)
         return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
     def module(self, name: str) -> Module:

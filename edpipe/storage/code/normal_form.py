@@ -20,7 +20,12 @@ NEWER_FIELDS = ("type_params",)
 FIELD = "pydantic.Field"
 VALIDATORS = ("model_validator", "field_validator")
 ERRORS = f"{PACKAGE}.errors"
-KNOBS = f"{PACKAGE}.params.base.Knobs"
+KNOB_BASES = ("Knobs", "TeacherLoss", "StageLoss", "Method", "DistillMethod", "SingleTeacherMethod")
+"""Classes of knobs from which losses and methods derive."""
+PLANNED = ("summary", "method_defaults", "default_weight", "for_levels")
+"""Class variables of a loss that say nothing of what it computes."""
+TEXT_HOOKS = ("text", "page_text")
+"""Functions of losses and methods that make texts for the report page."""
 
 
 def normal_form(names: Names, node: ast.AST) -> str:
@@ -60,13 +65,19 @@ def _class_form(names: Names, node: ast.ClassDef) -> str:
 
 def _is_knobs(names: Names, node: ast.ClassDef) -> bool:
     """Whether a class holds knobs of jobs; those of other files that derive from `Knobs` are formats of artifacts."""
-    in_methods = names.module.name.startswith(f"{PACKAGE}.methods.")
-    is_derived = any(names.dotted(base) == KNOBS for base in node.bases)
-    return names.module.name.startswith(f"{PACKAGE}.params.") or (in_methods and is_derived)
+    in_methods = names.module.name.startswith(f"{PACKAGE}.methods.") or not names.module.name.startswith(f"{PACKAGE}.")
+    bases = [names.dotted(base) or "" for base in node.bases]
+    return names.module.name.startswith(f"{PACKAGE}.params.") or (
+        in_methods and any(base.rpartition(".")[2] in KNOB_BASES for base in bases)
+    )
 
 
 def _is_field_or_validator(part: ast.stmt) -> bool:
-    return isinstance(part, ast.AnnAssign) or _is_validator(part)
+    """Fields, but not class variables that the code reads: those of planning and of texts are values of the plan."""
+    if isinstance(part, ast.AnnAssign):
+        is_variable = any(getattr(node, "id", "") == "ClassVar" for node in ast.walk(part.annotation))
+        return not is_variable or getattr(part.target, "id", "") in PLANNED
+    return _is_validator(part) or getattr(part, "name", "") in TEXT_HOOKS
 
 
 def _is_validator(part: ast.stmt) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.storage.code.modules import PACKAGE, Module, SourceTree, imports_in
 
 SAYING = ("announce", "print")
@@ -70,9 +71,9 @@ class Names:
 
 
 def _places(tree: SourceTree, dotted: str) -> tuple[Place, ...]:
-    if not dotted.startswith(f"{PACKAGE}."):
-        return ()
     parts = dotted.split(".")
+    if parts[0] != PACKAGE and parts[0] not in REGISTRY.sources:
+        return ()
     for length in range(len(parts), 0, -1):
         name = ".".join(parts[:length])
         if tree.file_of(name) is None:
@@ -107,9 +108,14 @@ def _children(names: Names, node: ast.AST, use: Use) -> Iterator[tuple[ast.AST, 
         else:
             its_use = use
         if isinstance(child, ast.Constant) and isinstance(child.value, str) and its_use is Use.ANNOTATION:
-            yield from _quoted(child.value, its_use)
+            yield from _quoted(child.value, its_use) if not _is_for_readers(names.module) else ()
         else:
             yield child, its_use
+
+
+def _is_for_readers(module: Module) -> bool:
+    """Whether annotations in quotes only inform: `params` names in them what it cannot import, and never runs it."""
+    return module.name.startswith(f"{PACKAGE}.params.")
 
 
 def _quoted(annotation: str, use: Use) -> Iterator[tuple[ast.AST, Use]]:

@@ -16,8 +16,8 @@ from edpipe.errors import (
     UnverifiedError,
     remake,
 )
-from edpipe.methods.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.plans.plan import StageJobKnobs, StagePlan, TeacherUse
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
 from edpipe.soft_labels.file.checks import check_content, check_provenance
 from edpipe.soft_labels.file.format import Provenance

@@ -11,15 +11,15 @@ from edpipe.errors import (
     MismatchError,
     MissingRowsError,
 )
-from edpipe.methods.plan import StageJobKnobs, StagePlan
 from edpipe.models.macs import count_macs, count_training_macs
 from edpipe.models.splitting.chain import Tap
-from edpipe.models.students.auxiliary import AuxiliaryStudent, attention_ends, inherit_references, kept_references
+from edpipe.models.students.auxiliary import AuxiliaryStudent, inherit_references, kept_references
 from edpipe.models.students.extra_norm import ExtraNorm
-from edpipe.models.students.hint import Hint, hint_of
+from edpipe.models.students.setting import HintShape, StudentSetting
 from edpipe.models.students.student import Student, grow, student_weights
-from edpipe.models.students.teskd_branches import TeskdNetwork
 from edpipe.models.zoo.build import build_network
+from edpipe.params.plans.loss import Stored
+from edpipe.params.plans.plan import StageJobKnobs, StagePlan
 from edpipe.storage.weights import read_weights
 from edpipe.training.stage.inputs import StageFiles
 from edpipe.training.stage.task import StageTask
@@ -52,16 +52,18 @@ def _with_auxiliaries(
     student = _student_of(network, knobs, task, plan.number, len(task.known_class_ids))
     if weights is not None:
         grow(student_weights(weights), student)
-    if plan.teskd is not None:
-        return student, TeskdNetwork(network, dataset.image_size, dataset.channels, task.seed)
+    hint = _hint_shape(task) if Stored.HINT in plan.algorithm.stored else None
+    setting = StudentSetting(network, student, dataset.channels, dataset.image_size, task.seed, hint)
+    own = None if plan.own_loss is None else plan.own_loss.trainee(setting)
+    if own is not None:
+        return student, own
+    side = plan.algorithm.side_module(setting) if plan.teachers else None
     is_last = plan.number == plan.num_stages > 1
-    if is_last and knobs.student.reference == "authors" and not kept and plan.algorithm.kind != "at":
+    if is_last and knobs.student.reference == "authors" and not kept and side is None:
         return student, ExtraNorm(network)
-    ends = attention_ends(network, student) if plan.algorithm.kind == "at" else []
-    hint = _build_hint(network, task) if plan.algorithm.kind == "fitnet" else None
-    if not kept and not ends and hint is None:
+    if not kept and side is None:
         return student, student
-    auxiliary = AuxiliaryStudent(student, ends, kept, hint)
+    auxiliary = AuxiliaryStudent(student, side, kept)
     if kept and weights is not None:
         inherit_references(weights, auxiliary)
     return student, auxiliary
@@ -89,17 +91,17 @@ def _kept_references(network: nn.Module, knobs: StageJobKnobs, task: StageTask) 
     return kept_references(network, knobs.plan.num_stages, knobs.student.reference, outputs, sizes, task.seed)
 
 
-def _build_hint(network: nn.Module, task: StageTask) -> Hint:
-    """Raises:
-    MissingRowsError: the soft labels hold no hints.
+def _hint_shape(task: StageTask) -> HintShape:
+    """Of the first teacher's stored hint.
+
+    Raises:
+        MissingRowsError: the soft labels hold no hints.
     """
     store = task.teachers[0].labels.store
     hint = store.hint_shape
     if hint is None:
         raise MissingRowsError(f"{store.files[0].path}: holds no hint; dump it with storage.hint (level, side)")
-    shape = hint.channels, hint.height, hint.width
-    sizes = task.dataset.channels, task.dataset.image_size
-    return hint_of(network, hint.feature_stage, hint.side, shape, sizes, task.seed)
+    return HintShape(hint.feature_stage, hint.side, (hint.channels, hint.height, hint.width))
 
 
 def _predecessor(seed: int, knobs: StageJobKnobs, weights: Mapping[str, Tensor], task: StageTask) -> nn.Module:

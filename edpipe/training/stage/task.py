@@ -10,18 +10,24 @@ from torch import Tensor, nn
 from edpipe.datasets.dataset_file import Dataset
 from edpipe.datasets.partition import Partition
 from edpipe.errors import OtherClassesError
-from edpipe.losses.kd import kd_loss
-from edpipe.losses.teskd import TeskdWeights, teskd_loss
-from edpipe.methods.plan import StageJobKnobs
+from edpipe.losses.stage_terms import (
+    StageBatch,
+    StageOutputs,
+    TeacherPair,
+    TeacherTargets,
+    batch_loss,
+    restrict_classes,
+)
 from edpipe.models.forward import forward
-from edpipe.models.students.outputs import TeskdOutputs, student_outputs
+from edpipe.models.students.outputs import StudentOutputs, student_outputs
+from edpipe.params.plans.loss import Stored
+from edpipe.params.plans.plan import StageJobKnobs, plain_kd
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
 from edpipe.soft_labels.difficulty import easiest, label_losses
 from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.storage.digests import digest_bytes
 from edpipe.training.sample_stream import SampleStream, stage_seed
 from edpipe.training.schedule import num_images
-from edpipe.training.stage.loss import StageBatch, TeacherTargets, batch_loss, restrict_classes
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
 from edpipe.views.sampling import view_of
@@ -78,8 +84,8 @@ class StageTask:
         """The student of the stage before, if the student is anchored to it."""
         self.trajectory: SoftLabelBatches | None = None
         """What a teacher said while it learnt beside a student of this seed; epochs stand for views."""
-        self.teskd_weights = TeskdWeights(**(plan.teskd.model_dump() if plan.teskd else {}))
-        self.num_maps = len(stores[0].files[0].header.attention_sizes) if plan.algorithm.kind == "at" else 0
+        watches_maps = Stored.ATTENTION in plan.algorithm.stored and bool(stores)
+        self.num_maps = len(stores[0].files[0].header.attention_sizes) if watches_maps else 0
 
     @property
     def num_workers(self) -> int:
@@ -134,8 +140,9 @@ class StageTask:
         """Each sample's loss, nats: the student's own, those of kept references, and that against its predecessor."""
         plan = self.knobs.plan
         outputs = student_outputs(network, batch.images, self.knobs.recipe)
-        if isinstance(outputs, TeskdOutputs):
-            return teskd_loss(outputs, batch.labels, self.teskd_weights, batch.num_together)
+        if plan.own_loss is not None:
+            return plan.own_loss.losses(StageOutputs(plan, outputs, batch))
+        assert isinstance(outputs, StudentOutputs), "only a loss of its own comes with a network of its own"
         losses = batch_loss(plan, outputs.logits, batch, outputs)
         for columns, logits in zip(self.kept_columns, outputs.earlier, strict=True):
             rows, part = restrict_classes(batch, columns, len(self.known_class_ids))
@@ -152,7 +159,9 @@ class StageTask:
         assert self.predecessor is not None, "only anchored stages come here"
         with torch.no_grad():
             teacher_logits = forward(self.predecessor, batch.images, self.knobs.recipe)
-        return kd_loss(logits[:, self.anchored_columns], teacher_logits, plan.temperature)
+        rows = torch.arange(len(logits), device=logits.device)
+        targets = TeacherTargets(rows, teacher_logits, self.anchored_columns, torch.ones_like(logits[:, 0]))
+        return plain_kd().losses(TeacherPair(logits, targets, batch, None, plan.temperature, "slice"))
 
     def _other(
         self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]
@@ -179,7 +188,7 @@ class StageTask:
             for level in range(1, self.num_maps + 1)
         )
         hint = None
-        if self.knobs.plan.algorithm.kind == "fitnet":
+        if Stored.HINT in self.knobs.plan.algorithm.stored:
             hint = torch.from_numpy(teacher.labels.store.hint(ids[rows], views[rows])).to(device)
         return TeacherTargets(torch.from_numpy(rows).to(device), taught, teacher.student_columns, share, maps, hint)
 

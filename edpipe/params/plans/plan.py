@@ -1,18 +1,30 @@
 """What a curriculum is: an ordered list of stages, each saying what is taught, by whom, and with which loss."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from edpipe.params.base import Knobs
-from edpipe.params.distill import FEATURE_WEIGHTS, PLAIN_KD, Algorithm
-from edpipe.params.experiment import DistillKnobs, TeskdWeightKnobs, WeightingRule
 from edpipe.params.partition import ALL_CLASSES
+from edpipe.params.plans.loss import StageLoss, TeacherLoss
+from edpipe.params.plans.registered import Registered
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import StudentViews
 from edpipe.params.stage import StageKnobs
 from edpipe.params.student import StudentKnobs
+
+WeightingRule = Literal["aver", "ebkd", "aekd", "ca_mkd"]
+WHOLE_BATCH_RULES = ("aekd",)
+"""Rules that compare the samples of a batch with each other."""
+
+
+def plain_kd() -> TeacherLoss:
+    """The loss of Hinton et al. (2015), with its defaults."""
+    from edpipe.params.plans.plugins import loss_class
+
+    return loss_class("kd").model_validate({"kind": "kd"})
 
 
 class TeacherUse(Knobs):
@@ -38,7 +50,9 @@ class StagePlan(Knobs):
     known: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose classes have an output.")
     teachers: Annotated[tuple[TeacherUse, ...], Field(strict=False)] = Field((), description="Empty: labels alone.")
     teacher_weighting: WeightingRule = Field("aver", description="How several teachers of one sample are weighed.")
-    algorithm: Algorithm = Field(PLAIN_KD, description="How outputs are compared with a teacher's.")
+    algorithm: Annotated[TeacherLoss, Registered("losses", "kind")] = Field(
+        default_factory=plain_kd, description="How outputs are compared with a teacher's."
+    )
     temperature: float = 1.0
     task_weight: float = 1.0
     distill_weight: float = Field(0.0, description="Of each sample's distillation loss.")
@@ -54,9 +68,10 @@ class StagePlan(Knobs):
     )
     subset_order: Literal["mixed", "sequential"] = "mixed"
     easiest: float = Field(1.0, description="Share of each taught class's samples that is seen, the easiest ones.")
-    teskd: TeskdWeightKnobs | None = Field(None, description="Students on the network's own stages help it to learn.")
     trajectory: TrajectoryUse | None = Field(None, description="A teacher that learns beside the student, replayed.")
-    attention_weight: float = Field(0.0, description="With a trajectory: of the attention maps of teachers.")
+    own_loss: Annotated[StageLoss, Registered("stage_losses", "kind")] | None = Field(
+        None, description="The loss of a method that is no sum of label loss and teachers' losses."
+    )
     budget: StageKnobs
     window: Annotated[tuple[float, float], Field(strict=False)] = Field(
         (0.0, 1.0), description="Which part of the learning-rate schedule the stage runs through."
@@ -79,14 +94,6 @@ def all_subsets(name: str, budget: StageKnobs, **loss: object) -> StagePlan:
     )
 
 
-def loss_weights(method: DistillKnobs, algorithm: Algorithm) -> dict[str, Any]:
-    """Temperature and both weights, with the default of a weight that was left out filled in."""
-    given = method.distill_weight
-    if given is None:
-        given = FEATURE_WEIGHTS.get(algorithm.kind, 1 - method.task_weight)
-    return {"temperature": method.temperature, "task_weight": method.task_weight, "distill_weight": given}
-
-
 @dataclass(frozen=True)
 class StageJobKnobs:
     """Knobs of one stage of one student."""
@@ -95,3 +102,25 @@ class StageJobKnobs:
     student: StudentKnobs
     recipe: RecipeKnobs
     views: StudentViews
+
+
+def knobs_as_now(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs in a record, in today's words; only those of stages have changed."""
+    return {**knobs, "plan": plan_as_now(knobs["plan"])} if "plan" in knobs else dict(knobs)
+
+
+def plan_as_now(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan in a record, in today's words: edpipe before plugins had fields for two methods of its own.
+
+    >>> plan_as_now({"teskd": None, "attention_weight": 0.0, "trajectory": None})
+    {'trajectory': None, 'own_loss': None}
+    """
+    if "teskd" not in plan:
+        return dict(plan)
+    kept = {name: value for name, value in plan.items() if name not in ("teskd", "attention_weight")}
+    own_loss = None
+    if plan["teskd"] is not None:
+        own_loss = {"kind": "teskd", **plan["teskd"]}
+    elif plan["trajectory"] is not None:
+        own_loss = {"kind": "ctkd", "attention_weight": plan["attention_weight"]}
+    return {**kept, "own_loss": own_loss}

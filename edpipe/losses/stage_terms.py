@@ -1,18 +1,20 @@
-"""The loss of a batch against labels and teachers, for the student's outputs and for those of kept references."""
+"""The terms of a stage's loss: against labels and teachers, of the student's outputs and of kept references'.
+
+What a loss in `edpipe.methods` or in a plugin is given: `TeacherPair` for a loss against one teacher, `StageOutputs`
+for the loss of a whole stage.
+"""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from edpipe.losses.features import attention_loss, hint_loss
-from edpipe.losses.kd import combine, kd_loss, precise, slice_kd_loss, task_loss
-from edpipe.losses.logits import dist_loss, dkd_loss, standardise
+from edpipe.losses.kd import combine, precise, task_loss
 from edpipe.losses.teacher_weights import teacher_weights
-from edpipe.methods.plan import StagePlan
 from edpipe.models.students.outputs import StudentOutputs
-from edpipe.params.distill import FEATURE_WEIGHTS, DistAlgorithm, DkdAlgorithm, KdAlgorithm
+from edpipe.params.plans.plan import StagePlan
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,76 @@ def _restrict_targets(target: TeacherTargets, place: Tensor, where: Tensor) -> T
     )
 
 
+@dataclass(frozen=True)
+class TeacherPair:
+    """What student and one teacher say of the samples that the teacher teaches."""
+
+    all_student: Float[Tensor, "row head"]
+    """The student's logits of all classes that it knows."""
+    target: TeacherTargets
+    batch: StageBatch
+    """The whole batch; `target.rows` are the rows here."""
+    outputs: StudentOutputs | None
+    """All that the student gives for the whole batch; None for an earlier reference, which has no features."""
+    temperature: float
+    normalisation: Literal["slice", "full"]
+
+    @classmethod
+    def of(
+        cls,
+        student: Float[Tensor, "row class"],
+        teacher: Float[Tensor, "row class"],
+        labels: Int64[Tensor, " row"],
+        temperature: float = 1.0,
+    ) -> "TeacherPair":
+        """A student and a teacher of the same classes and samples, for tests of a loss."""
+        rows = torch.arange(len(labels), device=student.device)
+        columns = torch.arange(student.shape[1], device=student.device)
+        target = TeacherTargets(rows, teacher, columns, torch.ones_like(student[:, 0]))
+        batch = StageBatch(student.new_zeros(len(labels), 1, 1, 1), labels, None, [target])
+        return cls(student, target, batch, None, temperature, "slice")
+
+    @property
+    def student(self) -> Float[Tensor, "row class"]:
+        """The student's logits of the teacher's classes."""
+        return self.all_student[:, self.target.columns]
+
+    @property
+    def teacher(self) -> Float[Tensor, "row class"]:
+        """The teacher's logits; no gradient."""
+        return self.target.logits
+
+    @property
+    def labels(self) -> Int64[Tensor, " row"]:
+        """The true classes, as columns of `student` and `teacher`."""
+        return torch.searchsorted(self.target.columns, self.batch.labels[self.target.rows])
+
+    @property
+    def progress(self) -> float:
+        """Which part of the stage lies behind, 0 to 1."""
+        return self.batch.progress
+
+
+@dataclass(frozen=True)
+class StageOutputs:
+    """What the loss of a whole stage is computed from."""
+
+    plan: StagePlan
+    outputs: object
+    """What the trained network gives: `StudentOutputs`, or what the method's own network gives."""
+    batch: StageBatch
+
+    def label_loss(self, logits: Float[Tensor, "sample head"]) -> Float[Tensor, " sample"]:
+        """Each sample's cross-entropy, nats; of a mixed view against both labels, by their shares."""
+        return label_loss(self.plan, logits, self.batch)
+
+    def teachers_loss(
+        self, logits: Float[Tensor, "sample head"], outputs: StudentOutputs | None
+    ) -> Float[Tensor, " sample"]:
+        """Each sample's loss against its teachers by the plan's algorithm, without a weight."""
+        return teachers_loss(self.plan, logits, self.batch, outputs)
+
+
 def batch_loss(
     plan: StagePlan, logits: Float[Tensor, "sample head"], batch: StageBatch, outputs: StudentOutputs | None = None
 ) -> Float[Tensor, " sample"]:
@@ -94,33 +166,15 @@ def batch_loss(
         plan: with the weights.
         logits: of the student or of an earlier reference.
         batch: numbered as these logits are.
-        answers: all that the student gives; None for an earlier reference, which has no features to be compared.
+        outputs: all that the student gives; None for an earlier reference, which has no features to be compared.
     """
-    task = _label_loss(plan, logits, batch)
-    if batch.scratch is not None:
-        return _ctkd_loss(plan, logits, batch, outputs, task)
+    task = label_loss(plan, logits, batch)
     if not batch.targets:
         return task
-    return combine(task, _distillation_loss(plan, logits, batch, outputs), plan.task_weight, plan.distill_weight)
+    return combine(task, teachers_loss(plan, logits, batch, outputs), plan.task_weight, plan.distill_weight)
 
 
-def _ctkd_loss(
-    plan: StagePlan,
-    logits: Float[Tensor, "sample head"],
-    batch: StageBatch,
-    outputs: StudentOutputs | None,
-    task: Float[Tensor, " sample"],
-) -> Float[Tensor, " sample"]:
-    """CTKD: the task loss, the kd loss against what the scratch teacher said then, and the expert's attention maps."""
-    assert batch.scratch is not None, "only stages with a trajectory come here"
-    teacher_logits = kd_loss(logits, batch.scratch, plan.temperature)
-    losses = combine(task, teacher_logits, plan.task_weight, plan.distill_weight)
-    if not batch.targets:
-        return losses
-    return losses + plan.attention_weight * _distillation_loss(plan, logits, batch, outputs)
-
-
-def _label_loss(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: StageBatch) -> Float[Tensor, " sample"]:
+def label_loss(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: StageBatch) -> Float[Tensor, " sample"]:
     """Each sample's loss against its label; of a mixed view against both labels, by their shares."""
     own = task_loss(logits, batch.labels, plan.label_smoothing)
     if batch.other is None:
@@ -129,10 +183,10 @@ def _label_loss(plan: StagePlan, logits: Float[Tensor, "sample head"], batch: St
     return share * own + (1 - share) * task_loss(logits, labels, plan.label_smoothing)
 
 
-def _distillation_loss(
+def teachers_loss(
     plan: StagePlan, logits: Float[Tensor, "sample head"], batch: StageBatch, outputs: StudentOutputs | None
 ) -> Float[Tensor, " sample"]:
-    """Each sample's loss against its teachers, weighed as the panel's rule says."""
+    """Each sample's loss against its teachers, weighed as the plan's rule says."""
     losses = precise(logits).new_zeros(len(logits))
     for target, share in zip(batch.targets, _teacher_shares(plan, logits, batch), strict=True):
         if len(target.rows):
@@ -161,25 +215,8 @@ def _teacher_loss(
     target: TeacherTargets,
     outputs: StudentOutputs | None,
 ) -> Float[Tensor, " row"]:
-    """Each sample's loss against one teacher."""
-    algorithm, temperature = plan.algorithm, plan.temperature
-    if algorithm.kind in FEATURE_WEIGHTS:
-        return precise(logits).new_zeros(len(logits)) if outputs is None else _feature_loss(outputs, target)
-    own, teacher_logits = logits[:, target.columns], target.logits
-    if isinstance(algorithm, DkdAlgorithm):
-        labels = torch.searchsorted(target.columns, batch.labels[target.rows])
-        losses = dkd_loss(own, teacher_logits, labels, temperature, algorithm.alpha, algorithm.beta)
-        return losses * min(1.0, batch.progress / algorithm.warmup if algorithm.warmup else 1.0)
-    if isinstance(algorithm, DistAlgorithm):
-        return dist_loss(own, teacher_logits, temperature, algorithm.beta, algorithm.gamma)
-    if isinstance(algorithm, KdAlgorithm) and algorithm.standardise:
-        return kd_loss(standardise(own), standardise(teacher_logits), temperature)
-    return slice_kd_loss(logits, teacher_logits, target.columns, temperature, plan.normalisation)
-
-
-def _feature_loss(outputs: StudentOutputs, target: TeacherTargets) -> Float[Tensor, " row"]:
-    """Each sample's loss against what one teacher sees: its hint if it has one, else all attention maps."""
-    if target.hint is not None and outputs.hint is not None:
-        return hint_loss(outputs.hint[target.rows], target.hint)
-    pairs = zip(outputs.maps, target.maps, strict=False)  # a lower level has fewer feature stages than its teacher
-    return torch.stack([attention_loss(own[target.rows], teacher_logits) for own, teacher_logits in pairs]).sum(dim=0)
+    """Each sample's loss against one teacher; features cannot be asked of an earlier reference."""
+    if plan.algorithm.stored and outputs is None:
+        return precise(logits).new_zeros(len(logits))
+    pair = TeacherPair(logits, target, batch, outputs, plan.temperature, plan.normalisation)
+    return plan.algorithm.losses(pair)
