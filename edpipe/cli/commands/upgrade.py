@@ -55,8 +55,11 @@ def _write(found: Sequence[Change]) -> None:
 
 def _refuse_old(note: Note | None, found: Sequence[Change]) -> None:
     if found or line_about_age():
-        since = f"of edpipe {note.version}" if note else "of an unknown edpipe"
-        raise MismatchError(f"upgrade: this project is {since}, {__version__} is installed; `edpipe upgrade` renews it")
+        last = note.version if note else "unknown"
+        raise MismatchError(
+            f"upgrade: these files are not those of edpipe {__version__} (last renewed by: {last}); `edpipe upgrade` "
+            "renews them"
+        )
 
 
 def _line(change: Change, is_check: bool) -> str:
