@@ -146,8 +146,8 @@ def test_files_of_an_older_package_are_renewed(project, capsys, monkeypatch):
     )
     assert said(capsys, "upgrade", "--check", code=2) == [
         "workflow/Snakefile: would be renewed",
-        f"edpipe: upgrade: these files are not those of edpipe 9.0.0 (last renewed by: {__version__}); `edpipe upgrade` "
-        "renews them",
+        f"edpipe: upgrade: these files are not those of edpipe 9.0.0 (last renewed by: {__version__}); `edpipe "
+        "upgrade` renews them",
     ]
     assert SNAKEFILE.read_text() != "# newer\n", "--check writes nothing"
     assert said(capsys, "upgrade") == ["workflow/Snakefile: renewed", "this project is now that of edpipe 9.0.0"]

@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from shipped import EXAMPLE_PATHS, PARAMS_PATH
+from shipped import PARAMS_PATH
 
 from edpipe.errors import ParamsError
 from edpipe.params.dvc_form import broken_by_dvc, in_dvc_form
@@ -12,7 +12,7 @@ from edpipe.params.yaml_file import parse_text
 from edpipe.pipeline.project.files import TEMPLATES
 
 pytest.importorskip("dvc")
-FILES = [PARAMS_PATH, *EXAMPLE_PATHS, TEMPLATES / "params.yaml"]
+FILES = [PARAMS_PATH, TEMPLATES / "params.yaml"]
 
 
 def rewritten(text):
@@ -25,9 +25,15 @@ def rewritten(text):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_dvc_changes_nothing_in_what_is_shipped(path):
-    text = path.read_text(encoding="utf-8")
-    assert rewritten(text) == text
+def test_setting_a_value_changes_one_line_of_what_is_shipped(path, tmp_path):
+    from dvc.utils.hydra import apply_overrides
+
+    copy, text = tmp_path / "params.yaml", path.read_text(encoding="utf-8")
+    copy.write_text(text)
+    apply_overrides(copy, ["experiments.digits_ed.stages.middle.learning_rate=0.05"])
+    before = "      middle: {images: 8000, learning_rate: 0.1}\n"
+    assert text.count(before) == 1
+    assert copy.read_text() == text.replace(before, before.replace("0.1", "0.05"))
 
 
 @pytest.mark.parametrize(

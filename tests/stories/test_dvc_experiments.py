@@ -8,30 +8,20 @@ import json
 import pytest
 from dvc_stories import FROM_MIDDLE
 
-from edpipe.params.dvc_form import in_dvc_form
-
 pytest.importorskip("dvc")
 pytest.importorskip("snakemake")
 pytestmark = pytest.mark.slow
 KEY = "experiments.ed.stages.middle.learning_rate"
 
 
-def test_an_experiment_changes_one_line_and_is_compared(repository):
-    params = repository.root / "params.yaml"
-    params.write_text(in_dvc_form(params.read_text()))
-    repository.git_commit()
-
+def test_an_experiment_runs_and_is_compared(repository):
     assert repository.steps_of("dvc", "exp", "run", "--name", "slower", "--set-param", f"{KEY}=0.05") == FROM_MIDDLE
-    diff = repository.call("git", "diff", "--unified=0", "params.yaml").splitlines()
-    assert [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
-        "-      middle: {images: 64, learning_rate: 0.1}",
-        "+      middle: {images: 64, learning_rate: 0.05}",
-    ]
+    assert "middle: {images: 64, learning_rate: 0.05}" in (repository.root / "params.yaml").read_text()
     staged = repository.call("git", "diff", "--staged", "--name-only").split()
     assert staged == [], "what is committed is for the user to say"
     assert repository.snakemake() == [], "what DVC made is current for snakemake"
 
-    found = json.loads(repository.call("dvc", "metrics", "diff", "--json"))["diff"]
+    found = json.loads(repository.call("dvc", "metrics", "diff", "--json"))
     assert list(found) == ["results/metrics/ed.json"]
     assert list(found["results/metrics/ed.json"]) == ["top1"]
     shown = json.loads(repository.call("dvc", "metrics", "show", "--json"))[""]["data"]
@@ -40,10 +30,8 @@ def test_an_experiment_changes_one_line_and_is_compared(repository):
     }
     plots = json.loads(repository.call("dvc", "plots", "show", "--json", "results/ed.csv"))["data"]
     (plot,) = plots["results/ed.csv"]
-    assert (plot["anchor_definitions"]["<DVC_METRIC_X>"], plot["anchor_definitions"]["<DVC_METRIC_Y>"]) == (
-        "images_seen",
-        "top1",
-    )
+    axes = plot["content"]["encoding"]
+    assert (axes["x"]["field"], axes["y"]["field"], plot["content"]["mark"]["type"]) == ("images_seen", "top1", "point")
 
 
 def test_an_experiment_beside_the_folder_leaves_it_alone(repository):
