@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
+RULES := workflow edpipe/pipeline/snakemake edpipe/pipeline/project/templates
 DEMO := digits_ed digits_kd digits_ce
 
 .PHONY: help install demo test test-fast check format lock ci clean
@@ -32,15 +33,16 @@ check: install ## style, types, workflow lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/snakefmt --check --compact-diff workflow
+	$(BIN)/snakefmt --check --compact-diff $(RULES)
 	$(BIN)/snakemake --lint
 	$(BIN)/edpipe check
+	$(BIN)/edpipe upgrade --check
 	$(BIN)/edpipe code --confirmed
 
 format: install ## puts style right where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt workflow
+	$(BIN)/snakefmt $(RULES)
 
 lock: ## writes requirements.lock from what is installed in .venv
 	@echo '# Every package at the version that was tested; no index addresses. Made by `make lock`.' > requirements.lock

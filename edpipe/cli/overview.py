@@ -28,7 +28,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "code": "versions of the code: list what was edited; confirm that an edit changes no result",
     },
     "set up": {
-        "add": "add experiments or studies of examples/ to params.yaml",
+        "init": "make a project folder: params.yaml, workflow/, dvc.yaml; --git, --dvc",
+        "upgrade": "renew a project's workflow files after an upgrade of edpipe",
+        "add": "add experiments or studies from the examples to params.yaml",
         "new": "add a folder of your own images to params.yaml, sized to them and this machine",
         "new-method": "write a file with a loss of your own, its test, and an experiment",
         "check": "check params.yaml",
@@ -40,7 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
 FIRST_STEPS = """\
 edpipe: Education Distillation as a pipeline of cached stages. To begin:
 
-  make demo                                    install, then ED, KD and CE on handwritten digits
+  edpipe init my_project                       a project folder with ED, KD and CE on handwritten digits
   edpipe check                                 check params.yaml
   edpipe plan digits_ed                        what would run, and why
   snakemake --cores 2 results/digits_ed.html   make a result and its page

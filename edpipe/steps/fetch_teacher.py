@@ -11,6 +11,7 @@ from edpipe.errors import CorruptFileError, MismatchError, TeacherError, remake
 from edpipe.models.pretrained.fetch import WEIGHTS_FOLDER, Fetched, Normalisation, Wanted, fetch_weights, take_over
 from edpipe.params.teacher import NetworkKnobs, TeacherJobKnobs
 from edpipe.runtime.progress import announce
+from edpipe.storage.given_files import given_path
 from edpipe.storage.job import Job
 from edpipe.storage.records import record_path
 from edpipe.storage.weights import read_weights
@@ -20,7 +21,7 @@ from edpipe.training.teacher import TeacherSetup, setup_of_job, train_and_save
 def run(job: Job[TeacherJobKnobs]) -> None:
     """Runs a job of this step."""
     student = job.input_or_none("student")
-    fetch_teacher(setup_of_job(job), job.knobs.network, job.outputs[0], WEIGHTS_FOLDER, student)
+    fetch_teacher(setup_of_job(job), job.knobs.network, job.outputs[0], given_path(WEIGHTS_FOLDER), student)
 
 
 def fetch_teacher(

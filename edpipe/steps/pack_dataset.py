@@ -22,6 +22,7 @@ from edpipe.runtime.prefetch import in_order
 from edpipe.runtime.progress import Tick, announce, show_progress
 from edpipe.runtime.threads import num_threads
 from edpipe.storage.digests import digest_json
+from edpipe.storage.given_files import given_path
 from edpipe.storage.job import Job
 from edpipe.storage.records import code_of, library_versions, make_record, record_path, write_record
 
@@ -32,7 +33,7 @@ BLOCK = 32
 def run(job: Job[PackKnobs]) -> None:
     """Runs a job of this step."""
     name, knobs = str(job.arguments["dataset"]), job.knobs.dataset
-    pack_dataset(name, knobs, raw_folder(name, knobs.root), job.outputs[0])
+    pack_dataset(name, knobs, given_path(raw_folder(name, knobs.root)), job.outputs[0])
 
 
 def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> None:

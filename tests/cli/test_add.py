@@ -254,8 +254,8 @@ def test_a_missing_folder_of_examples_is_named(folder, capsys, monkeypatch, is_t
     if is_there:
         examples.mkdir()
     assert refused(capsys, "cifar100_ed") == (
-        f"edpipe: {examples}: not found, or without .yaml files; `edpipe add` takes entries from there: get the "
-        "repository's folder examples/ and put it beside the package"
+        f"edpipe: {examples}: not found, or without .yaml files; `edpipe add` takes entries from there: install "
+        "edpipe again"
     )
 
 
@@ -302,4 +302,4 @@ def test_what_is_needed_is_enough():
 
 
 def test_the_examples_are_those_of_this_repository():
-    assert add.EXAMPLES == ROOT / "examples"
+    assert add.EXAMPLES == ROOT / "edpipe" / "pipeline" / "project" / "examples"

@@ -48,7 +48,13 @@ def test_edpipe_alone_says_how_to_begin(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) <= 10
-    for words in ("make demo", "edpipe check", "edpipe plan digits_ed", "snakemake --cores 2", "edpipe --help"):
+    for words in (
+        "edpipe init my_project",
+        "edpipe check",
+        "edpipe plan digits_ed",
+        "snakemake --cores 2",
+        "edpipe --help",
+    ):
         assert words in out
 
 

@@ -22,8 +22,8 @@ from edpipe.cli.own_images.sizes import Sizes, Wishes, batch_for, budgets, choos
 from edpipe.cli.own_images.teacher import fetched_teacher
 from edpipe.errors import DataError, ParamsError
 from edpipe.models.zoo.build import build_network
-from edpipe.params.insert import insert_entries
 from edpipe.params.load import load_params, parse_params
+from edpipe.params.text.insert import insert_entries
 from edpipe.params.yaml_file import load_raw, parse_text
 from edpipe.pipeline.estimates import network_speed
 from edpipe.storage.digests import sha256_file

@@ -249,14 +249,21 @@ def test_metadata_that_tell_nothing_are_removed(made, contents):
 
 
 def test_a_record_of_unknown_params_makes_a_file_stale_for_snakemake(made):
-    records.record_unknown_params(made)
+    records.record_unknown_params(made, "a")
     record = pytest.importorskip("snakemake.persistence").MetadataRecord(
         **json.loads(records.record_file(made).read_text())
     )
     assert record.params == []
+    assert (record.rule, record.endtime, record.code, record.input) == ("a", 1.0, None, None)
     assert record.record_format_version == pytest.importorskip("snakemake.persistence").RECORD_FORMAT_VERSION
-    records.record_unknown_params("a/new.h5")
-    assert records.record_file("a/new.h5").exists()
+
+
+def test_a_stale_file_that_snakemake_did_not_make_has_all_that_its_report_wants(made):
+    Path("new.h5").write_text("content")
+    os.utime("new.h5", (5, 5))
+    records.record_unknown_params("new.h5", "a")
+    known = json.loads(records.record_file("new.h5").read_text())
+    assert (known["rule"], known["starttime"], known["endtime"]) == ("a", 5, 5)
 
 
 def test_metadata_can_be_forgotten_twice(made):

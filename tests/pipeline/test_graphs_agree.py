@@ -1,4 +1,4 @@
-"""workflow/Snakefile and dvc.yaml describe one pipeline: same files, same commands, same knobs, same code."""
+"""The rules of Snakemake and dvc.yaml describe one pipeline: same files, same commands, same knobs, same code."""
 
 import json
 import re
@@ -275,7 +275,11 @@ def test_what_jobs_take_is_in_neither_graph(graphs):
     _, snakemake, dvc, _ = graphs
     for job in [*snakemake.values(), *dvc.values()]:
         assert not [path for path in (*job["inputs"], *job["outputs"]) if path.startswith("benchmarks")]
-    assert not [path for path in ROOT.glob("workflow/rules/*.smk") if "benchmark" in path.read_text(encoding="utf-8")]
+    assert not [
+        path
+        for path in ROOT.glob("edpipe/pipeline/snakemake/rules/*.smk")
+        if "benchmark" in path.read_text(encoding="utf-8")
+    ]
 
 
 def test_a_person_can_read_dvc_yaml():

@@ -21,7 +21,9 @@ RECORDED = {Artifact.DATASET, Artifact.WEIGHTS, Artifact.SOFT_LABELS}
 
 
 def rules():
-    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
+    text = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "edpipe/pipeline/snakemake/rules").glob("*.smk")
+    )
     return set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import jsonschema
@@ -22,9 +23,14 @@ STUDENT_T_2 = 4.302652729911275
 """97.5 % point of Student's t with 2 degrees of freedom, from a table."""
 
 
+def beside(path):
+    """The table and the few numbers that are written with a result."""
+    return path.with_suffix(".csv"), path.parent / "metrics" / path.name
+
+
 def gather(folder, records):
     out = folder / "r.json"
-    result("digits_ed", "ed", write_evaluations(folder, records), COSTS, out, out.with_suffix(".csv"))
+    result("digits_ed", "ed", write_evaluations(folder, records), COSTS, out, *beside(out))
     return read_record(out)
 
 
@@ -205,13 +211,33 @@ def test_table_has_a_row_for_each_known_subset_in_the_order_of_teaching(tmp_path
         (str(seed), stage, subset) for seed in (0, 1) for k, stage in enumerate(names) for subset in names[: k + 1]
     ]
     assert [(row["seed"], row["stage"], row["subset"]) for row in rows] == expected
+    seen = {row["stage"]: int(row["images_seen"]) for row in rows}
+    images = [stage["images_seen"] for stage in read_record(path)["seeds"][0]["stages"]]
+    assert list(seen.values()) == list(accumulate(images))
     assert [float(row["top1"]) for row in rows[:6]] == pytest.approx([0.96, 0.92, 0.9, 0.88, 0.84, 0.9])
+
+
+def test_few_numbers_are_written_for_dvc(tmp_path):
+    path = write_result(tmp_path, [evaluation(0), evaluation(1)])
+    summary, budget = (read_record(path)[name] for name in ("summary", "budget"))
+    assert json.loads(beside(path)[1].read_text()) == {
+        "top1": summary["top1"]["mean"],
+        "val_top1": summary["val_top1"]["mean"],
+        "ece": summary["ece"]["mean"],
+        "top1_std": summary["top1"]["std"],
+        "images_seen": budget["images_seen"],
+    }
+
+
+def test_dvc_is_shown_no_spread_of_one_seed(tmp_path):
+    assert "top1_std" not in json.loads(beside(write_result(tmp_path, [evaluation(0)]))[1].read_text())
 
 
 def test_equal_evaluations_give_equal_bytes(tmp_path):
     first, second = write_result(tmp_path / "a"), write_result(tmp_path / "b")
     assert first.read_bytes() == second.read_bytes()
-    assert first.with_suffix(".csv").read_bytes() == second.with_suffix(".csv").read_bytes()
+    for one, other in zip(beside(first), beside(second), strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["dataset", "partition"])

@@ -159,7 +159,7 @@ def write_result(folder, records=None, experiment="digits_ed", costs=COSTS):
     path = folder / "results" / f"{experiment}.json"
     method = experiment.rsplit("_", 1)[-1]
     evaluations = write_evaluations(folder / experiment, records)
-    result(experiment, method, evaluations, costs, path, path.with_suffix(".csv"))
+    result(experiment, method, evaluations, costs, path, path.with_suffix(".csv"), path.parent / "metrics" / path.name)
     return path
 
 

@@ -7,7 +7,7 @@ from edpipe.params.yaml_file import load_raw
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS_PATH = ROOT / "params.yaml"
-EXAMPLE_PATHS = tuple(sorted((ROOT / "examples").glob("*.yaml")))
+EXAMPLE_PATHS = tuple(sorted((ROOT / "edpipe" / "pipeline" / "project" / "examples").glob("*.yaml")))
 
 
 @cache

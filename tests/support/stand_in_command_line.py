@@ -63,7 +63,7 @@ def _make_with_record(job: Job) -> None:
     for path in job.outputs:
         if path != record_path(job.outputs[0]):
             digest = _digest_of_all(job, "" if path.suffix in (".h5", ".safetensors") else code_of(job.step))
-            write_text_atomically(path, to_json({"digest": digest, "suffix": path.suffix}))
+            write_text_atomically(path, _derived_text(path, digest))
     digest = _digest_of_all(job, code_of(job.step))
     facts = {"top1": int(digest, 16) / 2**64}
     facts |= {name: value for name, value in job.arguments.items() if name in ("subset", "seed", "views")}
@@ -77,6 +77,14 @@ def _make_with_record(job: Job) -> None:
     else:
         facts["weights_digest"] = digest_file(job.outputs[0])
     write_record(record_path(job.outputs[0]), make_record(job.step, job.knobs, _inputs(job), **facts))
+
+
+def _derived_text(path: Path, digest: str) -> str:
+    """Of a table and of metrics, what DVC can show."""
+    top1 = int(digest, 16) / 2**64
+    if path.suffix == ".csv":
+        return f"images_seen,top1\n64,{top1}\n"
+    return to_json({"top1": top1} if path.parent.name == "metrics" else {"digest": digest, "suffix": path.suffix})
 
 
 def _digest_of_all(job: Job, code: object) -> str:

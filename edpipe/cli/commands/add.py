@@ -1,4 +1,4 @@
-"""`edpipe add`: experiments and studies of examples/ into params.yaml, with every entry that they need."""
+"""`edpipe add`: experiments and studies of the examples into params.yaml, with every entry that they need."""
 
 import json
 from argparse import ArgumentParser
@@ -11,14 +11,13 @@ import edpipe
 from edpipe.cli.commands.needed_entries import SECTIONS, needed_entries
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
 from edpipe.errors import MissingFileError, ParamsError, UsageError, nearest
-from edpipe.params.insert import entry_texts, insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.schema import Params
+from edpipe.params.text.insert import entry_texts, insert_entries
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
 from edpipe.pipeline.jobs.paths import STUDY_PREFIX
 
-EXAMPLES = Path(edpipe.__file__).resolve().parents[1] / "examples"
-"""Beside the package, where it is used from its repository."""
+EXAMPLES = Path(edpipe.__file__).resolve().parent / "pipeline" / "project" / "examples"
 OWN_PLACES = ("root", "mirror", "download")
 """Knobs of a data set that say where raw files come from; everybody has their own."""
 KINDS = ("name", "kind", "reader")
@@ -29,7 +28,7 @@ MOST_SHOWN = 60
 
 def add_add(command: ArgumentParser) -> None:
     """The command's words."""
-    command.add_argument("names", nargs="*", help="of experiments in examples/, and study_NAME for a study there")
+    command.add_argument("names", nargs="*", help="of experiments in the examples, and study_NAME for a study there")
     command.add_argument(
         "--list", action="store_true", dest="is_list", help="print what can be added, and change nothing"
     )
@@ -38,7 +37,7 @@ def add_add(command: ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    """One file of examples/: a complete params.yaml."""
+    """One file of the examples: a complete params.yaml."""
 
     name: str
     """Folder and file, for people."""
@@ -91,8 +90,8 @@ def read_examples() -> list[Example]:
     files = sorted(EXAMPLES.glob("*.yaml"))
     if not files:
         raise MissingFileError(
-            f"{EXAMPLES}: not found, or without .yaml files; `edpipe add` takes entries from there: "
-            "get the repository's folder examples/ and put it beside the package"
+            f"{EXAMPLES}: not found, or without .yaml files; `edpipe add` takes entries from there: install "
+            "edpipe again"
         )
     return [_read(path) for path in files]
 

@@ -2,7 +2,10 @@
 
 from argparse import ArgumentParser
 
+from edpipe.errors import printable
 from edpipe.params.load import load_params
+from edpipe.params.text.dvc_form import broken_by_dvc
+from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.jobs.model_checks import check_params
 
 
@@ -12,7 +15,7 @@ def add_check(command: ArgumentParser) -> None:
 
 
 def check() -> None:
-    """Prints how many experiments there are; builds the networks that they name.
+    """Prints how many experiments there are, and what DVC would break; builds the networks that they name.
 
     Raises:
         ParamsError: one line for each thing that is wrong.
@@ -20,3 +23,10 @@ def check() -> None:
     params = load_params()
     check_params(params)
     print(f"params.yaml: {len(params.experiments)} experiments, nothing wrong found")
+    broken = broken_by_dvc(PARAMS_PATH.read_text(encoding="utf-8"))
+    if broken:
+        line, value = broken
+        print(
+            f"params.yaml: line {line}: `dvc exp run --set-param` would write {printable(value)!r} without quotes, and "
+            "then the file cannot be read; write this entry on lines of its own, without braces"
+        )

@@ -12,9 +12,10 @@ from edpipe.cli.own_images.facts import FolderFacts, look_at
 from edpipe.cli.own_images.sizes import Sizes, Wishes, choose, levels_for
 from edpipe.cli.own_images.teacher import MODES, FetchedTeacher, Mode, fetched_teacher
 from edpipe.errors import DataError, NetworkError, ParamsError, TeacherError
-from edpipe.params.insert import insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.partition import NAME_PATTERN
+from edpipe.params.text.dvc_form import in_dvc_form
+from edpipe.params.text.insert import insert_entries
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw, parse_text
 from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
 from edpipe.pipeline.estimates.summary import Estimate, estimated
@@ -80,16 +81,21 @@ def new(
     _check_free(load_raw(), name)
     before, speeds = read_text(), NetworkSpeeds()
     choice = choose(facts, wishes, lambda sizes: _estimate(before, name, facts, sizes, speeds).seconds)
-    checked(insert_entries(before, entries_of(name, facts, choice.sizes)), experiments_of(name))
+    checked(insert_entries(before, _entries(name, facts, choice.sizes)), experiments_of(name))
     _check_networks(choice.sizes, facts.num_classes)
     estimate = _estimate(before, name, facts, choice.sizes, speeds)
     with alone():
         _check_free(load_raw(), name)  # another command may have added it meanwhile
-        text = insert_entries(read_text(), entries_of(name, facts, choice.sizes))
+        text = insert_entries(read_text(), _entries(name, facts, choice.sizes))
         checked(text, experiments_of(name))
         write_text(text)
     for line in summary.lines(name, facts, wishes, choice, estimate):
         print(line)
+
+
+def _entries(name: str, facts: FolderFacts, sizes: Sizes) -> dict[str, str]:
+    """The lines for each section, in the form in which DVC writes them."""
+    return {section: in_dvc_form(lines) for section, lines in entries_of(name, facts, sizes).items()}
 
 
 def experiments_of(name: str) -> list[str]:
@@ -99,7 +105,7 @@ def experiments_of(name: str) -> list[str]:
 
 def _estimate(text: str, name: str, facts: FolderFacts, sizes: Sizes, speeds: NetworkSpeeds) -> Estimate:
     """Of the three experiments; measures networks that were not measured here before."""
-    params = parse_params(parse_text(insert_entries(text, entries_of(name, facts, sizes))))
+    params = parse_params(parse_text(insert_entries(text, _entries(name, facts, sizes))))
     jobs = jobs_of(params, experiments_of(name))
     return estimated(params, jobs, speeds, lambda _params, _dataset: facts.counts)
 

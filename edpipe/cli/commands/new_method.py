@@ -9,11 +9,12 @@ import yaml
 from edpipe.cli.commands.method_template import method_text, test_file_text
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
 from edpipe.errors import ParamsError, nearest
-from edpipe.params.insert import add_to_list, insert_entries
 from edpipe.params.load import load_params
 from edpipe.params.plans.plugins import check_name
 from edpipe.params.plans.registered import REGISTRY
 from edpipe.params.schema import Params
+from edpipe.params.text.dvc_form import in_dvc_form
+from edpipe.params.text.insert import add_to_list, insert_entries
 from edpipe.params.yaml_file import parse_text
 from edpipe.storage.atomic import write_text_atomically
 
@@ -73,7 +74,7 @@ def _example(params: Params, like: str | None) -> str:
 def _edited(text: str, name: str, example: str, experiment: str) -> str:
     entry: dict[str, Any] = parse_text(text)["experiments"][example]
     entry |= {"method": {"name": name, "teacher": entry["method"]["teacher"]}}
-    block = yaml.safe_dump({experiment: entry}, sort_keys=False, default_flow_style=None, width=1000)
+    block = in_dvc_form(yaml.safe_dump({experiment: entry}, sort_keys=False, default_flow_style=None, width=1000))
     return add_to_list(insert_entries(text, {"experiments": block}), "plugins", f"{name}.py")
 
 

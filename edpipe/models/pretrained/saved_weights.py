@@ -16,6 +16,7 @@ from edpipe.models.pretrained.torch_archives import check_archive, objects_named
 from edpipe.models.probe import one_line
 from edpipe.params.teacher import SCHEMES
 from edpipe.storage.download import Digest, fetch
+from edpipe.storage.given_files import given_path
 
 PARALLEL_PREFIX = "module."
 """What torch.nn.DataParallel puts before every name."""
@@ -50,7 +51,7 @@ def read_file(location: str) -> bytes:
         TeacherError: it cannot be read.
     """
     try:
-        return Path(location).read_bytes()
+        return given_path(Path(location)).read_bytes()
     except OSError as error:
         raise TeacherError(
             f"{location}: the teacher's weights cannot be read: {error.strerror or error}; "

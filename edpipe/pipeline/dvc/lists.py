@@ -113,9 +113,18 @@ def _new_teachers(params: Params, job: Job) -> list[tuple[Path, Path]]:
     return [(index, record) for use, index, record in pairs if use not in known]
 
 
+def own_part(ignored: str) -> str:
+    """Of the text of .dvcignore, the user's own lines.
+
+    >>> own_part("logs\\n" + _IGNORE_HEADER + "/artifacts/x\\n")
+    'logs\\n'
+    """
+    return ignored.partition(_IGNORE_HEADER)[0]
+
+
 def _ignore_text(params: Params) -> str:
     """What .dvcignore must hold: the user's own lines as they are, then those written here."""
-    own = _on_disk(paths.DVC_IGNORE).partition(_IGNORE_HEADER)[0]
+    own = own_part(_on_disk(paths.DVC_IGNORE))
     lines = [
         f"{sign}/{paths.soft_labels_path(dataset, '*', '*', views).with_suffix('.*')}"
         for dataset in dict.fromkeys(params.experiments[name].dataset for name in params.tracked)
@@ -124,7 +133,7 @@ def _ignore_text(params: Params) -> str:
     return own + _IGNORE_HEADER + "".join(f"{line}\n" for line in lines)
 
 
-def _stale_files(params: Params) -> dict[Path, str]:
+def stale_files(params: Params) -> dict[Path, str]:
     """Files that do not fit params.yaml, and what they must hold."""
     wanted = {paths.TRACKED_JOBS: tracked_jobs_text(params), paths.DVC_IGNORE: _ignore_text(params)}
     return {path: text for path, text in wanted.items() if _on_disk(path) != text}
@@ -132,7 +141,7 @@ def _stale_files(params: Params) -> dict[Path, str]:
 
 def write_tracked_jobs(params: Params) -> bool:
     """Writes the lists if they differ from those on disk; says whether they did."""
-    stale = _stale_files(params)
+    stale = stale_files(params)
     for path, text in stale.items():
         write_text_atomically(path, text)
     return bool(stale)
@@ -144,7 +153,7 @@ def check_tracked_jobs(params: Params) -> None:
     Raises:
         ParamsError: they do not.
     """
-    for path in _stale_files(params):
+    for path in stale_files(params):
         raise ParamsError(f"{path}: does not fit params.yaml any more; {_REMEDY}, then call dvc again")
 
 

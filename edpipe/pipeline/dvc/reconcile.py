@@ -67,7 +67,7 @@ def _mark(judgement: Judgement) -> None:
             metadata.forget(output, metadata.UNFINISHED)
             metadata.forget_origin(output)
         elif judgement.is_unfit:
-            metadata.record_unknown_params(output)
+            metadata.record_unknown_params(output, judgement.job.step)
             metadata.stand_alone(output)
             metadata.set_output_time(output, metadata.LONG_AGO_NS)
 

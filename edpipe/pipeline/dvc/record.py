@@ -26,6 +26,7 @@ from edpipe.pipeline.dvc.repo import (
     open_repo,
     parsing_each_text_once,
     upstream_first,
+    why_left_out,
 )
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
@@ -68,7 +69,8 @@ def record_made() -> None:
         CorruptFileError: DVC refuses.
     """
     if not is_set_up():
-        raise MismatchError("dvc-record: there is no DVC here; install it, run `dvc init`, and unset EDPIPE_DVC")
+        reason = why_left_out() or "there is no DVC here; install it, run `dvc init`, and unset EDPIPE_DVC"
+        raise MismatchError(f"dvc-record: {reason}")
     params = load_params()
     write_tracked_jobs(params)
     write_code()

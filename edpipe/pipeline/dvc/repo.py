@@ -43,13 +43,39 @@ def is_enabled(workflow: Any) -> bool:
 
 
 def is_set_up() -> bool:
-    """Whether DVC is installed, looks after this folder, and is not switched off."""
+    """Whether DVC is installed, looks after this folder, can work here, and is not switched off."""
+    return _is_wanted() and not _lacks_git()
+
+
+def why_left_out() -> str | None:
+    """A line for people where DVC's files are here but DVC cannot work, as in an archive of a repository; or None."""
+    if _is_wanted() and _lacks_git():
+        return (
+            "DVC is left out, since this folder is in no git repository; for DVC, call `git init`, or "
+            "`dvc config core.no_scm true`"
+        )
+    return None
+
+
+def _is_wanted() -> bool:
     return (
         os.environ.get("EDPIPE_DVC", "1") != "0"
         and Path(".dvc").is_dir()
         and PIPELINE.is_file()
         and importlib.util.find_spec("dvc") is not None
     )
+
+
+def _lacks_git() -> bool:
+    """Whether DVC would refuse this folder: it is in no git repository, and DVC was not told to do without."""
+    if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+        return False
+    from dvc.config import Config, ConfigError
+
+    try:
+        return not Config.from_cwd()["core"].get("no_scm", False)
+    except ConfigError:  # DVC itself says what is wrong with it
+        return False
 
 
 def refuse_braces() -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from edpipe.errors import OverwriteError
 from edpipe.storage.atomic import write_atomically, write_text_atomically
@@ -39,16 +40,30 @@ def forget(output: str, kind: str = MADE) -> None:
     record_file(output, kind).unlink(missing_ok=True)
 
 
-def record_unknown_params(output: str) -> None:
+def record_unknown_params(output: str, rule: str) -> None:
     """Replaces what Snakemake knows of an output: it was made with none of its rule's params, so that it is stale.
 
-    Its modification time alone would not do: a job without input files has nothing that is newer.
+    Its modification time alone would not do: a job without input files has nothing that is newer. When it was made
+    stays; where that is unknown, the file's own time stands for it, since Snakemake's report wants one.
     """
     from snakemake.persistence import RECORD_FORMAT_VERSION
 
     path = record_file(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"record_format_version": RECORD_FORMAT_VERSION, "params": []}), encoding="utf-8")
+    made_s = os.lstat(output).st_mtime
+    contents = {"rule": rule, "starttime": made_s, "endtime": made_s}
+    contents |= {name: value for name, value in _known(output).items() if name not in _ORIGIN and value is not None}
+    contents |= {"record_format_version": RECORD_FORMAT_VERSION, "params": []}
+    path.write_text(json.dumps(contents), encoding="utf-8")
+
+
+def _known(output: str) -> dict[str, Any]:
+    """What Snakemake knows of an output; nothing where there is no such record, or a broken one."""
+    try:
+        found = json.loads(record_file(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def forget_origin(output: str) -> None:
@@ -56,13 +71,8 @@ def forget_origin(output: str) -> None:
 
     When and by which rule it was made stays, for Snakemake's own report.
     """
-    try:
-        known = json.loads(record_file(output).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError):
-        known = {}
-    if not isinstance(known, dict) or "endtime" not in known:
+    known = _known(output)
+    if "endtime" not in known:
         forget(output)
     elif not known.keys().isdisjoint(_ORIGIN):
         kept = {name: value for name, value in known.items() if name not in _ORIGIN}

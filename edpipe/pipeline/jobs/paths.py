@@ -89,6 +89,11 @@ def training_curve_path(artifact: Path) -> Path:
     return CURVES / artifact.relative_to(ARTIFACTS).with_suffix(".json")
 
 
+def metrics_path(experiment: str) -> Path:
+    """The few numbers of a result that DVC shows; in a folder of their own, so that results/*.json are results."""
+    return RESULTS / "metrics" / f"{experiment}.json"
+
+
 def report_path(experiment: str) -> Path:
     """The page that a person reads."""
     return RESULTS / f"{experiment}.html"

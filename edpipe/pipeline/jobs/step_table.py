@@ -1,7 +1,7 @@
 """The table of steps: every rule of the pipeline, in order, with all that the rest of the package knows of it.
 
 A new step is an entry here with the function that makes its job, a module of its name in edpipe/steps with `run(job)`,
-a rule in workflow/rules, and, if DVC follows it, a block of dvc.yaml.
+a rule in edpipe/pipeline/snakemake/rules, and, if DVC follows it, a block of dvc.yaml.
 """
 
 from collections.abc import Callable

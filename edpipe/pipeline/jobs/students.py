@@ -121,7 +121,7 @@ def result(params: Params, experiment: str) -> Job[ResultKnobs]:
         arguments={"experiment": experiment},
         knobs=ResultKnobs(knobs.seeds, knobs.method.name),
         inputs={"evaluations": tuple(paths.evaluation_path(experiment, seed) for seed in knobs.seeds)},
-        outputs=(paths.result_path(experiment), paths.curve_path(experiment)),
+        outputs=(paths.result_path(experiment), paths.curve_path(experiment), paths.metrics_path(experiment)),
         keys=(f"experiments.{experiment}.seeds", f"experiments.{experiment}.method.name"),
     )
 

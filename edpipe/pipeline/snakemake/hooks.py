@@ -16,6 +16,7 @@ from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.project.note import line_about_age
 from edpipe.pipeline.state.checked_networks import check_once
 from edpipe.pipeline.state.judgement import all_jobs
 from edpipe.pipeline.state.running import announce_run, knobs_digest_at_start
@@ -41,6 +42,8 @@ def load(workflow: Any, config: dict[str, Any]) -> Params:
             )
         params = load_params()
         if repo.is_main(workflow):
+            for line in filter(None, (line_about_age(), repo.why_left_out())):
+                print(f"edpipe: {line}", file=sys.stderr)
             is_dry_run = bool(workflow.output_settings.dryrun)
             reconcile.reconcile(params, is_dry_run, has_dvc=repo.is_set_up())
         return params

@@ -117,14 +117,15 @@ def _evaluation(job: Job, records: Records) -> None:
 
 def _result(job: Job, records: Records) -> None:
     from edpipe.results.gathering import gathered
-    from edpipe.results.measures.seeds import curve_csv
+    from edpipe.results.measures.seeds import curve_csv, metrics_json
     from edpipe.results.recomputed import check_equal
     from edpipe.results.result_file import read_result
 
-    path, curve_path = job.outputs
+    path, curve_path, metrics_path = job.outputs
     read_result(path)
     contents = records.read(path)
     _check_text(curve_path, curve_csv(contents), path)
+    _check_text(metrics_path, metrics_json(contents), path)
     if _are_those_of_record(job, "evaluations", records):
         inputs, facts = gathered(contents["experiment"], contents["method"], job.inputs["evaluations"])
         again = {"inputs": inputs, **facts}
@@ -165,7 +166,7 @@ def _check_text(path: Path, wanted: str, source: Path) -> None:
     except OSError as error:
         raise CorruptFileError(f"{path}: cannot be read: {error.strerror}; {remake(source)}") from error
     if not is_same:
-        raise CorruptFileError(f"{path}: is not the table that is made from {source}; {remake(source)}")
+        raise CorruptFileError(f"{path}: is not what is made from {source}; {remake(source)}")
 
 
 _CHECKS: dict[Artifact, Callable[[Job, Records], str | None]] = {

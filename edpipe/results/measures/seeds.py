@@ -2,11 +2,14 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from edpipe.results.measures.metrics import mean_and_spread
+
+SHOWN_BY_DVC = ("top1", "val_top1", "ece")
 
 
 def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -51,14 +54,27 @@ def _num_teachers_per_image(plan: dict[str, Any]) -> int:
 
 
 def curve_csv(result: Mapping[str, Any]) -> str:
-    """A result's accuracy matrix: a row for each (seed, stage, subset) that had been taught, in that order."""
+    """A result's accuracy matrix: a row for each (seed, stage, subset) that had been taught, in that order.
+
+    `images_seen` counts from the first stage on.
+    """
     subsets = [subset["name"] for subset in result["data"]["subsets"]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["seed", "stage", "subset", "top1"])
+    writer.writerow(["seed", "stage", "images_seen", "subset", "top1"])
     for seed in result["seeds"]:
+        images_seen = 0
         for stage in seed["stages"]:
+            images_seen += stage["images_seen"]
             for subset in subsets:
-                if stage["top1_by_subset"][subset] is not None:
-                    writer.writerow([seed["seed"], stage["name"], subset, stage["top1_by_subset"][subset]])
+                if (top1 := stage["top1_by_subset"][subset]) is not None:
+                    writer.writerow([seed["seed"], stage["name"], images_seen, subset, top1])
     return text.getvalue()
+
+
+def metrics_json(result: Mapping[str, Any]) -> str:
+    """The numbers of a result that `dvc metrics` shows: means over seeds, the spread of top1, and the budget."""
+    summary = result["summary"]
+    numbers = {name: summary[name]["mean"] for name in SHOWN_BY_DVC if name in summary}
+    numbers |= {"top1_std": summary["top1"]["std"], "images_seen": result["budget"]["images_seen"]}
+    return json.dumps({name: value for name, value in numbers.items() if value is not None}, indent=1) + "\n"

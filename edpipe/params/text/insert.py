@@ -45,17 +45,20 @@ def insert_entries(text: str, entries: Mapping[str, str]) -> str:
 def add_to_list(text: str, key: str, value: str) -> str:
     r"""The text with one more value in the list under a key at the top; a list that is absent is begun.
 
-    >>> add_to_list("a: 1\\nb: [x] # why\\n", "b", "y.py"), add_to_list("a: 1\\n", "b", "y.py")
-    ('a: 1\\nb: [x, y.py] # why\\n', 'a: 1\\n\\nb: [y.py]\\n')
+    >>> add_to_list("b: [x] # why\n", "b", "y.py"), add_to_list("b:\n- x\n", "b", "y.py")
+    ('b: [x, y.py] # why\n', 'b:\n- x\n- y.py\n')
+    >>> add_to_list("a: 1\n", "b", "y.py")
+    'a: 1\n\nb:\n- y.py\n'
     """
     newline = "\r\n" if "\r\n" in text else "\n"
     found = next((node for name, node in _pairs(text) if name.value == key), None)
     if found is None:
-        return text + ("" if text.endswith("\n") else newline) + f"{newline}{key}: [{value}]{newline}"
-    values = ", ".join([*(one.value for one in found.value), value])
-    start, end = found.start_mark.index, found.end_mark.index
-    after = text[end:] if found.flow_style else newline + text[end:]
-    return f"{text[:start]}[{values}]{after}"
+        return text + ("" if text.endswith("\n") else newline) + f"{newline}{key}:{newline}- {value}{newline}"
+    if found.flow_style or not found.value:
+        values = ", ".join([*(one.value for one in found.value), value])
+        return f"{text[: found.start_mark.index]}[{values}]{text[found.end_mark.index :]}"
+    end = found.value[-1].end_mark.index
+    return f"{text[:end]}{newline}{' ' * found.start_mark.column}- {value}{text[end:]}"
 
 
 def entry_texts(text: str) -> dict[str, dict[str, str]]:

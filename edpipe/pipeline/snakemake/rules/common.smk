@@ -1,10 +1,4 @@
 # What all rules share: the checked params, and the inputs, knobs and code of a job.
-import sys
-from pathlib import Path
-
-# The package is found beside the workflow also when it is not installed.
-sys.path.insert(0, str(Path(workflow.basedir).parent))
-
 from edpipe.pipeline.jobs import data, rerun_triggers, resources, students, teachers
 from edpipe.pipeline.snakemake import hooks
 from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server

@@ -30,6 +30,7 @@ rule result:
     output:
         result=report("results/{experiment}.json", caption="../report/result.rst", category="Results"),
         curve="results/{experiment}.csv",
+        metrics="results/metrics/{experiment}.json",
     log:
         "logs/result/{experiment}.log",
     threads: 1
