@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edpipe.cli.commands.network_description import Description, describe
 from edpipe.cli.commands.zoo import markdown_lines, models_of, table_of
 from edpipe.cli.main import main
+from edpipe.cli.network_description import Description, describe
 from edpipe.models.zoo.names import PAPERS_MODELS, is_known
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
@@ -22,7 +22,7 @@ def described(monkeypatch):
         names.append(model)
         return Description(model, 1234, 5_000_000, ((4, 8, 8),), "has 1 feature stages, a school needs 2")
 
-    monkeypatch.setattr("edpipe.cli.commands.network_description.describe", pretend)
+    monkeypatch.setattr("edpipe.cli.network_description.describe", pretend)
     return names
 
 

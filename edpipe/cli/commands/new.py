@@ -150,7 +150,7 @@ def _check_weights(fetched: FetchedTeacher, facts: FolderFacts, channels: int | 
 
 def _check_networks(sizes: Sizes, num_classes: int) -> None:
     """Tries both networks: what cannot be grown or cannot take such images would end the run after hours."""
-    from edpipe.cli.commands.network_description import describe
+    from edpipe.cli.network_description import describe
 
     student = describe(sizes.student, num_classes, sizes.channels, sizes.image_size)
     problem, num_levels = student.problem, len(levels_for(num_classes))

@@ -16,7 +16,7 @@ from edpipe.errors import NetworkError, printable
 from edpipe.models.zoo.names import LIBRARIES, PAPERS_MODELS, check_model_name, known_names
 
 if TYPE_CHECKING:  # torch takes seconds, which a wrong word must not cost
-    from edpipe.cli.commands.network_description import Description
+    from edpipe.cli.network_description import Description
 
 
 OWN = "own"
@@ -61,7 +61,7 @@ def zoo(
     models = models_of(pattern, library)
     import torch
 
-    from edpipe.cli.commands.network_description import describe
+    from edpipe.cli.network_description import describe
 
     torch.set_num_threads(1)  # one image is too small to share
     found = [describe(model, classes, channels, image_size) for model in models]
