@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from edpipe.datasets.images import IMAGE_SUFFIXES, decoded_image, open_image
+from edpipe.datasets.image_kinds import image_suffixes
+from edpipe.datasets.images import decoded_image, open_image
 from edpipe.datasets.packing import packed_pixels
 from edpipe.datasets.raw import RawSample
 from edpipe.errors import DataError, UnreadableImageError
@@ -45,9 +46,9 @@ def _below(folder: Path) -> list[str]:
     for inner, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(inner) / name for name in names if not name.startswith(".")]
-        found += [str(path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        found += [str(path) for path in paths if path.suffix.lower() in image_suffixes()]
     if not found:
-        raise DataError(f"{folder}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); name another folder")
+        raise DataError(f"{folder}: holds no image ({', '.join(sorted(image_suffixes()))}); name another folder")
     return sorted(found)
 
 
