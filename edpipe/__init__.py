@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edpipe.api.soft_label_dataset import SoftLabelDataset as SoftLabelDataset
     from edpipe.api.soft_label_writer import SoftLabelWriter as SoftLabelWriter
+    from edpipe.datasets.raw import RawDataset as RawDataset
+    from edpipe.datasets.raw import RawSample as RawSample
     from edpipe.errors import EdpipeError as EdpipeError
     from edpipe.losses.stage_terms import StageOutputs as StageOutputs
     from edpipe.losses.stage_terms import TeacherPair as TeacherPair
@@ -25,6 +27,8 @@ __version__ = "0.1.0"
 __all__ = [
     "EdpipeError",
     "Method",
+    "RawDataset",
+    "RawSample",
     "SingleTeacherMethod",
     "SoftLabelDataset",
     "SoftLabelWriter",
@@ -41,6 +45,8 @@ __all__ = [
 _PUBLIC = {
     "EdpipeError": "edpipe.errors.EdpipeError",
     "Method": "edpipe.params.plans.method.Method",
+    "RawDataset": "edpipe.datasets.raw.RawDataset",
+    "RawSample": "edpipe.datasets.raw.RawSample",
     "SingleTeacherMethod": "edpipe.params.plans.method.SingleTeacherMethod",
     "StageLoss": "edpipe.params.plans.loss.StageLoss",
     "StageOutputs": "edpipe.losses.stage_terms.StageOutputs",

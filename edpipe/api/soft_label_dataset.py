@@ -11,7 +11,6 @@ from jaxtyping import Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 
 from edpipe.api.held_out import HeldOutImages
 from edpipe.api.indexed_batch import IndexedBatch, collate, epochs_and_positions
@@ -110,7 +109,7 @@ class SoftLabelDataset(TorchDataset[tuple[Tensor, ...]]):
 
     def sampler(
         self, batch_size: int, *, epochs: int | float | None = None, images: int | None = None, start: int = 0
-    ) -> Sampler[list[tuple[int, int]]]:
+    ) -> PipelineOrder:
         """A batch sampler with the exact batches of the pipeline, for `DataLoader(..., batch_sampler=...)`.
 
         They are those of a method of one stage with this dataset's seed: epochs follow each other without a break, so

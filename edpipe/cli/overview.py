@@ -8,7 +8,7 @@ from edpipe.errors import UsageError, nearest
 
 GROUPS: dict[str, dict[str, str]] = {
     "run and look": {
-        "plan": "what snakemake would run, and why; or what storing soft labels costs",
+        "plan": "what snakemake would run, why, and what it takes; or what storing soft labels costs",
         "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
         "adopt": "take over artifacts that other code made, if evidence shows that they fit",
         "compare": "a table of results, and the paired difference of each to a base",
@@ -24,7 +24,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "set up": {
         "add": "add experiments or studies of examples/ to params.yaml",
-        "new": "add a folder of your own images to params.yaml",
+        "new": "add a folder of your own images to params.yaml, sized to them and this machine",
         "new-method": "write a file with a loss of your own, its test, and an experiment",
         "check": "check params.yaml",
         "schema": "print the JSON schema of params.yaml, for editors",

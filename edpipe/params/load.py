@@ -36,6 +36,15 @@ def _plugins(raw: dict[str, Any]) -> list[str]:
     return [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
 
 
+def load_project_plugins(path: Path = PARAMS_PATH) -> None:
+    """Registers the plugins that params.yaml names, if there is one; the rest of it is not read.
+
+    Raises:
+        ParamsError: it is not readable, or a plugin is wrong.
+    """
+    load_files(_plugins(load_raw(path)) if path.exists() else ())
+
+
 def load_params(path: Path = PARAMS_PATH) -> Params:
     """Typed, checked knobs from params.yaml.
 

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 
+from edpipe.params.load import load_project_plugins
 from edpipe.params.reference_page import reference_page
 
 
@@ -12,4 +13,5 @@ def add_knobs(command: ArgumentParser) -> None:
 
 def knobs() -> None:
     """Prints the page."""
+    load_project_plugins()
     print(reference_page(), end="")

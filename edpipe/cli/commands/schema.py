@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 
+from edpipe.params.load import load_project_plugins
 from edpipe.params.schema import json_schema
 
 
@@ -12,4 +13,5 @@ def add_schema(command: ArgumentParser) -> None:
 
 def schema() -> None:
     """Prints the schema."""
+    load_project_plugins()
     print(json_schema(), end="")

@@ -17,6 +17,7 @@ LOCAL = Path(".edpipe")
 CHECKED = LOCAL / "checked.json"
 CHECKED_NETWORKS = LOCAL / "checked_networks.json"
 RUNS = LOCAL / "runs"
+SPEEDS = LOCAL / "speeds.json"
 
 
 def with_record(path: Path) -> tuple[Path, ...]:
