@@ -17,6 +17,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "doctor": "check this machine and this folder: versions, devices, disk, DVC, and what to mend",
         "zoo": "networks: parameters, MACs, feature stages",
     },
+    "use a student": {
+        "export": "write a finished student to a folder: weights, classes, model card",
+        "predict": "name the classes of images",
+        "evaluate_model": "measure a student or an exported folder on a packed data set",
+    },
     "share": {
         "dvc-record": "record in DVC the artifacts that were made without it",
         "tracked_jobs": "write the lists of jobs that dvc.yaml reads",
@@ -39,6 +44,7 @@ edpipe: Education Distillation as a pipeline of cached stages. To begin:
   edpipe check                                 check params.yaml
   edpipe plan digits_ed                        what would run, and why
   snakemake --cores 2 results/digits_ed.html   make a result and its page
+  edpipe export digits_ed                      the student, in a folder that others can use
   edpipe --help                                all commands
 """
 

@@ -64,6 +64,15 @@ def _reason(path: Path, error: Exception) -> str:
     return str(error).replace("\n", " ") or type(error).__name__
 
 
+def decoded_image(image: Image.Image) -> Image.Image:
+    """What `open_image` makes of an image that Pillow has opened: its first frame, upright.
+
+    Raises:
+        OSError: its bytes are damaged; Pillow's decoders may raise other errors as well.
+    """
+    return _decoded(image)
+
+
 def _decoded(image: Image.Image) -> Image.Image:
     found = ["first_frame"] if getattr(image, "is_animated", False) else []
     # Pillow turns a TIFF while it decodes it, and its orientation is gone then.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from edpipe.datasets.dataset_file import decode_jpeg, key_of, sample_key
 from edpipe.datasets.dataset_writer import Samples, StoredImage, pixel_counts
@@ -51,6 +52,16 @@ def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes
         left_aside=left_aside,
     )
     return b"".join(data), facts
+
+
+def packed_pixels(sample: RawSample, knobs: DatasetKnobs) -> UInt8[np.ndarray, "channel height width"]:
+    """The pixels that packing keeps of one sample: a square of image_size, or of encoding jpeg any shape.
+
+    Raises:
+        UnreadableImageError: the image cannot be packed.
+        DataError: its file is missing.
+    """
+    return _stored_image(sample, knobs)[0].pixels
 
 
 def _stored_image(sample: RawSample, knobs: DatasetKnobs) -> tuple[StoredImage, tuple[str, ...]]:
