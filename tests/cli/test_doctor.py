@@ -286,7 +286,7 @@ def test_edited_code_and_a_file_that_does_not_fit_are_warnings(monkeypatch):
     monkeypatch.setattr(project, "is_edited", lambda unit: unit in ("losses.kd", "losses.dkd"))
     monkeypatch.setattr(project, "changed_units", lambda: ["losses.kd", *"abc"])
     assert lines(project.check_code) == [
-        "warning code: edited and not confirmed: losses.kd, losses.dkd; what hangs on it runs again; "
+        "warning code: edited and not confirmed: losses.dkd, losses.kd; what hangs on it runs again; "
         "`edpipe code confirm`",
         "warning code: workflow/code.yaml does not fit the code of losses.kd, a, b and 1 more: `dvc repro` would stop; "
         "`edpipe code`",

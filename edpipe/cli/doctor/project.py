@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 from edpipe.cli.doctor.findings import Finding, Level, fault, of_error, ok, warning
 from edpipe.errors import BusyError, EdpipeError
 from edpipe.params.load import load_params
+from edpipe.params.plans.registered import REGISTRY
 from edpipe.pipeline.dvc import repo
 from edpipe.pipeline.dvc.code_file import changed_units
 from edpipe.pipeline.dvc.lists import check_tracked_jobs
@@ -40,7 +41,8 @@ def check_params() -> Iterator[Finding]:
 
 def check_code() -> Iterator[Finding]:
     """Versions of the code: whether edits are confirmed, and whether DVC's file fits."""
-    edited = [unit for unit in unit_names(HERE) if is_edited(unit)]
+    # Of the package alone: code of plugins is the project's own, and nobody confirms it.
+    edited = sorted(unit for unit in unit_names(HERE) if unit not in REGISTRY.places and is_edited(unit))
     if edited:
         yield warning(
             "code", f"edited and not confirmed: {_some(edited)}; what hangs on it runs again", "`edpipe code confirm`"
