@@ -23,7 +23,7 @@ demo: install ## ED, KD and CE on real handwritten digits: 40 seconds on two cor
 	$(BIN)/edpipe compare $(DEMO:%=results/%.json)
 
 test: install ## every test
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 # Without the checks of array axes and the doctests, which CI makes: they take a third of the time.
 test-fast: install ## the tests that take less than a third of a second: under a minute on two cores

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edpipe.api.soft_label_dataset import SoftLabelDataset as SoftLabelDataset
     from edpipe.api.soft_label_writer import SoftLabelWriter as SoftLabelWriter
+    from edpipe.api.student import load_student as load_student
     from edpipe.datasets.raw import RawDataset as RawDataset
     from edpipe.datasets.raw import RawSample as RawSample
     from edpipe.errors import EdpipeError as EdpipeError
@@ -38,6 +39,7 @@ __all__ = [
     "TeacherLoss",
     "TeacherPair",
     "__version__",
+    "load_student",
     "network",
     "reader",
 ]
@@ -53,6 +55,7 @@ _PUBLIC = {
     "Stored": "edpipe.params.plans.loss.Stored",
     "TeacherLoss": "edpipe.params.plans.loss.TeacherLoss",
     "TeacherPair": "edpipe.losses.stage_terms.TeacherPair",
+    "load_student": "edpipe.api.student.load_student",
     "network": "edpipe.params.plans.plugins.network",
     "reader": "edpipe.params.plans.plugins.reader",
     "SoftLabelDataset": "edpipe.api.soft_label_dataset.SoftLabelDataset",

@@ -31,6 +31,7 @@ EdpipeError
 ├── VerificationError  stored soft labels are not what their teacher says now
 ├── TrainingError      the loss is no longer a finite number, or much too large
 │   └── LostProcessError      another of the processes that train together is gone
+├── ExportError        a student cannot be written in a format, or read or used from one
 ├── OverwriteError     a path is in the way or cannot be written
 └── BusyError          another tool is at work in this folder
 
@@ -202,6 +203,10 @@ class TrainingError(EdpipeError):
 
 class LostProcessError(TrainingError):
     """Another of the processes that train one network together is gone."""
+
+
+class ExportError(EdpipeError):
+    """A student cannot be written in a format, gives other outputs there, or cannot be used from a folder."""
 
 
 class OverwriteError(EdpipeError):

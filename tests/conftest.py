@@ -30,6 +30,11 @@ settings.load_profile("edpipe")
 collect_ignore = ["support"]
 
 
+def pytest_collection_modifyitems(items):
+    """Whole pipelines first: with several workers none is left alone with the longest file at the end."""
+    items.sort(key=lambda item: "stories" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory):
     """A folder in which `snakemake results/ed.json` ran undisturbed, once for all tests; not to be changed.

@@ -1,1 +1,1 @@
-"""The Python face: what `import edpipe` offers to training loops of one's own (docs/python_api.md)."""
+"""The Python face: what `import edpipe` offers to programs of one's own (docs/python_api.md, docs/export.md)."""

@@ -8,12 +8,19 @@ from edpipe.errors import UsageError, nearest
 
 GROUPS: dict[str, dict[str, str]] = {
     "run and look": {
-        "plan": "what snakemake would run, and why; or what storing soft labels costs",
+        "plan": "what snakemake would run, why, and what it takes; or what storing soft labels costs",
         "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
         "adopt": "take over artifacts that other code made, if evidence shows that they fit",
         "compare": "a table of results, and the paired difference of each to a base",
         "partition": "the classes and images of each subset",
+        "cache": "what is stored, who uses it, what it saved; delete what nobody needs",
+        "doctor": "check this machine and this folder: versions, devices, disk, DVC, and what to mend",
         "zoo": "networks: parameters, MACs, feature stages",
+    },
+    "use a student": {
+        "export": "write a finished student to a folder: weights, classes, model card",
+        "predict": "name the classes of images",
+        "evaluate_model": "measure a student or an exported folder on a packed data set",
     },
     "share": {
         "dvc-record": "record in DVC the artifacts that were made without it",
@@ -24,7 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "init": "make a project folder: params.yaml, workflow/, dvc.yaml; --git, --dvc",
         "upgrade": "renew a project's workflow files after an upgrade of edpipe",
         "add": "add experiments or studies from the examples to params.yaml",
-        "new": "add a folder of your own images to params.yaml",
+        "new": "add a folder of your own images to params.yaml, sized to them and this machine",
         "new-method": "write a file with a loss of your own, its test, and an experiment",
         "check": "check params.yaml",
         "schema": "print the JSON schema of params.yaml, for editors",
@@ -39,6 +46,7 @@ edpipe: Education Distillation as a pipeline of cached stages. To begin:
   edpipe check                                 check params.yaml
   edpipe plan digits_ed                        what would run, and why
   snakemake --cores 2 results/digits_ed.html   make a result and its page
+  edpipe export digits_ed                      the student, in a folder that others can use
   edpipe --help                                all commands
 """
 

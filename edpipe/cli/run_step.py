@@ -2,22 +2,25 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
 from edpipe.errors import EdpipeError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs import step_table
+from edpipe.pipeline.jobs import paths, step_table
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import Artifact, Step
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
 from edpipe.pipeline.state.running import refuse_beside_snakemake, refuse_edited_knobs, refuse_other_knobs
+from edpipe.runtime.loggers import chosen_logger
 from edpipe.runtime.threads import by_default
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
 from edpipe.storage.job import Job
 from edpipe.storage.records import made_by
+from edpipe.training.curves.settings import CurveSettings, watched
 
 
 def command_of(step: Step) -> Callable[..., None]:
@@ -35,12 +38,23 @@ def command_of(step: Step) -> Callable[..., None]:
             if step.trains and is_to_be_shared():
                 run_together(job.command.split()[1:])
                 return
-            with costs_recorded(job), made_by(job.units):
+            with costs_recorded(job), made_by(job.units), _watched(params, job):
                 import_module(f"edpipe.steps.{step.name}").run(job, **_also_given(step, params, job))
         if is_under_dvc():
             refuse_edited_knobs(job, step.make(load_params(), **options))
 
     return command
+
+
+def _watched(params: Params, job: Job) -> AbstractContextManager[None]:
+    """Raises:
+    EdpipeError: the logger is unknown or not installed.
+    """
+    logger = chosen_logger(params.logger)
+    if not job.outputs[0].is_relative_to(paths.ARTIFACTS):
+        return nullcontext()
+    path, knobs = paths.training_curve_path(job.outputs[0]), params.curves
+    return watched(CurveSettings(path, knobs.points, knobs.validation_images, logger))
 
 
 def is_under_dvc() -> bool:

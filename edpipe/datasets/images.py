@@ -6,15 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from edpipe.datasets.dataset_file import MODES, channels_first
 from edpipe.datasets.raw import RawImage
 from edpipe.errors import DataError, UnreadableImageError
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""Files that count as images, in lower case."""
 RULES = {
     "upright": "turned or mirrored as the EXIF orientation says",
     "first_frame": "the first of several frames or pages",
@@ -67,14 +64,28 @@ def _reason(path: Path, error: Exception) -> str:
     return str(error).replace("\n", " ") or type(error).__name__
 
 
+def decoded_image(image: Image.Image) -> Image.Image:
+    """What `open_image` makes of an image that Pillow has opened: its first frame, upright.
+
+    Raises:
+        OSError: its bytes are damaged; Pillow's decoders may raise other errors as well.
+    """
+    return _decoded(image)
+
+
 def _decoded(image: Image.Image) -> Image.Image:
     found = ["first_frame"] if getattr(image, "is_animated", False) else []
+    # Pillow turns a TIFF while it decodes it, and its orientation is gone then.
+    is_turned_tiff = image.format == "TIFF" and _is_turned(image)
+    transparency = _stored_transparency(image)
     image.load()
+    if transparency is not None:
+        image.info["transparency"] = transparency
     # Pillow inverts every CMYK JPEG, as Adobe's programs store them; one without their marker is stored as it is.
     is_plain_cmyk = image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
     is_deep = image.mode == "I" and image.format == "PPM"  # Pillow scales these to 0 … 65535
     upright, is_turned = _upright(image)
-    if is_turned:
+    if is_turned or is_turned_tiff:
         found.append("upright")
     if is_plain_cmyk:
         upright = ImageChops.invert(upright)
@@ -90,6 +101,27 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
         return ImageOps.exif_transpose(image), is_turned
     except Exception:  # Cameras and editors write broken EXIF data around sound pixels.
         return image.copy(), False
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # as above
+        return False
+
+
+def _stored_transparency(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The transparent colour of a PNG in the values of its decoded pixels; None where Pillow has it so already.
+
+    The file gives it in its own bits, while Pillow scales 2 and 4 bits to 8 and keeps the high byte of 16 in colour.
+    """
+    stored = image.info.get("transparency")
+    arguments = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    rawmode = arguments if isinstance(arguments, str) else ""
+    if isinstance(stored, tuple):
+        return tuple(value >> 8 for value in stored) if rawmode == "RGB;16B" else None
+    scale = {"L;2": 85, "L;4": 17}.get(rawmode)
+    return stored * scale if isinstance(stored, int) and scale else None
 
 
 def applied_rules(image: RawImage, side: int, channels: int) -> tuple[str, ...]:
@@ -152,12 +184,23 @@ def _with_channels(image: RawImage, channels: int) -> Image.Image:
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     image = _as_image(image)
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        image = _eight_bit(image)
     if image.mode in UNBOUNDED_MODES:
         raise ValueError(f"images of mode {image.mode} have no fixed range; save them with 8 or 16 bits a channel")
     if _is_transparent(image):
         image = _over_background(image.convert("RGBA"))
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8, with an alpha channel where one of its values is transparent."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values // 257).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return grey
+    alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, alpha))
 
 
 def _over_background(image: Image.Image) -> Image.Image:

@@ -1,11 +1,12 @@
 """What was packed, for the record and for people: counts, odd images, equal images."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edpipe.datasets.dataset_file import SPLITS, Dataset
 from edpipe.datasets.duplicate_images import EqualImages
+from edpipe.datasets.image_kinds import kinds_of
 from edpipe.runtime.progress import announce
 
 
@@ -16,6 +17,13 @@ def counts_of(dataset: Dataset) -> dict[str, dict[str, int]]:
         split: {class_name: counts[position, label] for label, class_name in enumerate(dataset.class_names)}
         for position, split in enumerate(SPLITS)
     }
+
+
+def announce_left_aside(name: str, root: Path, not_images: Sequence[str]) -> None:
+    """One line of what lies among the raw images and is not packed, if there is anything."""
+    kinds = kinds_of(root, not_images)
+    if kinds:
+        announce(f"pack {name}: left aside in {root}: {kinds}")
 
 
 def announce_packed(out_path: Path, record: dict, equal: EqualImages) -> None:

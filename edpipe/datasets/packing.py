@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from edpipe.datasets.dataset_file import decode_jpeg, key_of, sample_key
 from edpipe.datasets.dataset_writer import Samples, StoredImage, pixel_counts
@@ -14,16 +15,15 @@ from edpipe.datasets.images import applied_rules, to_jpeg, to_square
 from edpipe.datasets.packed_blocks import BlockFacts
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.datasets.splits import check_counts
-from edpipe.errors import UnreadableImageError
+from edpipe.errors import DataError, UnreadableImageError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.storage.digests import digest_json
 
 
 def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes, BlockFacts]:
-    """The samples as they are stored, one after the other, and what is known of them.
+    """The samples as they are stored, one after the other, and what is known of them; unreadable ones are left aside.
 
     Raises:
-        UnreadableImageError: an image cannot be packed, and the knobs do not say to leave it aside.
         DataError: a raw file is missing.
     """
     stamp = stamp_of(samples)  # before the files are read: a file that changes meanwhile does not fit it
@@ -35,8 +35,6 @@ def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes
         try:
             image, applied = _stored_image(sample, knobs)
         except UnreadableImageError as error:
-            if knobs.unreadable == "error":
-                raise
             left_aside[sample.source] = error.reason
             continue
         stored.append(image)
@@ -54,6 +52,16 @@ def make_block(samples: Sequence[RawSample], knobs: DatasetKnobs) -> tuple[bytes
         left_aside=left_aside,
     )
     return b"".join(data), facts
+
+
+def packed_pixels(sample: RawSample, knobs: DatasetKnobs) -> UInt8[np.ndarray, "channel height width"]:
+    """The pixels that packing keeps of one sample: a square of image_size, or of encoding jpeg any shape.
+
+    Raises:
+        UnreadableImageError: the image cannot be packed.
+        DataError: its file is missing.
+    """
+    return _stored_image(sample, knobs)[0].pixels
 
 
 def _stored_image(sample: RawSample, knobs: DatasetKnobs) -> tuple[StoredImage, tuple[str, ...]]:
@@ -90,15 +98,19 @@ def _state(path: Path) -> Iterator[int]:
     yield from (status.st_size, status.st_mtime_ns)
 
 
-def without_unreadable(raw: RawDataset, blocks: Sequence[BlockFacts]) -> RawDataset:
+def without_unreadable(raw: RawDataset, blocks: Sequence[BlockFacts], knobs: DatasetKnobs) -> RawDataset:
     """The data set without the samples that could not be read.
 
     Raises:
-        DataError: a class is left without images.
+        DataError: there are any, and the knobs do not say to leave them aside: a line for each; or a class is left
+            without images.
     """
-    left = {source for block in blocks for source in block.left_aside}
+    left = {source: reason for block in blocks for source, reason in block.left_aside.items()}
     if not left:
         return raw
+    if knobs.unreadable == "error":
+        where = {sample.source: sample.path or sample.source for sample in raw.samples}
+        raise DataError(*(str(UnreadableImageError(where[source], reason)) for source, reason in left.items()))
     kept = replace(raw, samples=[sample for sample in raw.samples if sample.source not in left])
     check_counts(kept)
     return kept

@@ -30,7 +30,7 @@ def reference_page() -> str:
     for name, section in schema["properties"].items():
         parts.append(f"\n## {name}\n\n{section['description']}\n\n| knob | type | default | range | meaning |")
         parts.append("\n|---|---|---|---|---|\n")
-        parts += [_row(*cells) for cells in _knobs(name, section, schema["$defs"], True)]
+        parts += [_row(*cells) for cells in _knobs(name, section, schema["$defs"], name in schema["required"])]
     return "".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,6 +23,19 @@ MOST_SHOWN = 12
 """Longer lists are abbreviated in error lines."""
 
 
+class CurveKnobs(Knobs):
+    """What a training shows of itself on its way. These are no job's knobs, so that looking re-runs nothing."""
+
+    points: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20, description="Rows of each curve: mean loss since the row before, learning rate, accuracy. 0: no curves."
+    )
+    validation_images: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="At each point so many images of the validation split, evenly spread, are shown to the network. "
+        "0: none.",
+    )
+
+
 class Params(Knobs):
     """params.yaml, all of it."""
 
@@ -35,6 +49,14 @@ class Params(Knobs):
     )
     experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
     studies: dict[Name, StudyKnobs] = Field({}, description="Experiments in one table: results/study_<study>.json.")
+    curves: CurveKnobs = Field(
+        CurveKnobs(points=20, validation_images=0),
+        description="Learning curves: logs/curves/**/<artifact>.json. No job hangs on them, and none runs again.",
+    )
+    logger: Literal["tensorboard", "mlflow", "wandb"] | None = Field(
+        None,
+        description="Is told the curves as well, if it is installed; EDPIPE_LOGGER counts more, and may be none.",
+    )
     plugins: tuple[str, ...] = Field(
         (),
         strict=False,

@@ -10,7 +10,7 @@ import numpy as np
 from edpipe.datasets.dataset_file import Dataset, DatasetHeader, open_dataset
 from edpipe.datasets.dataset_writer import write_stored
 from edpipe.datasets.duplicate_images import EqualImages, count_equal
-from edpipe.datasets.pack_summary import announce_packed, counts_of
+from edpipe.datasets.pack_summary import announce_left_aside, announce_packed, counts_of
 from edpipe.datasets.packed_blocks import BlockFacts, PackedBlocks, open_blocks
 from edpipe.datasets.packing import make_block, sample_columns, stamp_of, stamp_of_folder, without_unreadable
 from edpipe.datasets.raw import RawDataset, RawSample, raw_folder
@@ -45,6 +45,7 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
         BusyError: another process is packing the same.
     """
     raw = assign_splits(read_raw(root, knobs), knobs)
+    announce_left_aside(name, root, raw.not_images)
     _remove_record(out_path)
     header = DatasetHeader(
         name, raw.class_names, knobs.encoding, knobs.image_size, knobs.channels, knobs.stored_side or knobs.image_size
@@ -52,7 +53,7 @@ def pack_dataset(name: str, knobs: DatasetKnobs, root: Path, out_path: Path) -> 
     cut = [raw.samples[start : start + BLOCK] for start in range(0, len(raw.samples), BLOCK)]
     with open_blocks(out_path, _key(header, knobs, raw, root), lambda: map(stamp_of, cut)) as blocks:
         _pack_missing(name, knobs, cut, blocks)
-        kept = without_unreadable(raw, blocks.done)
+        kept = without_unreadable(raw, blocks.done, knobs)
         with blocks.stored() as stored:
             write_stored(out_path, header, sample_columns(kept.samples), blocks.contents(), stored)
         # Read back through the reader: what was written is what every later step will be given.

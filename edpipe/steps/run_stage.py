@@ -15,6 +15,7 @@ from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.storage.job import Job
 from edpipe.storage.records import make_record
 from edpipe.storage.weights import write_weights
+from edpipe.training.curves.validation import validation_of
 from edpipe.training.loop import Budget, Training
 from edpipe.training.resumable import ResumableTraining
 from edpipe.training.schedule import num_images
@@ -44,8 +45,11 @@ def run_stage(title: str, seed: int, knobs: StageJobKnobs, files: StageFiles) ->
     device = prepare_device()
     with joined(device) as group:
         start = open_start(seed, knobs, files, device, group)
-        fitting = ResumableTraining(title, start.training, files.out, start.record, start.task.stream.num_samples)
-        final_loss = fitting.run(start.task)
+        task, dataset = start.task, start.task.dataset
+        validate = validation_of(task.batches, task.known_class_ids, dataset.mean, dataset.std, knobs.recipe)
+        samples = task.stream.num_samples
+        fitting = ResumableTraining(title, start.training, files.out, start.record, samples, validate)
+        final_loss = fitting.run(task)
         if group.is_main:
             losses = {"first_losses": list(start.training.first_losses), "final_loss": final_loss}
             write_weights(

@@ -50,6 +50,8 @@ class Progress:
     images: int
     loss: float
     """Of the latest batch, nats."""
+    learning_rate: float
+    """Of the latest iteration."""
 
 
 @runtime_checkable
@@ -132,6 +134,11 @@ class Training:
         """Losses of the first `FIRST_LOSSES` iterations, as far as there are so many, nats; as float32 gave them."""
         return tuple(self._loss_history.first_losses)
 
+    @property
+    def network_to_keep(self) -> nn.Module:
+        """What `finish` would make of the network now: the running mean of its weights, if the recipe asks for one."""
+        return self.network if self._ema is None else self._ema.module
+
     def run(self, task: Task) -> Iterator[Progress]:
         """Trains from the iteration where it stands to the end of the budget; yields whenever the loss was looked at.
 
@@ -150,7 +157,8 @@ class Training:
                 if self.iteration % self._report_every and self.iteration < self.num_iterations:
                     continue
                 loss = self._read_losses()
-            yield Progress(self.iteration, self.num_iterations, self._positions(self.iteration - 1)[1], loss)
+            latest = self.iteration - 1
+            yield Progress(self.iteration, self.num_iterations, self._positions(latest)[1], loss, self._rate(latest))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that `restore` needs: tensors by name, and numbers that JSON can hold.

@@ -14,6 +14,7 @@ from edpipe.soft_labels.encoding.precisions import make_precision
 from edpipe.soft_labels.file.format import Header, Provenance
 from edpipe.soft_labels.trajectory import TrajectoryRecorder, trajectory_header
 from edpipe.storage.digests import digest_json
+from edpipe.training.curves.validation import validation_of
 from edpipe.training.loop import Budget
 from edpipe.training.resumable import ResumableTraining
 from edpipe.training.sample_stream import stream_text
@@ -49,7 +50,10 @@ def train_and_record(
     """
     num_samples = len(shared.sample_ids)
     training = RecordedTraining(recorder, num_samples, *scratch_start(seed, knobs, shared))
-    fitting = ResumableTraining(title, training, out_path, facts, num_samples)
+    dataset = shared.dataset
+    every_class = range(dataset.num_classes)
+    validate = validation_of(shared.batches, every_class, dataset.mean, dataset.std, knobs.recipe)
+    fitting = ResumableTraining(title, training, out_path, facts, num_samples, validate)
     fitting.run(ScratchTeacherTask(shared, knobs.recipe, recorder))
     return fitting
 

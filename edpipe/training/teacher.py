@@ -28,6 +28,7 @@ from edpipe.runtime.progress import announce
 from edpipe.storage.job import Job
 from edpipe.storage.records import make_record
 from edpipe.storage.weights import write_weights
+from edpipe.training.curves.validation import validation_of
 from edpipe.training.loop import Budget, Training
 from edpipe.training.resumable import ResumableTraining
 from edpipe.training.sample_stream import SampleStream
@@ -177,7 +178,8 @@ def train_and_save(
         total = num_images(budget, len(sample_ids))
         training = _training(network, setup, total, group)
         record = _record(step, setup, knobs, facts | {"images_seen": total})
-        fitting = ResumableTraining(setup.title, training, out_path, record, len(sample_ids))
+        validate = validation_of(setup.batches, setup.class_ids, setup.mean, setup.std, setup.recipe)
+        fitting = ResumableTraining(setup.title, training, out_path, record, len(sample_ids), validate)
         final_loss = fitting.run(TeacherTask(setup, SampleStream(setup.fitting.seed, (sample_ids,), "mixed")))
         if group.is_main:
             _save(network, setup, out_path, {**record, "final_loss": final_loss})

@@ -157,7 +157,7 @@ class ViewBatches:
         return self._squares(images, boxes, flips)
 
     def _squares(
-        self, images: list[UInt8[Tensor, "channel any_height any_width"]], boxes: Boxes, flips: Flips
+        self, images: list[UInt8[Tensor, "channel _ _"]], boxes: Boxes, flips: Flips
     ) -> UInt8[Tensor, "sample channel height width"]:
         """A box of each image, resized to what networks see."""
         side = self.spec.image_size
@@ -250,6 +250,13 @@ def _upload(dataset: Dataset, device: torch.device) -> UInt8[Tensor, "any channe
         ids = np.arange(start, min(start + _UPLOAD_IMAGES, dataset.num_samples), dtype=np.int64)
         images[start : start + len(ids)] = torch.from_numpy(dataset.images(ids))
     return images
+
+
+def centre_square(
+    image: UInt8[Tensor, "channel any_height any_width"], side: int
+) -> UInt8[Tensor, "channel {side} {side}"]:
+    """What `ViewBatches.plain` makes of an image that is stored as JPEG: the square in its centre, resized."""
+    return apply_resized_crop(image, _centre_box(*image.shape[1:]), False, side)
 
 
 def _centre_box(height: int, width: int) -> Int64[np.ndarray, "4"]:

@@ -193,7 +193,13 @@ def test_a_narrow_terminal_gets_two_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     compare([written(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if "digits_ed" in line]) == 2
+    assert len([line for line in lines if line.startswith(" digits_ed ")]) == 2
+
+
+def test_the_last_line_says_how_to_get_a_student(tmp_path, capsys):
+    assert lines_from(capsys, written(tmp_path))[-1].startswith(
+        "`edpipe export digits_ed` writes the student of an exp"
+    )
 
 
 def test_halves_hold_every_column():

@@ -179,7 +179,7 @@ def test_signals_reach_the_child_and_its_code_comes_back(served, number):
 
 
 def is_gone(process):
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         try:
             os.kill(process, 0)
@@ -357,12 +357,12 @@ LAST_OF_SEVEN_JOBS = "artifacts/students/ed/seed0/1_primary.safetensors"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
-def test_snakemake_makes_the_same_bytes_with_the_server_and_without(tmp_path, threads):
+def test_snakemake_makes_the_same_bytes_with_the_server_and_without(tmp_path):
+    """With two threads: the server has one, and its children take up what the job says."""
     made = {}
     for switch in ("0", "1"):
         project = make_project(tmp_path / switch, tiny_params())
-        ran = project.snakemake("--", LAST_OF_SEVEN_JOBS, EDPIPE_FORK_SERVER=switch, EDPIPE_THREADS=threads)
+        ran = project.snakemake("--", LAST_OF_SEVEN_JOBS, EDPIPE_FORK_SERVER=switch, EDPIPE_THREADS=2)
         assert ran.rc == 0, ran.text
         made[switch] = {name: (project.root / name).read_bytes() for name in project.files("artifacts")}
     assert made["0"] == made["1"]

@@ -12,7 +12,7 @@ from pretended import change, digest_of, edit_record, params_with, pretend_all
 from project import ROOT, copy_of
 
 from edpipe.cli.commands import plan, verify
-from edpipe.errors import ParamsError
+from edpipe.errors import ParamsError, UsageError
 from edpipe.params.base import canonical_json
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph, paths, students
@@ -380,9 +380,16 @@ def test_an_unknown_experiment_is_named_with_the_nearest(add, folder):
         run(**options)
 
 
-def test_plan_wants_a_name(folder):
-    run, options = parsed(plan.add_plan, [])
-    with pytest.raises(ParamsError, match=r"^plan: no experiment named; name some of them; known: .*digits_ed"):
+def test_plan_without_a_name_is_about_what_is_tracked(folder, capsys):
+    run, options = parsed(plan.add_plan, ["--no-estimate"])
+    run(**options)
+    tracked = plan_of(experiments=["digits_ce", "digits_kd", "digits_ed"])
+    assert capsys.readouterr().out.splitlines() == plan.lines_of(tracked)
+
+
+def test_an_unknown_option_of_plan_is_refused(folder):
+    run, options = parsed(plan.add_plan, ["digits_ed", "--no-estimates"])
+    with pytest.raises(UsageError, match=r"^plan: unknown option '--no-estimates'; did you mean '--no-estimate'\?$"):
         run(**options)
 
 

@@ -321,7 +321,7 @@ def test_missing_split_is_named(tmp_path, splits, missing):
 def test_empty_class_is_named(tmp_path):
     make_image_folder(tmp_path)
     (tmp_path / "bat").mkdir()
-    with pytest.raises(DataError, match=r"bat: class bat has no image \(.bmp, .*\); add some or remove it"):
+    with pytest.raises(DataError, match=r"bat: class bat has no image \(.*\.bmp, .*\); add some or remove it"):
         read_raw(tmp_path, knobs())
 
 

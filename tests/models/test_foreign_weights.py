@@ -1,5 +1,7 @@
 """Weights of other programs: other names, other classes, another normalisation."""
 
+import argparse
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from edpipe.errors import TeacherError
 from edpipe.models.pretrained.class_names import output_rows
 from edpipe.models.pretrained.classifier import classifier_weights, freeze_all_but_classifier
 from edpipe.models.pretrained.fetch import Normalisation, Wanted, fetch_weights
-from edpipe.models.pretrained.renaming import renamed, with_counters
+from edpipe.models.pretrained.renaming import renamed, unwrapped, with_counters
+from edpipe.models.pretrained.saved_weights import read_saved_weights
+from edpipe.models.pretrained.torch_archives import check_archive
 from edpipe.models.zoo.build import build_network
 from edpipe.params.teacher import NetworkKnobs, TeacherKnobs
 from edpipe.storage.digests import sha256_file as sha256
@@ -216,6 +220,105 @@ def test_an_imagenet_name_of_two_classes_is_refused():
 def test_a_declared_normalisation_is_the_networks_own(tmp_path, network):
     knobs = saved(tmp_path, dict(network.state_dict()), mean=[0.5], std=[0.25])
     assert fetch(knobs).normalisation == Normalisation((0.5,), (0.25,))
+
+
+@pytest.fixture(scope="module")
+def colour_network():
+    return build_network("resnet8", num_classes=len(ANIMALS), channels=3, seed=7).eval()
+
+
+def test_weights_for_colours_are_summed_for_grey_images(tmp_path, colour_network):
+    fetched = fetch(saved(tmp_path, dict(colour_network.state_dict()), mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3]))
+    grey = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        expected = colour_network(grey.expand(-1, 3, -1, -1))
+        assert torch.allclose(fetched.network.eval()(grey), expected, atol=1e-5)
+    assert fetched.normalisation.mean == pytest.approx((0.5,))
+    assert fetched.normalisation.std == pytest.approx((0.25,))
+
+
+def test_weights_for_grey_are_refused_for_colours(tmp_path, network):
+    refused(
+        r"conv1.weight has shape \(16, 1, 3, 3\), but the model needs \(16, 3, 3, 3\)",
+        saved(tmp_path, dict(network.state_dict())),
+        channels=3,
+    )
+
+
+# Wrappers
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module.", "model.", "module._orig_mod.", "_orig_mod.module.model."])
+def test_wrappers_of_every_name_are_seen_through(tmp_path, network, wrapper):
+    weights = {wrapper + name: value for name, value in network.state_dict().items()}
+    checkpoint = {"epoch": 3, "model_state_dict": weights, "optimizer_state_dict": {"state": {0: {"a": torch.ones(1)}}}}
+    assert_same_weights(fetch(saved(tmp_path, checkpoint)).network, network.state_dict())
+
+
+def test_a_wrapper_that_the_network_has_itself_stays(network):
+    weights = {f"model.{name}": value for name, value in network.state_dict().items()}
+    assert unwrapped(weights, weights) == weights
+
+
+def test_names_beside_a_wrapped_network_are_refused_with_the_renaming_that_fits(tmp_path, network):
+    weights = {f"model.{name}": value for name, value in network.state_dict().items()}
+    checkpoint = {"state_dict": weights | {"loss.weight": torch.ones(2)}, "pytorch-lightning_version": "2"}
+    refused(r'; they fit with network.rename: \{"model.": "", "loss.": null\}$', saved(tmp_path, checkpoint))
+    rename = {"model.": "", "loss.": None}
+    assert_same_weights(fetch(saved(tmp_path, checkpoint, rename=rename)).network, network.state_dict())
+
+
+def test_a_running_mean_of_torch_is_refused_with_the_renaming_that_fits(tmp_path, network):
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    refused(r'network.rename: \{"module.": "", "n_averaged": null\}$', saved(tmp_path, dict(averaged)))
+
+
+def test_names_that_no_renaming_mends_are_refused(tmp_path, network):
+    weights = {f"{number}": value for number, value in enumerate(network.state_dict().values())}
+    refused(r"; correct model or location, or give network.rename$", saved(tmp_path, weights))
+
+
+# What is not read
+
+
+def test_a_file_that_inflates_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data.pkl", "w") as member:
+        for _ in range(70):
+            member.write(bytes(2**20))
+    data = path.read_bytes()
+    with pytest.raises(TeacherError) as error:
+        read_saved_weights(data, "bomb.pth")
+    assert str(error.value) == (
+        f"bomb.pth: its {len(data):,} bytes would become 73,400,320 when they are read, allowed are 20 times as many; "
+        "save the network's state_dict with torch.save, without compressing it"
+    )
+
+
+def test_weights_that_somebody_compressed_are_read(tmp_path, network):
+    torch.save(network.state_dict(), tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for member in plain.infolist():
+            small.writestr(member.filename, plain.read(member))
+    check_archive((tmp_path / "small.pth").read_bytes(), "small.pth")
+
+
+def test_other_objects_in_a_checkpoint_are_named(tmp_path, network):
+    checkpoint = {"args": argparse.Namespace(a=1), "model": dict(network.state_dict())}
+    refused(r"holds objects of argparse.Namespace beside its tensors, which are not read", saved(tmp_path, checkpoint))
+
+
+def test_a_torchscript_program_is_not_run(tmp_path):
+    path = tmp_path / "program.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("program/data.pkl", b"")
+        archive.writestr("program/code/__torch__.py", b"")
+        archive.writestr("program/constants.pkl", b"")
+    with pytest.raises(TeacherError, match=r"program.pt: is a TorchScript program, which is not run; save its weights"):
+        read_saved_weights(path.read_bytes(), "program.pt")
 
 
 def test_a_normalisation_of_other_channels_is_refused(tmp_path, network):

@@ -56,6 +56,7 @@ def test_nothing_is_lost():
     sizes = {section: len(raw[section]) for section in raw}
     assert sizes == {
         "tracked": 3,
+        "curves": 2,
         "datasets": 9,
         "partitions": 1,
         "recipes": 6,

@@ -106,10 +106,11 @@ def test_the_file_has_the_name_of_the_log(job):
 
 
 def test_seconds_are_by_the_clock_and_cpu_seconds_are_not(job):
+    began_s = time.monotonic()
     with costs_recorded(job):
         time.sleep(0.2)
     entry = read_entry(job)
-    assert 0.2 <= entry.seconds < 5
+    assert 0.2 <= entry.seconds <= time.monotonic() - began_s
     assert entry.cpu_seconds < entry.seconds
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from package_copies import copy_package
 from project import as_yaml
 
 from edpipe.params.base import canonical_json
@@ -140,8 +141,7 @@ def variant(raw):
 def graphs(request, tmp_path_factory):
     """Both graphs, and the jobs that they stand for."""
     folder = tmp_path_factory.mktemp(request.param)
-    shutil.copytree(ROOT / "workflow", folder / "workflow")
-    shutil.copytree(ROOT / "edpipe", folder / "edpipe", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_package(folder)
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")

@@ -198,3 +198,12 @@ def test_a_wrong_number_of_processes_ends_snakemake_with_one_line(monkeypatch, c
     assert capsys.readouterr().err == said
     monkeypatch.setenv("EDPIPE_PROCESSES", "3")
     assert hooks.processes_per_training() == 3
+
+
+def test_a_logger_that_is_not_there_ends_snakemake_before_the_first_job(monkeypatch, capsys):
+    monkeypatch.setenv("EDPIPE_LOGGER", "nothing")
+    with pytest.raises(SystemExit):
+        hooks.check_before_first_job(SimpleNamespace(dag=SimpleNamespace(jobs=[])))
+    assert capsys.readouterr().err == (
+        "edpipe: EDPIPE_LOGGER='nothing': no such logger; known: mlflow, none, tensorboard, wandb\n"
+    )

@@ -10,6 +10,7 @@ from examples import COSTS, DATASET, DIGITS, PARTITION, evaluation, rewrite_resu
 from watching import TIMEOUT_S
 
 from edpipe.errors import CorruptFileError
+from edpipe.pipeline.jobs.paths import student_path
 from edpipe.results.measures.cost import CostPart
 from edpipe.steps.report import report
 from edpipe.storage.records import read_record
@@ -100,6 +101,13 @@ def test_page_is_well_formed(tmp_path, experiment, seeds):
 )
 def test_page_holds(ed, words):
     assert words in Page(ed).text
+
+
+def test_the_page_says_where_the_student_is_and_how_to_use_it(ed):
+    text = Page(ed).text
+    assert "edpipe export digits_ed writes the student of seed 0 to a folder" in text
+    assert "edpipe predict results/digits_ed.json IMAGE" in text
+    assert str(student_path("digits_ed", 0, 3, "university")) in text
 
 
 def test_page_fetches_nothing_and_runs_nothing(ed):

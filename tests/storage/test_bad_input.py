@@ -11,7 +11,7 @@ from project import copy_of, make_project, tiny_params
 
 from edpipe.models.zoo.build import build_network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 PACK = ("pack_dataset", "--dataset", "pictures")
 STAGE = ("run_stage", "--experiment", "ed", "--seed", "0", "--stage", "primary")
@@ -82,7 +82,7 @@ def made_files(project):
         ([("recipes.tiny.batchsize", 3)], r"recipes\.tiny\.batchsize: unknown key; did you mean 'batch_size'\?"),
         (
             [("datasets.digits.reader", "digts")],
-            r"datasets\.digits\.reader: 'digts' is not allowed; allowed: .*digits.*",
+            r"datasets\.digits\.reader: 'digts' is not allowed; did you mean 'digits'\?",
         ),
         ([("experiments.ed.dataset", "digit")], r"experiments\.ed\.dataset: 'digit' is not in datasets; did you .*"),
         (
@@ -98,8 +98,15 @@ def made_files(project):
 )
 def test_params_are_refused_before_a_plan_is_made(project, changes, line):
     project.write_params(changed_params(*changes))
+    check_one_line(project.edpipe_here("check"), line)
+    check_one_line(project.edpipe_here(*STAGE), line)
+    assert made_files(project) == []
+
+
+def test_snakemake_says_the_same_before_a_plan_is_made(project):
+    project.write_params(changed_params(("recipes.tiny.batchsize", 3)))
+    line = r"recipes\.tiny\.batchsize: unknown key; did you mean 'batch_size'\?"
     check_last_line(project.snakemake("--", "results/ed.json"), line)
-    check_one_line(project.edpipe("check"), line)
     check_one_line(project.edpipe(*STAGE), line)
     assert made_files(project) == []
 
@@ -114,7 +121,7 @@ def test_missing_params_file(project):
     (project.root / "params.yaml").unlink()
     line = r"params\.yaml: not found; run edpipe in the folder that holds params\.yaml"
     check_last_line(project.snakemake("--", "results/ed.json"), line)
-    check_one_line(project.edpipe("check"), line)
+    check_one_line(project.edpipe_here("check"), line)
 
 
 # Found before the first job
@@ -128,18 +135,19 @@ def test_missing_params_file(project):
         ("teachers.specialists.network.model", ("train_teacher", *TEACHER), "torchvision:resnt18", "torchvision:"),
     ],
 )
-def test_unknown_model_is_found_before_the_first_job_and_by_the_step(project, place, step, model, nearest):
+def test_unknown_model_is_found_by_a_check_and_by_the_step(project, place, step, model, nearest):
     project.write_params(changed_params((place, model)))
     line = rf".*unknown model '{model}': did you mean '{nearest}.*"
-    check_last_line(project.snakemake("--", "results/ed.json"), re.escape(place) + ": " + line[2:])
-    assert made_files(project) == []
-    check_one_line(project.edpipe(*step), line)
+    check_one_line(project.edpipe_here("check"), re.escape(place) + ": " + line[2:])
+    check_one_line(project.edpipe_here(*step), line)
     assert made_files(project) == []
 
 
-def test_folder_is_not_locked_after_a_refusal(project):
+def test_unknown_model_is_found_before_the_first_job_and_leaves_no_lock(project):
     project.write_params(changed_params(("students.resnet8.model", "resnt8")))
-    assert project.snakemake("--", "results/ed.json").rc != 0
+    line = r"students\.resnet8\.model: unknown model 'resnt8': did you mean 'resnet8.*"
+    check_last_line(project.snakemake("--", "results/ed.json"), line)
+    assert made_files(project) == []
     project.write_params(tiny_params())
     ran = project.snakemake("--", "artifacts/datasets/digits.h5")
     assert ran.rc == 0, ran.text
@@ -179,7 +187,7 @@ def test_model_of_an_experiment_that_is_not_asked_for_is_not_looked_at(project):
     ids=["dataset", "seed", "views", "no range", "source"],
 )
 def test_step_refuses_names_that_params_do_not_have(project, words, line):
-    check_one_line(project.edpipe(*words), line)
+    check_one_line(project.edpipe_here(*words), line)
     assert made_files(project) == []
 
 
@@ -196,7 +204,7 @@ def test_step_refuses_names_that_params_do_not_have(project, words, line):
 def test_missing_raw_files_are_asked_for(project, tmp_path, reader, remedy):
     root = tmp_path / "raw"
     project.write_params(pictures(reader, root, download=False))
-    check_one_line(project.edpipe(*PACK), rf"{root}: .*{remedy.format(root=root)}.*")
+    check_one_line(project.edpipe_here(*PACK), rf"{root}: .*{remedy.format(root=root)}.*")
     assert made_files(project) == []
 
 
@@ -204,7 +212,7 @@ def test_missing_raw_files_are_asked_for(project, tmp_path, reader, remedy):
 def test_missing_raw_files_without_a_network_are_asked_for(project, tmp_path, reader):
     root = tmp_path / "raw"
     project.write_params(pictures(reader, root))
-    ran = project.edpipe(*PACK)
+    ran = project.edpipe_here(*PACK)
     assert ran.rc == 2
     assert len(ran.said) == 1
     assert "Traceback" not in ran.text
@@ -218,7 +226,7 @@ def test_empty_class_folder_is_named(project, tmp_path):
     root = make_image_folder(tmp_path / "raw", per_class=4)
     (root / "yak").mkdir()
     project.write_params(pictures("folder", root))
-    check_one_line(project.edpipe(*PACK), rf"{root}/yak: class yak has no image .*")
+    check_one_line(project.edpipe_here(*PACK), rf"{root}/yak: class yak has no image .*")
     assert made_files(project) == []
 
 
@@ -228,7 +236,7 @@ def test_unreadable_image_is_named_by_step_and_by_snakemake(project, tmp_path):
     project.write_params(pictures("folder", root))
     remedy = "replace or remove this file, or set unreadable: leave_aside"
     line = rf"{root}/dog/0002\.png: cannot be read as an image \(.*\); {remedy}"
-    check_one_line(project.edpipe(*PACK), line)
+    check_one_line(project.edpipe_here(*PACK), line)
     ran = project.snakemake("--", "artifacts/datasets/pictures.h5")
     assert ran.rc != 0
     assert len(ran.said) == 1, ran.text
@@ -244,7 +252,7 @@ def test_damaged_archive_is_named(project, tmp_path):
     archive.write_bytes(archive.read_bytes()[:-5000])
     project.write_params(pictures("food101", root, encoding="jpeg"))
     check_one_line(
-        project.edpipe(*PACK),
+        project.edpipe_here(*PACK),
         rf"{archive}: has MD5 \w+, but 85eeb15f3717b99a5da872d97d918f87 is published; fetch this file again",
     )
     assert [path.name for path in root.iterdir()] == [archive.name]
@@ -265,7 +273,7 @@ def test_partition_that_does_not_fit_is_found_before_training(project):
     assert project.files("logs") == ["logs/pack_dataset/digits.log", "logs/partition_dataset/digits-halves.log"]
     log = project.root / "logs/partition_dataset/digits-halves.log"
     assert log.read_text(encoding="utf-8").splitlines() == ran.said
-    check_one_line(project.edpipe("partition_dataset", "--dataset", "digits", "--partition", "halves"), line)
+    check_one_line(project.edpipe_here("partition_dataset", "--dataset", "digits", "--partition", "halves"), line)
     assert project.files("artifacts") == ["artifacts/datasets/digits.h5", "artifacts/datasets/digits.json"]
 
 
@@ -286,7 +294,7 @@ def test_fetched_teacher_that_is_not_the_declared_one(finished, tmp_path, is_rig
         changed_params(("teachers.specialists.network", network), ("teachers.specialists.fitting.epochs", epochs))
     )
     before = contents(finished)
-    check_one_line(finished.edpipe("fetch_teacher", *TEACHER), line)
+    check_one_line(finished.edpipe_here("fetch_teacher", *TEACHER), line)
     assert contents(finished) == before
 
 
@@ -295,7 +303,7 @@ def test_weak_teacher_gives_no_soft_labels(finished):
     shutil.rmtree(finished.root / "artifacts/soft_labels")
     shutil.rmtree(finished.root / "logs")
     line = r"artifacts/teachers/digits/specialists/primary\.safetensors: top1 0\.\d+ on its \w+ images is under .*"
-    check_one_line(finished.edpipe(*DUMP), line)
+    check_one_line(finished.edpipe_here(*DUMP), line)
     ran = finished.snakemake("--", f"{LABELS}/primary/views_0-0.h5")
     assert ran.rc != 0
     assert len(ran.said) == 1, ran.text
@@ -312,9 +320,9 @@ def test_soft_labels_of_another_teacher_are_refused(finished):
     ):
         shutil.copyfile(folder / f"middle/views_{views}.h5", folder / f"primary/views_{views}.h5")
         before = contents(finished)
-        check_one_line(finished.edpipe(*STAGE), line)
+        check_one_line(finished.edpipe_here(*STAGE), line)
         assert contents(finished) == before
-    check_one_line(finished.edpipe("verify_soft_labels", *TEACHER), rf"{LABELS}/primary/views_0-0\.h5: .*subset.*")
+    check_one_line(finished.edpipe_here("verify_soft_labels", *TEACHER), rf"{LABELS}/primary/views_0-0\.h5: .*subset.*")
     del before[f"{LABELS}/primary.json"]
     assert contents(finished) == before, "without an index no student is trained"
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from layouts import make_fashion_mnist, make_image_folder
 
-from edpipe.errors import BusyError, OverwriteError, UnreadableImageError
+from edpipe.errors import BusyError, DataError, OverwriteError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.steps import pack_dataset as step
 from edpipe.storage.records import record_path
@@ -155,7 +155,7 @@ def test_packing_goes_on_from_a_damaged_image_that_was_replaced(tmp_path, raw):
     sound = (raw / "dog/0009.png").read_bytes()  # in the fifth block
     (raw / "dog/0009.png").write_bytes(b"")
     out_path = tmp_path / "a/datasets/tiny.h5"
-    with pytest.raises(UnreadableImageError):
+    with pytest.raises(DataError):
         pack(raw, out_path)
     (raw / "dog/0009.png").write_bytes(sound)
     made, contents = pack(raw, out_path)

@@ -9,7 +9,9 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from package_copies import import_no_steps
 from project import BIN, ROOT, make_project, tiny_params
+from watching import TIMEOUT_S
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +37,7 @@ def main():
     if sys.argv[1] != "train_teacher":
         return stand_in.main()
     note("begin")
-    wait_until = time.monotonic() + 20
+    wait_until = time.monotonic() + float(os.environ["EDPIPE_TEST_WAIT_S"])
     while NOTES.read_text(encoding="utf-8").count("begin") < int(os.environ["EDPIPE_TEST_WAIT_FOR"]):
         if time.monotonic() > wait_until:
             break
@@ -64,6 +66,7 @@ def played_project(folder, image_size=8):
     checks.rename(checks.with_name("real_artifact_checks.py"))
     shutil.copy(STAND_IN.with_name("stand_in_checks.py"), checks)
     (package / "cli" / "main.py").write_text(WITNESS, encoding="utf-8")
+    import_no_steps(package)
     gpus = folder / "gpus"
     (gpus / "0000:00:00.0").mkdir(parents=True)
     hooks = package / "pipeline" / "snakemake" / "hooks.py"
@@ -74,7 +77,7 @@ def played_project(folder, image_size=8):
 
 
 def play(project, *arguments, targets=TEACHERS, wait_for=1):
-    """Makes the target; gives the notes of its steps."""
+    """Makes the target; gives the notes of its steps. So many of them must be at work at once before one ends."""
     ran = project.snakemake(
         *arguments,
         "--",
@@ -82,6 +85,7 @@ def play(project, *arguments, targets=TEACHERS, wait_for=1):
         cores=8,
         EDPIPE_TEST_RUNS=project.root / "runs.txt",
         EDPIPE_TEST_WAIT_FOR=wait_for,
+        EDPIPE_TEST_WAIT_S=TIMEOUT_S,
         EDPIPE_DEVICE=None,
         CUDA_VISIBLE_DEVICES=None,
     )

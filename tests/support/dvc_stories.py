@@ -3,13 +3,19 @@
 Steps are played by stand_in_command_line.py, so that what is counted is exactly what ran.
 """
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from package_copies import compile_package, copy_compiled, copy_package, import_no_steps, writing_compiled
+from watching import TIMEOUT_S
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in_command_line.py")
@@ -96,6 +102,9 @@ MEANT = {
 """By module: a text, and one that means something else for the same result."""
 
 
+TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
+
+
 def said(output):
     """Lines that are the package's own words."""
     return [line for line in output.splitlines() if line.startswith("edpipe:")]
@@ -143,7 +152,15 @@ SHARED_GROUPS = (
     "verify_soft_labels",
     "evaluate_teacher",
 )
-TEACHERS = (("whole", "all"), ("specialists", "primary"), ("specialists", "middle"), ("specialists", "university"))
+EVERY_STEP = sorted(
+    [
+        "pack_dataset --dataset digits",
+        "partition_dataset --dataset digits --partition thirds",
+        *(job for step in ("train_teacher", "verify_soft_labels", "evaluate_teacher") for job in teacher_steps(step)),
+        *teacher_steps("dump_soft_labels", "0-1"),
+        *ALL_STUDENT_STEPS,
+    ]
+)
 NUM_STEPS = 32  # a dataset, a partition, 4 steps of each of 4 teachers, 5 stages, 3 times evaluate, result, report
 
 
@@ -170,8 +187,10 @@ class Folder:
             "PATH": programs,
             "EDPIPE_TEST_RUNS": str(self.runs),
             "EDPIPE_THREADS": "1",
+            "DVC_SITE_CACHE_DIR": f"{self.root}.site",
+            "XDG_CACHE_HOME": f"{self.root}.cache",
         }
-        return kept | names | own | {"DVC_SITE_CACHE_DIR": f"{self.root}.site", "XDG_CACHE_HOME": f"{self.root}.cache"}
+        return writing_compiled(kept) | names | own
 
     @property
     def runs(self):
@@ -206,6 +225,11 @@ class Folder:
         path = self.root / "edpipe" / name
         path.write_text(path.read_text() + "\n# A comment.\n")
 
+    def link_by(self, cache_type):
+        """From now on DVC links files to its cache in this way, and those that are there already."""
+        self.call("dvc", "config", "cache.type", cache_type)
+        self.call("dvc", "checkout", "--relink")
+
     def git_commit(self):
         self.call("git", "add", "--all")
         self.call("git", "commit", "--quiet", "--allow-empty", "--message", "state")
@@ -216,7 +240,7 @@ class Folder:
 
 
 def wait_for(path):
-    end_s = time.monotonic() + 120
+    end_s = time.monotonic() + TIMEOUT_S
     while not path.exists():
         assert time.monotonic() < end_s, f"{path} did not appear"
         time.sleep(0.05)
@@ -227,14 +251,27 @@ def clone_of(folder, root):
     folder.git_commit()
     folder.call("dvc", "push")
     folder.call("git", "clone", "--quiet", str(folder.root), str(root))
+    copy_compiled(folder.root / "edpipe", root / "edpipe")
     return Folder(root)
 
 
 def start(root, cache_type, has_stand_in=True):
     """A fresh git repository, nothing made yet."""
-    root.mkdir()
-    for name in ("edpipe", "workflow"):
-        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = _template(has_stand_in).copy(root)
+    folder.call("git", "init", "--quiet")
+    folder.call("dvc", "config", "cache.type", cache_type)
+    folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
+    folder.git_commit()
+    return folder
+
+
+@cache
+def _template(has_stand_in):
+    """All files of such a repository, made once."""
+    top = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, top, ignore_errors=True)
+    root = top / "template"
+    copy_package(root)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, root / name)
@@ -245,12 +282,10 @@ def start(root, cache_type, has_stand_in=True):
         checks = root / "edpipe/pipeline/state/artifact_checks.py"
         checks.rename(checks.with_name("real_artifact_checks.py"))
         shutil.copy(STAND_IN_CHECKS, checks)
+        import_no_steps(root / "edpipe")
+    compile_package(root)
     (root / "params.yaml").write_text(PARAMS)
     folder = Folder(root)
-    folder.call("git", "init", "--quiet")
-    folder.call("dvc", "config", "cache.type", cache_type)
-    folder.call("dvc", "remote", "add", "--default", "shared", f"{root}.remote")
     folder.call("edpipe", "tracked_jobs")
     folder.call("edpipe", "code")
-    folder.git_commit()
     return folder

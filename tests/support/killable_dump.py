@@ -2,8 +2,10 @@
 
 `python killable_dump.py JOB.json` imports what a dump needs, then forks a child for each line it reads:
 
-    dump            the dump, undisturbed; it may be killed from outside
+    dump            the dump, undisturbed
     dump N          the same, but it kills itself with SIGKILL just before its N-th act upon the disk
+    before N        the same, but it kills itself before it asks the teacher about the N-th block
+    after N         the same, but it kills itself when the teacher has answered about the N-th block
     count           the same, but it notes in the log each act upon the disk
 
 and prints the child's process id when it starts and, after another line, how it ended. A child adds a line to the log
@@ -53,6 +55,25 @@ def prepare(job):
     TeacherForward.outputs = logged_ask
 
 
+def kill_at_block(moment, number):
+    """Kills this process before or after the teacher is asked about a block; a first question is about sizes alone."""
+    from edpipe.soft_labels.teacher_outputs import TeacherForward
+
+    ask, count = TeacherForward.outputs, -1
+
+    def counted_ask(interview, sample_ids, views):
+        nonlocal count
+        count += 1
+        if (moment, count) == ("before", number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = ask(interview, sample_ids, views)
+        if (moment, count) == ("after", number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    TeacherForward.outputs = counted_ask
+
+
 def note(job, text):
     """Adds a line to the log, in one go."""
     descriptor = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -70,7 +91,10 @@ def run(job, words):
     code = 1
     try:
         os.setsid()
-        watch_acts(job, words)
+        if words[0] in ("before", "after"):
+            kill_at_block(words[0], int(words[1]))
+        else:
+            watch_acts(job, words)
         files = TeacherFiles(job["teacher"], "all", Path(job["dataset"]), None, Path(job["weights"]))
         knobs = DumpKnobs(ViewSpace.model_validate(job["space"]), StorageKnobs.model_validate(job["storage"]), 0.0)
         dump_soft_labels(files, knobs, ViewRange(0, job["num_views"]), Path(job["target"]))

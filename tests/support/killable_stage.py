@@ -2,8 +2,10 @@
 
 `python killable_stage.py FOLDER` imports what training needs, then forks a child for each line it reads:
 
-    school                  three stages, one after the other, undisturbed; it may be killed from outside
+    school                  three stages, one after the other, undisturbed
     teacher                 a teacher
+    school SIGKILL N MS     the same, but it sends itself this signal, so many milliseconds after it began its N-th
+                            iteration; with N = 0, after it heeds signals
     short                   the first stage alone, in three iterations
     short N                 the same, but it kills itself with SIGKILL at its N-th act upon the disk
     short count             the same, but it notes in the log each act upon the disk
@@ -18,6 +20,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -144,9 +147,33 @@ def prepare(root):
 
     def logged_step(training, task, batch):
         note(root, str(training.iteration + 1))
+        strike_if_due()
         step(training, task, batch)
 
     Training._step = logged_step
+
+
+PLANNED = {}
+"""Which signal this process sends itself: its name, the number of iterations until then, and the delay."""
+
+
+def strike_if_due():
+    """Sends this process the planned signal, if its moment has come; called as each iteration begins, and before."""
+    if not PLANNED:
+        return
+    if PLANNED["left"] == 0 and PLANNED["delay_s"] == 0:
+        strike()
+    elif PLANNED["left"] == 0:
+        timer = threading.Timer(PLANNED["delay_s"], strike)
+        timer.daemon = True
+        timer.start()
+    PLANNED["left"] -= 1
+
+
+def strike():
+    """Notes that the signal comes, and sends it."""
+    note(PLANNED["root"], "signal")
+    os.kill(os.getpid(), PLANNED["number"])
 
 
 def note(root, text):
@@ -156,7 +183,7 @@ def note(root, text):
     os.close(descriptor)
 
 
-def run(root, order, act=None):
+def run(root, order, *how):
     """The work, as a command of the command line; does not come back."""
     from edpipe.cli import main, run_step
 
@@ -165,7 +192,7 @@ def run(root, order, act=None):
         os.setsid()
         said = os.open(root / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, sys.stderr.fileno())
-        run_step.STEP_COMMANDS["report"] = (lambda experiment: work(root, order, act), ("experiment",), "any")
+        run_step.STEP_COMMANDS["report"] = (lambda experiment: work(root, order, *how), ("experiment",), "any")
         code = main.main(["report", "--experiment", "any"])
     except BaseException:
         traceback.print_exc()
@@ -173,11 +200,16 @@ def run(root, order, act=None):
         os._exit(code)
 
 
-def work(root, order, act):
+def work(root, order, *how):
     """From here on a signal is heeded."""
     note(root, "begin")
-    if act is not None:
-        watch_acts(root, act)
+    if len(how) == 1:
+        watch_acts(root, *how)
+    elif how:
+        name, left, delay_ms = how
+        delay_s = float(delay_ms) / 1000
+        PLANNED.update(root=root, number=signal.Signals[name], left=int(left), delay_s=delay_s)
+        strike_if_due()
     ORDERS[order](root)
 
 

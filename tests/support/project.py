@@ -4,16 +4,20 @@ A folder holds a copy of the package and of the workflow, and its own params.yam
 is what the steps import. DVC stays out of it, nothing is downloaded, and every step has one thread.
 """
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
+from package_copies import copy_package, writing_compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -59,6 +63,16 @@ class Project:
         """Runs one command of the package."""
         return self.run("edpipe", *arguments, **environment)
 
+    def edpipe_here(self, *arguments, **environment):
+        """Runs one command of the package in this process: where the process itself is not what is tested."""
+        from edpipe.cli.main import main
+
+        out, err = io.StringIO(), io.StringIO()
+        variables = patch.dict(os.environ, self.environment(**environment), clear=True)
+        with chdir(self.root), variables, redirect_stdout(out), redirect_stderr(err):
+            rc = main(arguments)
+        return Ran(rc, out.getvalue(), err.getvalue())
+
     def run(self, tool, *arguments, **environment):
         """Runs a tool of the virtual environment in the folder, to its end."""
         done = subprocess.run(
@@ -86,6 +100,7 @@ class Project:
     def environment(self, **more):
         """This process's environment without what would reach into the folder; None takes a variable away."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("EDPIPE_", "SNAKEMAKE_", "DVC_", "PYTEST_"))}
+        kept = writing_compiled(kept)
         kept |= {
             "EDPIPE_DVC": "0",
             "EDPIPE_THREADS": "1",
@@ -119,8 +134,7 @@ def as_yaml(params):
 def make_project(root, params=None):
     """A project folder with these params; without any, with those that are shipped."""
     root = Path(root)
-    for folder in ("edpipe", "workflow"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_package(root)
     project = Project(root)
     if params is None:
         shutil.copyfile(ROOT / "params.yaml", root / "params.yaml")
@@ -182,5 +196,5 @@ def without_cost(path):
 
 def copy_of(project, root):
     """The same folder at another place, with modification times kept."""
-    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(project.root, root)
     return Project(root)

@@ -15,6 +15,7 @@ class Trace:
     def __init__(self, root, lines):
         self.root, self.lines = str(root) + "/", lines
         self.found = set()
+        self._others = {}
 
     def start(self):
         threading.settrace(self._call)
@@ -26,7 +27,10 @@ class Trace:
 
     def _call(self, frame, event, argument):
         code = frame.f_code
+        if id(code) in self._others:
+            return None
         if not code.co_filename.startswith(self.root):
+            self._others[id(code)] = code  # kept, so that no other code gets its place
             return None
         name = code.co_filename.removeprefix(self.root)
         if code.co_qualname == "<module>":

@@ -62,6 +62,7 @@ PAIRED_LEGEND = (
     "top1 minus that of {base} at the same seed, mean in points over n shared seeds; 95 % interval and two-sided p of "
     "Student's paired t; ×: of the GMACs of {base}; {count}"
 )
+NEXT = "`edpipe export {name}` writes the student of an experiment to a folder: weights, classes, normalisation, card"
 LEFT_ALIGNED = frozenset({"experiment", "method", "report", "class"})
 GIGA = 10**9
 
@@ -141,6 +142,7 @@ def _print_all(
         console.print("", table)
     for note in notes:
         console.print(Text(printable(note), style="yellow"), soft_wrap=True)
+    console.print(Text(NEXT.format(name=printable(entries[0].name)), style="dim"), soft_wrap=True)
 
 
 def _console_for(tables: Sequence[Table]) -> Console:

@@ -1,15 +1,17 @@
-"""`edpipe plan EXPERIMENT …`: what `snakemake` would make for these experiments and why; what comes from the cache."""
+"""`edpipe plan [EXPERIMENT …]`: what `snakemake` would make and why, what it takes, and what comes from the cache."""
 
 from argparse import REMAINDER, ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from edpipe.errors import ParamsError, nearest
+from edpipe.errors import UsageError, nearest
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
+from edpipe.pipeline.estimates import summary
+from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
+from edpipe.pipeline.estimates.summary import estimated, seconds_taken
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
-from edpipe.pipeline.state.cost_ledger import read_entry
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Outcome, Verdict, assess, outcomes, title, version_lines
 from edpipe.results.measures.cost import duration
@@ -24,6 +26,7 @@ def _soft_labels(words: Sequence[str]) -> None:
 
 FORMS: dict[str, Callable[[Sequence[str]], None]] = {"soft-labels": _soft_labels}
 """Other meanings of the first word, with what follows it; no experiment can have a name with a hyphen."""
+NO_ESTIMATE = "--no-estimate"
 LISTED = 3
 """So many absent jobs of one step are named one by one; more are counted."""
 
@@ -35,29 +38,53 @@ def add_plan(command: ArgumentParser) -> None:
         "words",
         nargs=REMAINDER,
         metavar="EXPERIMENT",
-        help="names in params.yaml, or study_<study>: all of a study's; or: soft-labels EXPERIMENT",
+        help="names in params.yaml, or study_<study>: all of a study's; none: those that params.yaml lists as tracked, "
+        "else all; or: soft-labels EXPERIMENT",
+    )
+    command.add_argument(
+        NO_ESTIMATE,
+        action="store_false",
+        dest="is_estimated",
+        help="leave out what jobs that never ran would take; it tries each network for a second the first time",
     )
     command.set_defaults(run=run)
 
 
-def run(words: Sequence[str]) -> None:
+def run(words: Sequence[str], is_estimated: bool = True) -> None:
     """Does what the words say."""
     if words and words[0] in FORMS:
         FORMS[words[0]](words[1:])
     else:
-        plan(words)
+        plan([word for word in words if word != NO_ESTIMATE], is_estimated and NO_ESTIMATE not in words)
 
 
-def plan(experiments: Sequence[str]) -> None:
-    """Prints what would be made for the pages of these experiments and studies; reads records only.
+def plan(experiments: Sequence[str], is_estimated: bool = True) -> None:
+    """Prints what would be made for the pages of these experiments and studies, and what that takes.
+
+    Reads records, and tries each network that would run for the first time for a second.
 
     Raises:
-        ParamsError: params.yaml is wrong, or no experiment is named, or one that is not there.
+        ParamsError: params.yaml is wrong, or an experiment is not there.
+        UsageError: an unknown option.
     """
+    options = [word for word in experiments if word.startswith("-")]
+    if options:
+        raise UsageError(f"plan: unknown option '{options[0]}'{nearest(options[0], (NO_ESTIMATE, '--help'))}")
     params = load_params()
-    if not experiments:
-        raise ParamsError(f"plan: no experiment named; name some of them{nearest('', params.experiments)}")
-    for line in lines_of(planned(params, experiments_named(params, experiments))):
+    found = planned(params, experiments_named(params, list(experiments or params.tracked or params.experiments)))
+    for line in lines_of(found):
+        print(line)
+    if is_estimated:
+        _print_estimate(params, [outcome.job for outcome in found if outcome.is_run])
+
+
+def _print_estimate(params: Params, running: Sequence[Job]) -> None:
+    """Nothing where all that would run ran here before: its time stands in the line above."""
+    if all(seconds_taken(job) is not None for job in running):
+        return
+    speeds = NetworkSpeeds()
+    found = estimated(params, running, speeds)
+    for line in summary.lines_of(found, running, speeds):
         print(line)
 
 
@@ -140,9 +167,3 @@ def _expected(running: Sequence[Job]) -> str:
         return ""
     share = "" if len(known) == len(running) else f" for the {len(known)} that ran before"
     return f"; about {duration(sum(known))}{share}, one after the other"
-
-
-def seconds_taken(job: Job) -> float | None:
-    """How long the job took when it last ran to its end; None where the ledger does not say."""
-    entry = read_entry(job)
-    return entry.seconds if entry and entry.finished else None

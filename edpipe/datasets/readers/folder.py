@@ -1,11 +1,13 @@
 """Reader of any folder of class folders, with or without train, val and test above them."""
 
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from edpipe.datasets.images import IMAGE_SUFFIXES, open_image
+from edpipe.datasets.image_kinds import image_suffixes, is_dangling, is_left_behind, kinds_of
+from edpipe.datasets.images import open_image
 from edpipe.datasets.raw import RawDataset, RawSample
 from edpipe.errors import DataError
 from edpipe.params.dataset import DatasetKnobs
@@ -19,22 +21,64 @@ LAYOUT = "<class>/<image>, or train/<class>/<image> and test/<class>/<image>"
 def read(root: Path, knobs: DatasetKnobs) -> RawDataset:
     """All images by sorted split, class and file name; hidden files and files that are no images are named apart.
 
-    Root holds class folders, or train and test (and perhaps val) that hold them.
+    Root holds class folders, or train and test (and perhaps val) that hold them. Names that differ in the Unicode form
+    alone (a letter with an accent as one character or two, as macOS writes it) are one class.
 
     Raises:
         DataError: root or a split is missing, a class folder holds no image or holds folders, or a name is not UTF-8.
     """
     by_split = _split_folders(root)
-    class_names = sorted({path.name for folder in by_split.values() for path in _folders(folder)})
-    if not class_names:
+    of_class = {split: _class_folders(folder) for split, folder in by_split.items()}
+    spelled: dict[str, str] = {}
+    for folders in of_class.values():
+        for form, path in folders.items():
+            spelled.setdefault(form, path.name)
+    if not spelled:
         raise DataError(f"{root}: holds no class folders; arrange the images as {LAYOUT}")
+    _check_links(by_split, of_class, spelled)
+    forms = sorted(spelled, key=lambda form: spelled[form])
     samples = [
         RawSample(label, split, file.relative_to(root).as_posix(), partial(open_image, file), file)
-        for split, folder in by_split.items()
-        for label, class_name in enumerate(class_names)
-        for file in _images(folder / class_name)
+        for split, folders in of_class.items()
+        for label, form in enumerate(forms)
+        if form in folders  # else a class that this split does not have
+        for file in _images(folders[form])
     ]
-    return RawDataset(tuple(class_names), samples, _not_images(root, by_split.values(), samples))
+    names = tuple(spelled[form] for form in forms)
+    return RawDataset(names, samples, _not_images(root, by_split.values(), samples))
+
+
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """The class folders by the composed Unicode form of their names.
+
+    Raises:
+        DataError: two of them differ in nothing else.
+    """
+    found: dict[str, Path] = {}
+    for path in _folders(folder):
+        form = unicodedata.normalize("NFC", path.name)
+        if form in found:
+            raise DataError(
+                f"{folder}: holds two folders named {form}, one with composed and one with decomposed accents; "
+                f"put their images into one"
+            )
+        found[form] = path
+    return found
+
+
+def _check_links(
+    by_split: Mapping[str | None, Path], of_class: Mapping[str | None, Mapping[str, Path]], spelled: Mapping[str, str]
+) -> None:
+    """Refuses a split whose folder of a known class is a link that leads nowhere: its images would be missed."""
+    for split, folder in by_split.items():
+        for form in spelled.keys() - of_class[split].keys():
+            for name in {form, spelled[form]}:
+                if is_dangling(folder / name):
+                    raise DataError(_lost_link(folder / name))
+
+
+def _lost_link(path: Path) -> str:
+    return f"{path}: is a link that leads nowhere, to {os.readlink(path)}; mend or remove it"
 
 
 def _not_images(root: Path, folders: Iterable[Path], samples: Sequence[RawSample]) -> tuple[str, ...]:
@@ -48,6 +92,8 @@ def _not_images(root: Path, folders: Iterable[Path], samples: Sequence[RawSample
 
 def _split_folders(root: Path) -> dict[str | None, Path]:
     """Where the class folders of each split lie; {None: root} if there are no splits."""
+    if is_dangling(root):
+        raise DataError(_lost_link(root))
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; make it and put the images there as {LAYOUT}")
     names = {path.name for path in _folders(root)}
@@ -55,6 +101,8 @@ def _split_folders(root: Path) -> dict[str | None, Path]:
     if not names or not names <= set(SPLITS):
         return {None: root}
     for split in ("train", "test"):
+        if is_dangling(root / split):
+            raise DataError(_lost_link(root / split))
         if split not in names:
             raise DataError(
                 f"{root}: holds {', '.join(sorted(names))} but no {split}; add {root / split}"
@@ -74,30 +122,37 @@ def _check_meant_as_classes(root: Path, names: set[str]) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_left_behind(path.name))
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():  # a class that this split does not have
-        return []
     inner = _folders(folder)
     if inner:
         raise DataError(f"{inner[0]}: a folder inside a class folder; move its images up to {folder}")
+    suffixes = image_suffixes()
     with os.scandir(folder) as entries:  # which knows files from pipes and dangling links without a look at each
         files = sorted(
             path
             for entry in entries
-            if (path := folder / entry.name).suffix.lower() in IMAGE_SUFFIXES
+            if (path := folder / entry.name).suffix.lower() in suffixes
             and not entry.name.startswith(".")
             and _is_file(entry)
         )
     if not files:
-        raise DataError(
-            f"{folder}: class {folder.name} has no image ({', '.join(sorted(IMAGE_SUFFIXES))}); add some or remove it"
-        )
+        raise DataError(_no_image(folder))
     for path in files:
         _check_name(path)
     return files
+
+
+def _no_image(folder: Path) -> str:
+    """What a class folder without images holds instead."""
+    held = kinds_of(folder, sorted(path.name for path in folder.iterdir()))
+    links = sorted(path for path in folder.iterdir() if is_dangling(path))
+    example = f"; the first link is {links[0].name} to {os.readlink(links[0])}" if links else ""
+    instead = f", but {held}{example}" if held else ""
+    suffixes = ", ".join(sorted(image_suffixes()))
+    return f"{folder}: class {folder.name} has no image ({suffixes}){instead}; add some or remove it"
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

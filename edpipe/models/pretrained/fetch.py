@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edpipe.errors import TeacherError
+from edpipe.errors import NetworkError, TeacherError
 from edpipe.models.pretrained.class_names import count_outputs_listed, output_rows
 from edpipe.models.pretrained.classifier import classifier_weights, with_rows_of_classifier
-from edpipe.models.pretrained.renaming import renamed, with_counters
+from edpipe.models.pretrained.renaming import renamed, renaming_hint, unwrapped, with_counters
 from edpipe.models.pretrained.saved_weights import SavedWeights, fetch_url, read_file, read_saved_weights
 from edpipe.models.probe import MODEL_ATTRIBUTE, drawing, first_convolution, one_line
 from edpipe.models.zoo.build import build_network
@@ -153,7 +153,8 @@ def _fetch_torchvision(knobs: NetworkKnobs, num_classes: int, wanted: Wanted) ->
     except Exception as error:  # urllib, http and torch each raise their own when there is no network
         raise _not_fetched(knobs, error) from error
     network = build_network(knobs.model, num_classes, wanted.channels, wanted.seed)
-    weights = _with_stem_channels(pretrained, wanted.channels)
+    weights = pretrained.state_dict()
+    _sum_colours(network, weights)
     is_fresh = _load(network, weights, f"model {knobs.model!r}, weights {chosen.name}")
     transforms = chosen.transforms()
     (side,), (short,) = transforms.crop_size, transforms.resize_size
@@ -173,19 +174,36 @@ def _fetch_bytes(knobs: NetworkKnobs, num_classes: int, wanted: Wanted) -> Fetch
         )
     network = build_network(knobs.model, num_classes, wanted.channels, wanted.seed)
     weights = _with_own_names(network, read_saved_weights(data, location, knobs.weights_key), knobs)
-    return Fetched(network, _load(network, weights, location), _declared_normalisation(knobs, wanted.channels))
+    is_of_colours = _sum_colours(network, weights)
+    is_fresh = _load(network, weights, location)
+    return Fetched(network, is_fresh, _declared_normalisation(knobs, wanted.channels, is_of_colours))
+
+
+def _sum_colours(network: nn.Module, weights: dict[str, Tensor]) -> bool:
+    """Adds up the first convolution over the colours, in place, where the network sees grey; whether it did."""
+    try:
+        path, stem = first_convolution(network)
+    except NetworkError:  # a network of linear layers alone has no colours to add up
+        return False
+    given = weights.get(f"{path}.weight")
+    if stem.in_channels != 1 or given is None or given.ndim != 4 or given.shape[1] != 3:
+        return False
+    weights[f"{path}.weight"] = given.sum(dim=1, keepdim=True)
+    return True
 
 
 def _with_own_names(network: nn.Module, saved: SavedWeights, knobs: NetworkKnobs) -> dict[str, Tensor]:
     own = network.state_dict()
     if knobs.rename is None:
-        return with_counters(saved.weights, own)
+        return with_counters(unwrapped(saved.weights, own), own)
     return renamed(saved.weights, own, knobs.rename, saved.is_ordered, str(knobs.location))
 
 
-def _declared_normalisation(knobs: NetworkKnobs, channels: int) -> Normalisation | None:
+def _declared_normalisation(knobs: NetworkKnobs, channels: int, is_of_colours: bool) -> Normalisation | None:
     if knobs.mean is None or knobs.std is None:
         return None
+    if is_of_colours and len(knobs.mean) == 3:
+        return _normalisation(knobs.mean, knobs.std, channels)
     if len(knobs.mean) != channels:
         raise TeacherError(
             f"{knobs.location}: network.mean has {len(knobs.mean)} numbers, the dataset's images have {channels} "
@@ -210,15 +228,6 @@ def _normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -
     return None
 
 
-def _with_stem_channels(pretrained: nn.Module, channels: int) -> dict[str, Tensor]:
-    """The weights, the first convolution's summed over the colours for grey images."""
-    weights = pretrained.state_dict()
-    path, stem = first_convolution(pretrained)
-    if channels == 1 and stem.in_channels == 3:
-        weights[f"{path}.weight"] = stem.weight.detach().sum(dim=1, keepdim=True)
-    return weights
-
-
 def _load(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> bool:
     """Fills the network; True if its classifier stays fresh because the weights are for other classes."""
     own = network.state_dict()
@@ -239,9 +248,9 @@ def _check_names(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origi
             for what, names in (("missing", missing), ("unexpected", unexpected))
             if names
         ]
-        raise TeacherError(
-            f"{origin}: the weights' names do not fit the model: {'; '.join(parts)}; correct model or location"
-        )
+        hint = renaming_hint(unexpected, own)
+        remedy = f"they fit with {hint}" if hint else "correct model or location, or give network.rename"
+        raise TeacherError(f"{origin}: the weights' names do not fit the model: {'; '.join(parts)}; {remedy}")
 
 
 def _classifier_names(network: nn.Module, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:

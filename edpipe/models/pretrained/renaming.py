@@ -1,6 +1,7 @@
 """Weights that another program has saved under other names."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,52 @@ from edpipe.params.teacher import BY_ORDER, Renaming
 
 COUNTER = "num_batches_tracked"
 """Of batch normalisation; programs from before 2018 do not save it, and nothing that is computed here depends on it."""
+
+WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.")
+"""What torch.compile, parallel training and the usual names of a network inside another put before every name."""
+
+
+def unwrapped(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the wrappers that all names begin with and none of the network's own names does.
+
+    >>> own = {"fc.weight": torch.zeros(1)}
+    >>> list(unwrapped({"module._orig_mod.fc.weight": torch.zeros(1)}, own))
+    ['fc.weight']
+    """
+    found = dict(weights)
+    while (prefix := _common_wrapper(found)) and not any(name.startswith(prefix) for name in own):
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
+
+
+def _common_wrapper(names: Iterable[str]) -> str | None:
+    return next((prefix for prefix in WRAPPERS if names and all(name.startswith(prefix) for name in names)), None)
+
+
+def renaming_hint(names: Iterable[str], own: Iterable[str]) -> str:
+    """The `rename` that makes the names fit where the network's are among them under one beginning; else "".
+
+    >>> renaming_hint(["enc.fc.weight", "enc.fc.bias", "loss.weight"], ["fc.weight", "fc.bias"])
+    'network.rename: {"enc.": "", "loss.": null}'
+    """
+    given, wanted = list(names), {name for name in own if not name.endswith(COUNTER)}
+    for name in given:
+        for at in [place + 1 for place, letter in enumerate(name) if letter == "."]:
+            prefix = name[:at]
+            inner = {each.removeprefix(prefix) for each in given if each.startswith(prefix)}
+            if wanted <= inner:
+                others = dict.fromkeys(_beginning(each) for each in given if not each.startswith(prefix))
+                return f"network.rename: {json.dumps({prefix: ''} | dict.fromkeys(others))}"
+    return ""
+
+
+def _beginning(name: str) -> str:
+    """
+    >>> _beginning("loss.weight"), _beginning("n_averaged")
+    ('loss.', 'n_averaged')
+    """
+    first, dot, _ = name.partition(".")
+    return first + dot
 
 
 def renamed(

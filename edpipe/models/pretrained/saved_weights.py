@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edpipe.errors import TeacherError
 from edpipe.models.pretrained.state_dicts import USUAL_KEYS, chosen_state_dict
+from edpipe.models.pretrained.torch_archives import check_archive, objects_named
 from edpipe.models.probe import one_line
 from edpipe.params.teacher import SCHEMES
 from edpipe.storage.download import Digest, fetch
@@ -87,11 +88,17 @@ def _decode(data: bytes, location: str) -> object:
     """What a safetensors file or a torch checkpoint holds; no code inside it is ever run."""
     import safetensors.torch
 
+    check_archive(data, location)
     try:
         if data[8:9] == SAFETENSORS_START:
             return safetensors.torch.load(data)
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each raise their own for bytes they cannot read
+        if kind := objects_named(error):
+            raise TeacherError(
+                f"{location}: holds objects of {kind} beside its tensors, which are not read, as they may run code; "
+                f"save the weights alone: torch.save(network.state_dict(), 'weights.pth')"
+            ) from error
         raise TeacherError(
             f"{location}: is neither safetensors nor a torch checkpoint of tensors alone ({type(error).__name__}); "
             f"save the network's state_dict as safetensors"

@@ -120,11 +120,14 @@ def _load_file(path: Path, where: str) -> None:
     module = _run(path, where)
     for neighbour in path.parent.glob("*.py"):  # which the file may import
         REGISTRY.sources[neighbour.stem] = path.parent
-    if not _register(vars(module), path.stem, is_built_in=False, where=where):
+    try:
+        if not _register(vars(module), path.stem, is_built_in=False, where=where):
+            raise ParamsError(
+                f"{where}: defines no method, loss, network or reader; see docs/plugins.md, or remove it from plugins"
+            )
+    except ParamsError:
         _forget(path.stem)
-        raise ParamsError(
-            f"{where}: defines no method, loss, network or reader; see docs/plugins.md, or remove it from plugins"
-        )
+        raise
 
 
 def _run(path: Path, where: str) -> ModuleType:

@@ -6,6 +6,7 @@ from edpipe.storage.records import record_path
 
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
+CURVES = Path("logs/curves")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
 CODE = Path("workflow/code.yaml")
 STUDY_PREFIX = "study_"
@@ -16,6 +17,7 @@ LOCAL = Path(".edpipe")
 CHECKED = LOCAL / "checked.json"
 CHECKED_NETWORKS = LOCAL / "checked_networks.json"
 RUNS = LOCAL / "runs"
+SPEEDS = LOCAL / "speeds.json"
 
 
 def with_record(path: Path) -> tuple[Path, ...]:
@@ -81,6 +83,15 @@ def curve_path(experiment: str) -> Path:
 def metrics_path(experiment: str) -> Path:
     """The few numbers of a result that DVC shows; in a folder of their own, so that results/*.json are results."""
     return RESULTS / "metrics" / f"{experiment}.json"
+
+
+def training_curve_path(artifact: Path) -> Path:
+    """Loss, rate and accuracy on the way to an artifact that is trained; itself no artifact.
+
+    >>> str(training_curve_path(teacher_path("digits", "general", "all")))
+    'logs/curves/teachers/digits/general/all.json'
+    """
+    return CURVES / artifact.relative_to(ARTIFACTS).with_suffix(".json")
 
 
 def report_path(experiment: str) -> Path:

@@ -21,6 +21,7 @@ from edpipe.pipeline.state.checked_networks import check_once
 from edpipe.pipeline.state.judgement import all_jobs
 from edpipe.pipeline.state.running import announce_run, knobs_digest_at_start
 from edpipe.pipeline.state.running import knobs_digest as present_knobs_digest
+from edpipe.runtime.loggers import chosen_logger
 from edpipe.runtime.threads import num_processes
 from edpipe.storage.job import Job
 
@@ -82,6 +83,7 @@ def check_before_first_job(workflow: Any) -> None:
     experiments = {str(name) for job in workflow.dag.jobs if (name := job.wildcards_dict.get("experiment"))}
     try:
         params = load_params()
+        chosen_logger(params.logger)
         check_once(params, sorted(experiments))
         wanted = {str(path) for job in workflow.dag.needrun_jobs() for path in job.output}
         announce_run(job for job in all_jobs(params) if not wanted.isdisjoint(map(str, job.outputs)))

@@ -1,10 +1,12 @@
 """One module of the package as definitions by name, read from its text and not run."""
 
 import ast
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edpipe.params.plans.registered import REGISTRY
 
@@ -13,6 +15,7 @@ BODY = "<body>"
 """Name of the statements of a module that define nothing, such as a call."""
 TEMPLATE = "<template>"
 """Name of the templates that lie beside a module."""
+SOURCES = (".py", ".jinja")
 CONTAINERS = (ast.If, ast.Try, ast.With)
 
 
@@ -36,16 +39,19 @@ class SourceTree:
     root: Path
     """Folder of the package itself."""
 
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """Of each module and template, by its path in the folder, its text when this process first looked."""
+        return _texts(self.root)
+
     def file_of(self, module: str) -> Path | None:
         """Where a module lies; None for what is no module of the package or of a plugin."""
         first, *parts = module.split(".")
         if first in REGISTRY.sources:
             base = REGISTRY.sources[first].joinpath(first, *parts)
-        elif first == PACKAGE:
-            base = self.root.joinpath(*parts)
-        else:
-            return None
-        return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+            return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+        name = _file_name(self.root, module)
+        return None if name is None else self.root / name
 
     def module(self, name: str) -> Module:
         """A module by its dotted name.
@@ -56,21 +62,57 @@ class SourceTree:
         path = self.file_of(name)
         if path is None:
             raise KeyError(name)
-        return _parsed(name, path)
+        if name.split(".")[0] in REGISTRY.sources:
+            return _parsed(name, _text_of_plugin(path), ())
+        file = path.relative_to(self.root).as_posix()
+        return _parsed(name, self.texts[file], _templates(self.root, file))
 
     def stems(self, folder: str) -> tuple[str, ...]:
         """Names of the modules in a folder of the package, sorted."""
-        return tuple(sorted(path.stem for path in (self.root / folder).glob("*.py") if path.stem != "__init__"))
+        paths = [path for path in map(PurePosixPath, self.texts) if path.suffix == ".py" and str(path.parent) == folder]
+        return tuple(sorted(path.stem for path in paths if path.stem != "__init__"))
 
 
 @cache
-def _parsed(name: str, path: Path) -> Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _texts(root: Path) -> Mapping[str, str]:
+    found = {}
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names if name.endswith(SOURCES)):
+            with suppress(OSError):  # an editor's dangling link
+                text = path.read_text(encoding="utf-8", errors="surrogateescape")  # what is not UTF-8 cannot be parsed
+                found[path.relative_to(root).as_posix()] = text
+    return dict(sorted(found.items()))
+
+
+@cache
+def _text_of_plugin(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def _file_name(root: Path, module: str) -> str | None:
+    first, *parts = module.split(".")
+    if first != PACKAGE:
+        return None
+    names = ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"]))
+    return next((name for name in names if name in _texts(root)), None)
+
+
+@cache
+def _templates(root: Path, file: str) -> tuple[str, ...]:
+    """Texts of the templates beside a module."""
+    own = PurePosixPath(file)
+    beside = (path for path in map(PurePosixPath, _texts(root)) if path.parent == own.parent)
+    return tuple(_texts(root)[str(path)] for path in beside if path.match(f"{own.stem}.*.jinja"))
+
+
+@cache
+def _parsed(name: str, text: str, templates: tuple[str, ...]) -> Module:
+    tree = ast.parse(text)
     definitions: dict[str, tuple[ast.stmt, ...]] = {}
     for statement in tree.body:
         for defined in _defined_names(statement):
             definitions[defined] = (*definitions.get(defined, ()), statement)
-    templates = tuple(p.read_text(encoding="utf-8") for p in sorted(path.parent.glob(f"{path.stem}.*.jinja")))
     return Module(name, definitions, imports_in(_outside_definitions(tree.body)), templates)
 
 

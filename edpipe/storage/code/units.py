@@ -50,8 +50,10 @@ ASIDE = (
     "storage.code.versions.tokens",
     "runtime.progress.announce",
     "runtime.progress.show_progress",
+    "training.curves.observer.observe",
+    "training.curves.validation.validation_of",
 )
-"""In no closure: versions are compared as values, and lines for people are in no artifact."""
+"""In no closure: versions are compared as values; lines for people and curves are in no artifact, and change none."""
 ASIDE_MODULES = ("params.plans.registered", "params.plans.plugins", "params.plans.reader_names")
 """Likewise: they find what knobs choose, and jobs name the units of that."""
 

@@ -13,12 +13,9 @@ import yaml
 
 from edpipe.errors import CorruptFileError
 from edpipe.storage.atomic import write_text_atomically
-from edpipe.storage.code.modules import SourceTree
-from edpipe.storage.code.units import unit_digest
+from edpipe.storage.code.remembered import HERE, remembered_digest
 from edpipe.storage.digests import digest_json
 
-HERE = SourceTree(Path(__file__).resolve().parents[2])
-"""The package that runs."""
 CONFIRMED = HERE.root / "storage" / "code" / "confirmed.yaml"
 SEAL = "file_digest"
 HEADER = (
@@ -103,7 +100,7 @@ def write_confirmed(entries: Mapping[str, Confirmed], path: Path = CONFIRMED) ->
 def is_edited(unit: str) -> bool:
     """Whether the code of a unit means something that was not confirmed."""
     entry = confirmed().get(unit)
-    return entry is None or entry.digest != unit_digest(HERE, unit)
+    return entry is None or entry.digest != remembered_digest(unit)
 
 
 def token(unit: str) -> str:
@@ -113,7 +110,7 @@ def token(unit: str) -> str:
         KeyError: the package has no such unit.
     """
     entry = confirmed().get(unit, Confirmed(0, ""))
-    digest = unit_digest(HERE, unit)
+    digest = remembered_digest(unit)
     return str(entry.version) if digest == entry.digest else f"{entry.version}+{digest}"
 
 

@@ -13,14 +13,26 @@ from source_trees import copy_of_package
 
 from edpipe.pipeline.confirmation.probe import jobs_with, make_folder, probe_jobs, read_probe, with_makers
 from edpipe.storage.code.closure import closure, statements_of
-from edpipe.storage.code.references import Place
-from edpipe.storage.code.units import ASIDE, CHOICES, closure_of, entries_of, place_of, unit_digest, unit_names
+from edpipe.storage.code.normal_form import _is_field_or_validator, _is_knobs, normal_form
+from edpipe.storage.code.references import Names, Place
+from edpipe.storage.code.units import (
+    ASIDE,
+    ASIDE_MODULES,
+    CHOICES,
+    closure_of,
+    entries_of,
+    place_of,
+    unit_digest,
+    unit_names,
+)
 from edpipe.storage.code.versions import HERE
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
-NUM_EDITS = 30
+NUM_EDITS, NUM_ON_DISK = 300, 3
 TOKENS = "edpipe.storage.code."
 """What computes versions is in no closure: a job compares them as values."""
+FINDERS = {f"edpipe.{module}" for module in ASIDE_MODULES}
+"""Nor is what finds the classes that knobs choose."""
 
 
 def run_traced(jobs, folder, what):
@@ -61,6 +73,7 @@ def test_every_function_that_a_job_executes_is_in_the_closure_of_its_units(tmp_p
         meaning, texts = closure_of_job(job)
         places = {Place(module_of(file), qualname.split(".")[0]) for file, qualname, _ in executed}
         places = {p for p in places if not p.module.startswith(TOKENS) and not p.name.startswith("<")}
+        places = {p for p in places if p.module not in FINDERS}
         aside = {p for p in places if p in texts}
         assert places - aside - meaning - closure(HERE, aside).meaning == set(), job.command
         seen |= places
@@ -86,6 +99,7 @@ def places_to_edit(tree, line):
 
 @pytest.mark.slow
 def test_random_edits_of_executed_lines_change_the_digest_of_the_step(tmp_path):
+    """A digest is that of the forms of definitions; a few edits are made on disk, to see the digest itself."""
     jobs = probe_jobs(read_probe())
     chain = with_makers(jobs, [job for job in jobs if job.step == "report" and job.arguments["experiment"] == "ed"])
     executed = run_traced(chain, tmp_path / "project", "lines")
@@ -94,39 +108,76 @@ def test_random_edits_of_executed_lines_change_the_digest_of_the_step(tmp_path):
         {(number, file, line) for number, lines in enumerate(executed) for file, line in lines if is_counted(file)}
     )
     rng.shuffle(candidates)
-    edited = 0
+    edited, only_texts = 0, lines_that_only_make_texts()
     for number, file, line in candidates:
-        text = (HERE.root / file).read_text(encoding="utf-8")
-        parsed = ast.parse(text)
-        places = places_to_edit(parsed, line)
-        if not places or in_aside(file, line):
+        if (file, line) in only_texts or not (edit := edit_of(file, line, rng)):
             continue
-        node, field, index = places[-1]
-        getattr(node, field)[index] = ast.parse("raise RuntimeError()" if rng.random() < 0.5 else "pass").body[0]
-        tree = copy_of_package(tmp_path / f"edit{edited}")
-        (tree.root / file).write_text(ast.unparse(parsed), encoding="utf-8")
-        units = chain[number].units
-        assert any(unit_digest(tree, u) != unit_digest(HERE, u) for u in units), (chain[number].command, file, line)
+        place, before, after, text = edit
+        meaning = frozenset().union(*(closure_of(HERE, unit).meaning for unit in chain[number].units))
+        assert place in meaning, (chain[number].command, file, line)
+        names = Names.within(HERE, HERE.module(place.module), before)
+        if is_compared_by_value(names, before, line):
+            continue
+        assert normal_form(names, before) != normal_form(names, after), (file, line)
+        if edited < NUM_ON_DISK:
+            tree = copy_of_package(tmp_path / f"edit{edited}")
+            (tree.root / file).write_text(text, encoding="utf-8")
+            assert any(unit_digest(tree, u) != unit_digest(HERE, u) for u in chain[number].units), (file, line)
         edited += 1
         if edited == NUM_EDITS:
             return
     raise AssertionError(f"only {edited} lines could be edited")
 
 
+def edit_of(file, line, rng):
+    """Takes out a statement on a line: the definition, its statement before and after, and the module's text then."""
+    text = (HERE.root / file).read_text(encoding="utf-8")
+    parsed = ast.parse(text)
+    places = places_to_edit(parsed, line)
+    name, number = definition_on(file, line)
+    if not places or name is None:
+        return None
+    node, field, index = places[-1]
+    getattr(node, field)[index] = ast.parse("raise RuntimeError()" if rng.random() < 0.5 else "pass").body[0]
+    before = HERE.module(module_of(file)).definitions[name][number]
+    [after] = [s for s in ast.walk(parsed) if isinstance(s, type(before)) and is_same_place(s, before)]
+    return Place(module_of(file), name), before, after, ast.unparse(parsed)
+
+
+def is_compared_by_value(names, definition, line):
+    """Whether a line is in a validator of knobs, or in what a method says on the page: both are in no meaning."""
+    members = definition.body if isinstance(definition, ast.ClassDef) and _is_knobs(names, definition) else []
+    [member] = [m for m in members if m.lineno <= line <= m.end_lineno] or [None]
+    return member is not None and _is_field_or_validator(member)
+
+
+def definition_on(file, line):
+    """The name of the definition that a line is in, and which of its statements."""
+    for name, statements in HERE.module(module_of(file)).definitions.items():
+        for number, statement in enumerate(statements):
+            if statement.lineno <= line <= statement.end_lineno:
+                return name, number
+    return None, 0
+
+
+def is_same_place(one, other):
+    return (one.lineno, one.col_offset) == (other.lineno, other.col_offset)
+
+
 def is_counted(file):
     return not module_of(file).startswith((TOKENS, "edpipe.runtime.progress"))
 
 
-def in_aside(file, line):
-    """Whether a line is in a definition that only makes texts."""
-    texts = {p for unit in unit_names(HERE) for p in closure_of(HERE, unit).texts}
-    meaning = {p for unit in unit_names(HERE) for p in closure_of(HERE, unit).meaning}
-    for place in texts - meaning:
-        if place.module == module_of(file):
-            for statement in statements_of(HERE, place):
-                if statement.lineno <= line <= statement.end_lineno:
-                    return True
-    return False
+def lines_that_only_make_texts():
+    """(file, line) of every line of a definition that is in no meaning."""
+    closures = [closure_of(HERE, unit) for unit in unit_names(HERE)]
+    texts = frozenset().union(*(one.texts for one in closures)) - frozenset().union(*(one.meaning for one in closures))
+    return {
+        (HERE.file_of(place.module).relative_to(HERE.root).as_posix(), line)
+        for place in texts
+        for statement in statements_of(HERE, place)
+        for line in range(statement.lineno, statement.end_lineno + 1)
+    }
 
 
 def test_each_step_reaches_only_kinds_of_choices_that_its_jobs_name():

@@ -1,0 +1,82 @@
+"""How many images a dataset has, before and after it is packed; nothing is fetched or decoded for it."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from edpipe.datasets.raw import raw_folder
+from edpipe.datasets.readers.folder import read
+from edpipe.datasets.splits import assign_splits
+from edpipe.errors import EdpipeError
+from edpipe.params.dataset import DatasetKnobs
+from edpipe.params.schema import Params
+from edpipe.pipeline.jobs import paths
+from edpipe.storage.records import read_record, record_path
+
+PUBLISHED = {
+    "caltech101": (101, 8_677, 0),
+    "caltech256": (256, 29_780, 0),
+    "cifar10": (10, 50_000, 10_000),
+    "cifar100": (100, 50_000, 10_000),
+    "digits": (10, 1_797, 0),
+    "fashion_mnist": (10, 60_000, 10_000),
+    "food101": (101, 75_750, 25_250),
+    "imagenet": (1_000, 1_281_167, 50_000),
+    "svhn": (10, 73_257, 26_032),
+    "tiny_imagenet": (200, 100_000, 10_000),
+}
+"""Classes, train and test images of each published data set; without test images, those are drawn."""
+SVHN_WITH_EXTRA = 604_388
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Images of a dataset by split."""
+
+    num_classes: int
+    train: int
+    val: int
+    test: int
+
+    @property
+    def total(self) -> int:
+        """Of all splits."""
+        return self.train + self.val + self.test
+
+
+def image_counts(params: Params, dataset: str) -> ImageCounts | None:
+    """From the record of the packed file, else from the folder's list of files, else as published; else None."""
+    return _packed(dataset) or _listed(dataset, params.datasets[dataset]) or _published(params.datasets[dataset])
+
+
+def _packed(dataset: str) -> ImageCounts | None:
+    try:
+        record = read_record(record_path(paths.dataset_path(dataset)))
+        totals = {split: sum(of_class.values()) for split, of_class in record["counts"].items()}
+        return ImageCounts(len(record["class_names"]), totals["train"], totals["val"], totals["test"])
+    except (EdpipeError, KeyError, TypeError, AttributeError):
+        return None  # absent, or of another form: not for an estimate to refuse
+
+
+def _listed(dataset: str, knobs: DatasetKnobs) -> ImageCounts | None:
+    if knobs.reader != "folder":
+        return None
+    try:
+        raw = assign_splits(read(raw_folder(dataset, knobs.root), knobs), knobs)
+    except EdpipeError:  # packing will say why
+        return None
+    split = Counter(sample.split for sample in raw.samples)
+    return ImageCounts(len(raw.class_names), split["train"], split["val"], split["test"])
+
+
+def _published(knobs: DatasetKnobs) -> ImageCounts | None:
+    if knobs.reader not in PUBLISHED:
+        return None
+    num_classes, train, test = PUBLISHED[knobs.reader]
+    if knobs.reader == "svhn" and knobs.extra:
+        train = SVHN_WITH_EXTRA
+    if test == 0:
+        test = round(train * knobs.test_fraction)
+        train -= test
+    val = round(train * knobs.val_fraction)
+    most = num_classes * knobs.max_per_class if knobs.max_per_class else train
+    return ImageCounts(num_classes, *(min(each, most) for each in (train - val, val, test)))
