@@ -2,8 +2,8 @@
 
 from argparse import ArgumentParser
 
+from edpipe.cli.dvc_form import broken_by_dvc
 from edpipe.errors import printable
-from edpipe.params.dvc_form import broken_by_dvc
 from edpipe.params.load import load_params
 from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.jobs.model_checks import check_params

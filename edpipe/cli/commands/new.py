@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
+from edpipe.cli.dvc_form import in_dvc_form
 from edpipe.cli.own_images import summary
 from edpipe.cli.own_images.entries import entries_of
 from edpipe.cli.own_images.facts import FolderFacts, look_at
 from edpipe.cli.own_images.sizes import Sizes, Wishes, choose, levels_for
 from edpipe.cli.own_images.teacher import MODES, FetchedTeacher, Mode, fetched_teacher
 from edpipe.errors import DataError, NetworkError, ParamsError, TeacherError
-from edpipe.params.dvc_form import in_dvc_form
 from edpipe.params.insert import insert_entries
 from edpipe.params.load import parse_params
 from edpipe.params.partition import NAME_PATTERN

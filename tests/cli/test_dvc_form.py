@@ -6,8 +6,8 @@ import json
 import pytest
 from shipped import PARAMS_PATH
 
+from edpipe.cli.dvc_form import broken_by_dvc, in_dvc_form
 from edpipe.errors import ParamsError
-from edpipe.params.dvc_form import broken_by_dvc, in_dvc_form
 from edpipe.params.yaml_file import parse_text
 from edpipe.pipeline.project.files import TEMPLATES
 
