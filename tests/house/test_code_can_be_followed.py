@@ -58,11 +58,14 @@ def test_no_annotation_computes():
 
 def test_classes_of_knobs_hold_fields_and_no_constants():
     for name, node in nodes(ast.ClassDef):
-        if name.startswith("params."):
+        is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
+        if name.startswith("params.") and not is_enum:
             for part in node.body:
                 constants = [t.id for t in part.targets] if isinstance(part, ast.Assign) else []
                 assert constants in ([], ["model_config"]), f"{name}.{node.name}"
-                assert not (isinstance(part, ast.AnnAssign) and "ClassVar" in ast.unparse(part.annotation)), node.name
+                # Class variables of losses and methods count, see storage.code.normal_form.
+                is_variable = isinstance(part, ast.AnnAssign) and "ClassVar" in ast.unparse(part.annotation)
+                assert not is_variable or name.startswith("params.plans."), node.name
 
 
 def knobs_made(name):

@@ -18,6 +18,8 @@ WITH_CODE_IN_DIGEST = ("result",)
 def first_difference(job: Job, before: Path, now: Path) -> str | None:
     """Which output of a job differs between two project folders first, and where; None: none does."""
     for output in job.outputs:
+        if not (before / output).exists():
+            return f"{output}: was not made by the confirmed code"
         old, new = (before / output).read_bytes(), (now / output).read_bytes()
         if output.suffix == ".json":
             found = _difference(_contents(job, old), _contents(job, new))

@@ -38,8 +38,14 @@ class History:
     _settled: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def commits(self) -> list[str]:
-        """Commits that changed the package, the latest first."""
-        return self._git("rev-list", f"--max-count={MOST_COMMITS}", "HEAD", "--", PACKAGE).decode().split()
+        """Commits that changed the package, the latest first; before them those that confirmed something.
+
+        Asking a commit takes a second or two, and most often one that confirmed code is what is looked for.
+        """
+        limit = f"--max-count={MOST_COMMITS}"
+        confirming = self._git("rev-list", limit, "HEAD", "--", str(CONFIRMED.relative_to(HERE.root.parent)))
+        changing = self._git("rev-list", limit, "HEAD", "--", PACKAGE)
+        return list(dict.fromkeys((confirming + changing).decode().split()))
 
     def tree(self, commit: str) -> SourceTree:
         """The package as it was at a commit, written below `scratch`."""
