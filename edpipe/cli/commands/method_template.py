@@ -75,6 +75,6 @@ def method_text(name: str) -> str:
     return _METHOD.format(name=name, title=_title(name))
 
 
-def test_file_text(name: str) -> str:
+def text_of_test(name: str) -> str:
     """The Python file of its test."""
     return _TEST.format(name=name, title=_title(name))

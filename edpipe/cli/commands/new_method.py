@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from edpipe.cli.commands.method_template import method_text, test_file_text
+from edpipe.cli.commands.method_template import method_text, text_of_test
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
 from edpipe.errors import ParamsError, nearest
 from edpipe.params.load import load_params
@@ -45,7 +45,7 @@ def new_method(name: str, like: str | None) -> None:
         experiment = f"{params.experiments[example].dataset}_{name}"
         if experiment in params.experiments:
             raise ParamsError(f"new-method: params.yaml has an experiment named '{experiment}' already; rename it")
-        files = {Path(f"{name}.py"): method_text(name), Path(f"test_{name}.py"): test_file_text(name)}
+        files = {Path(f"{name}.py"): method_text(name), Path(f"test_{name}.py"): text_of_test(name)}
         _write(files, _edited(text, name, example, experiment), experiment)
     print(f"{name}.py: the method; change its loss and its knobs")
     print(f"test_{name}.py: its test; `python -m pytest test_{name}.py`")
