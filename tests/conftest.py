@@ -3,12 +3,18 @@
 import os
 import signal
 import socket
+import sys
+from dataclasses import fields
 
 import pytest
 from dvc_stories import NUM_STEPS, start
 from file_server import serving
 from hypothesis import HealthCheck, settings
 from project import make_project, tiny_params
+
+from edpipe.params.plans import plugins
+from edpipe.params.plans.registered import REGISTRY
+from edpipe.storage.code.units import closure_of, unit_digest
 
 # Where the tests themselves were started to ignore signals, as by nohup, their children would ignore them too.
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -33,6 +39,24 @@ collect_ignore = ["support"]
 def pytest_collection_modifyitems(items):
     """Whole pipelines first: with several workers none is left alone with the longest file at the end."""
     items.sort(key=lambda item: "stories" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_forgotten():
+    """What a test registers of plugins is gone after it, with the modules that hold it."""
+    plugins.load_built_in()
+    known = [getattr(REGISTRY, field.name) for field in fields(REGISTRY)]
+    before, path = [dict(one) for one in known], [*sys.path]
+    yield
+    if before != known:
+        for one, kept in zip(known, before, strict=True):
+            one.clear()
+            one.update(kept)
+        for name in [name for name, module in list(sys.modules.items()) if plugins._MARK in vars(module)]:
+            del sys.modules[name]
+        sys.path[:] = path
+        closure_of.cache_clear()
+        unit_digest.cache_clear()
 
 
 @pytest.fixture(scope="session")

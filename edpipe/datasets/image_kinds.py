@@ -62,7 +62,7 @@ def kinds_of(root: Path, names: Iterable[str]) -> str:
         names: with slashes, as `RawDataset.not_images` has them.
 
     >>> kinds_of(Path("nowhere"), ["a/1.svg", "a/2.svg", "__MACOSX", "a/.b", "notes.txt"])
-    '2 pictures .svg (not read here; save them as PNG or JPEG), 1 __MACOSX, 1 hidden, 1 .txt'
+    '2 pictures .svg (not read here; save them as PNG or JPEG), 1 .txt, 1 __MACOSX, 1 hidden'
     """
     counts = Counter(_kind(root, name) for name in names)
     ranked = sorted(counts.items(), key=lambda item: (_rank(item[0]), -item[1], item[0]))

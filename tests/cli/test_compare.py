@@ -230,4 +230,4 @@ def test_another_version_is_refused_by_the_command_in_one_line(tmp_path, capsys)
     assert main(["compare", str(path)]) == EXIT_MENDABLE
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "digits_ed.json: result of version 7, this edpipe reads 4" in err
+    assert "digits_ed.json: result of version 7, this edpipe reads 5" in err

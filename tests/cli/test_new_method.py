@@ -9,24 +9,15 @@ from shipped import PARAMS_PATH
 
 from edpipe.cli.commands.method_template import method_text, text_of_test
 from edpipe.cli.main import main
-from edpipe.params.plans import plugins
-from edpipe.params.plans.registered import REGISTRY
 from edpipe.params.yaml_file import load_raw
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with the shipped params.yaml alone; what is registered in it is forgotten."""
+    """A folder with the shipped params.yaml alone."""
     (tmp_path / "params.yaml").write_text(PARAMS_PATH.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    plugins.load_built_in()
-    sources = dict(REGISTRY.sources)
-    yield tmp_path
-    REGISTRY.sources.clear()
-    REGISTRY.sources.update(sources)
-    for name in ("sharp", "sharper"):
-        plugins._forget(name)
+    return tmp_path
 
 
 def names(folder):

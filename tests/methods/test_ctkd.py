@@ -154,7 +154,7 @@ class Beside(Seen):
         if not attention:
             return losses
         maps = [torch.from_numpy(self._store.attention(level, ids, views)) for level in (1, 2, 3)]
-        pairs = zip(answers.maps, maps, strict=True)
+        pairs = zip(answers.side, maps, strict=True)
         return losses + attention * torch.stack([attention_loss(own, told) for own, told in pairs]).sum(dim=0)
 
 

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import sys
 
 import pytest
 from made_project import run_job
@@ -19,24 +18,12 @@ from edpipe.storage.code.closure import form_of
 from edpipe.storage.code.units import closure_of, unit_digest, unit_names
 from edpipe.storage.code.versions import HERE, token
 
-KNOWN = (REGISTRY.methods, REGISTRY.losses, REGISTRY.stage_losses, REGISTRY.networks, REGISTRY.readers)
-
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A project folder; what plugins register in it is gone afterwards."""
-    plugins.load_built_in()
-    before = [dict(known) for known in (*KNOWN, REGISTRY.places, REGISTRY.sources)]
-    modules = set(sys.modules)
+    """A project folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    for known, kept in zip((*KNOWN, REGISTRY.places, REGISTRY.sources), before, strict=True):
-        known.clear()
-        known.update(kept)
-    for name in set(sys.modules) - modules:
-        if hasattr(sys.modules[name], plugins._MARK):
-            del sys.modules[name]
+    return tmp_path
 
 
 def params_with(folder, text, module, **method):

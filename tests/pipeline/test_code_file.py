@@ -30,7 +30,7 @@ def test_it_holds_the_version_of_each_unit(folder):
 
 
 def test_a_version_stays_text(folder):
-    assert '    report: "1' in paths.CODE.read_text()
+    assert '    report: "2' in paths.CODE.read_text()
 
 
 def test_a_file_that_fits_is_not_written_again(folder):

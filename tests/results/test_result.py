@@ -329,7 +329,7 @@ def test_another_version_is_refused(tmp_path):
     path = write_result(tmp_path)
     contents = read_record(path) | {"format_version": 2}
     path.write_text(json.dumps(contents))
-    with pytest.raises(CorruptFileError, match=r"result of version 2, this edpipe reads 4; make it again"):
+    with pytest.raises(CorruptFileError, match=r"result of version 2, this edpipe reads 5; make it again"):
         read_result(path)
 
 

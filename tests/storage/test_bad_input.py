@@ -236,12 +236,15 @@ def test_unreadable_image_is_named_by_step_and_by_snakemake(project, tmp_path):
     project.write_params(pictures("folder", root))
     remedy = "replace or remove this file, or set unreadable: leave_aside"
     line = rf"{root}/dog/0002\.png: cannot be read as an image \(.*\); {remedy}"
-    check_one_line(project.edpipe_here(*PACK), line)
+    ran = project.edpipe_here(*PACK)
+    assert ran.rc == 2
+    assert re.fullmatch(f"edpipe: {line}", ran.last_line), "after all images were read"
     ran = project.snakemake("--", "artifacts/datasets/pictures.h5")
     assert ran.rc != 0
     assert len(ran.said) == 1, ran.text
     assert re.fullmatch(f"edpipe: {line}", ran.said[0])
-    assert (project.root / "logs/pack_dataset/pictures.log").read_text(encoding="utf-8").splitlines() == ran.said
+    log = (project.root / "logs/pack_dataset/pictures.log").read_text(encoding="utf-8")
+    assert log.splitlines()[-1:] == ran.said
     # What has been packed waits for the next call.
     assert [path for path in project.files("artifacts") if ".resume" not in str(path)] == []
 

@@ -144,7 +144,8 @@ def test_code_that_was_edited_stops_dvc_with_one_line(repository):
     repository.edit_code("losses/kd.py")
     digests = (repository.root / "workflow/code.yaml").read_bytes()
     line = (
-        "edpipe: workflow/code.yaml: does not fit the code of losses.dkd, losses.kd any more; run `edpipe code`, then"
+        "edpipe: workflow/code.yaml: does not fit the code of losses.dkd, losses.kd, methods.ctkd any more; "
+        "run `edpipe code`, then"
     )
     for command in (
         ["dvc", "repro"],

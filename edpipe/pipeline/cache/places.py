@@ -52,6 +52,7 @@ _GRAMMAR = (
     (Kind.STUDY, "study", "results/study_{study}.(json|md)"),
     (Kind.RESULT, "report", "results/{experiment}.html"),
     (Kind.RESULT, "result", "results/{experiment}.(json|csv)"),
+    (Kind.RESULT, "result", "results/metrics/{experiment}.json"),
 )
 _PATTERNS = {"seed": "[0-9]+", "views": "[0-9]+-[0-9]+"}
 

@@ -222,7 +222,7 @@ def feature_bytes(storage: StorageKnobs, speed: NetworkSpeed) -> int:
 def seen_images(budget: StageKnobs, pool: float) -> float:
     """Images that a budget shows of a pool of so many.
 
-    >>> seen_images(StageKnobs(epochs=2.5), 100), seen_images(StageKnobs(images=30), 100)
+    >>> seen_images(StageKnobs(epochs=2.5), 100.0), seen_images(StageKnobs(images=30), 100.0)
     (250.0, 30.0)
     """
     return float((budget.epochs or 0) * pool if budget.images is None else budget.images)
