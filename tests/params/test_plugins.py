@@ -5,6 +5,7 @@ import json
 
 import pytest
 from made_project import run_job
+from method_stages import only_stage
 from plugin_files import LOSS, NETWORK_AND_READER
 from project import as_yaml, tiny_params
 
@@ -12,8 +13,11 @@ from edpipe.cli.main import main
 from edpipe.errors import ParamsError
 from edpipe.params.load import load_params, parse_params
 from edpipe.params.plans import plugins
+from edpipe.params.plans.plan import StagePlan
 from edpipe.params.plans.registered import REGISTRY
+from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.results.page.words import loss_text, method_text
 from edpipe.storage.code.closure import form_of
 from edpipe.storage.code.units import closure_of, unit_digest, unit_names
 from edpipe.storage.code.versions import HERE, token
@@ -226,3 +230,15 @@ def test_the_schema_and_the_page_of_knobs_hold_a_plugins_knobs(folder, capsys):
     assert '"factor"' in capsys.readouterr().out
     assert main(["knobs"]) == 0
     assert "| `experiments.<name>.method.factor` | number | `1` | > 0 | Of the loss. |" in capsys.readouterr().out
+
+
+def test_plans_of_plugins_that_are_not_here_are_read_and_written_as_they_are():
+    """As in a result that somebody else made."""
+    plan = only_stage(StageKnobs(images=64), name="kd", teacher="general").model_dump(mode="json")
+    plan |= {"algorithm": {"kind": "theirs", "power": 2.0}, "own_loss": {"kind": "theirs", "sizes": [1, 2]}}
+    read = StagePlan.model_validate(plan)
+    assert read.model_dump(mode="json") == plan
+    assert StagePlan.model_validate(read.model_dump()) == read
+    assert loss_text(read.model_copy(update={"own_loss": None})) == "0.3 task + 0.7 theirs at temperature 4"
+    assert loss_text(read) == "theirs"
+    assert method_text("theirs", [read]) == "Method theirs."

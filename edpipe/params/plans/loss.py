@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from edpipe.params.base import Knobs
 
@@ -67,6 +67,12 @@ class TeacherLoss(Knobs):
         return None
 
 
+class UnknownLoss(TeacherLoss):
+    """A loss that a file names and nobody here defines, such as that of another project's plugin; it has no code."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class StageLoss(Knobs):
     """The loss of a stage that is no sum of label loss and teachers' losses."""
 
@@ -87,3 +93,9 @@ class StageLoss(Knobs):
     def text(self, plan: "edpipe.params.plans.plan.StagePlan") -> str:
         """Its terms and weights, for the report page."""
         return self.kind
+
+
+class UnknownStageLoss(StageLoss):
+    """Likewise of a whole stage."""
+
+    model_config = ConfigDict(extra="allow")

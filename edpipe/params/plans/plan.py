@@ -8,7 +8,7 @@ from pydantic import Field
 
 from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES
-from edpipe.params.plans.loss import StageLoss, TeacherLoss
+from edpipe.params.plans.loss import StageLoss, TeacherLoss, UnknownLoss, UnknownStageLoss
 from edpipe.params.plans.registered import Registered
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import StudentViews
@@ -50,7 +50,7 @@ class StagePlan(Knobs):
     known: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose classes have an output.")
     teachers: Annotated[tuple[TeacherUse, ...], Field(strict=False)] = Field((), description="Empty: labels alone.")
     teacher_weighting: WeightingRule = Field("aver", description="How several teachers of one sample are weighed.")
-    algorithm: Annotated[TeacherLoss, Registered("losses", "kind")] = Field(
+    algorithm: Annotated[TeacherLoss, Registered("losses", "kind", unknown=UnknownLoss)] = Field(
         default_factory=plain_kd, description="How outputs are compared with a teacher's."
     )
     temperature: float = 1.0
@@ -69,7 +69,7 @@ class StagePlan(Knobs):
     subset_order: Literal["mixed", "sequential"] = "mixed"
     easiest: float = Field(1.0, description="Share of each taught class's samples that is seen, the easiest ones.")
     trajectory: TrajectoryUse | None = Field(None, description="A teacher that learns beside the student, replayed.")
-    own_loss: Annotated[StageLoss, Registered("stage_losses", "kind")] | None = Field(
+    own_loss: Annotated[StageLoss, Registered("stage_losses", "kind", unknown=UnknownStageLoss)] | None = Field(
         None, description="The loss of a method that is no sum of label loss and teachers' losses."
     )
     budget: StageKnobs

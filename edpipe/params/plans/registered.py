@@ -53,6 +53,8 @@ class Registered:
     tag: str
     only: str = ""
     """Name of a class variable that must be true for a class to be allowed here."""
+    unknown: type[BaseModel] | None = None
+    """Stands for names that are not registered, in files that other programs may have written."""
 
     def members(self) -> tuple[type[BaseModel], ...]:
         """The classes that may stand here, in order of their names."""
@@ -67,7 +69,13 @@ class Registered:
         return _adapter(self.members(), self.tag)
 
     def _validate(self, value: object) -> object:
-        return self._adapter().validate_python(value)
+        adapter = self._adapter()
+        if self.unknown is not None:
+            name = value.get(self.tag) if isinstance(value, dict) else None
+            is_unknown = isinstance(name, str) and name not in getattr(REGISTRY, self.kind)
+            if is_unknown or isinstance(value, self.unknown):
+                return self.unknown.model_validate(value)
+        return adapter.validate_python(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
