@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +19,8 @@ from edpipe.storage.code.versions import CONFIRMED, HERE
 
 MOST_COMMITS = 200
 """How far back the confirmed code is looked for."""
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python 3.11 has filters from 3.11.4 on; what is extracted is git's own archive."""
 SETTLED = """
 import json
 from edpipe.storage.code.units import unit_names
@@ -53,7 +56,7 @@ class History:
         if not folder.is_dir():
             archive = self._git("archive", "--format=tar", commit, "--", PACKAGE)
             with tarfile.open(fileobj=BytesIO(archive)) as files:
-                files.extractall(folder, filter="data")
+                files.extractall(folder, **SAFELY)
         return SourceTree(folder / PACKAGE)
 
     def confirmed_digests(self, commit: str) -> dict[str, str]:
