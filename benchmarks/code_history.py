@@ -21,6 +21,7 @@ import tempfile
 from io import BytesIO
 from pathlib import Path
 
+from edpipe.pipeline.confirmation.history import SAFELY
 from edpipe.storage.code.closure import closure, digest_of_meaning
 from edpipe.storage.code.modules import PACKAGE, SourceTree
 from edpipe.storage.code.references import Place
@@ -84,7 +85,7 @@ def git(*words: str) -> bytes:
 def tree_of(commit: str, folder: Path) -> SourceTree:
     """The package at a commit."""
     with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", commit, "--", PACKAGE))) as files:
-        files.extractall(folder / commit, filter="data")
+        files.extractall(folder / commit, **SAFELY)
     return SourceTree(folder / commit / PACKAGE)
 
 

@@ -18,8 +18,8 @@ def given_path(path: Path) -> Path:
 def project_of(folder: Path) -> Path | None:
     """The project whose experiment DVC runs in this folder; None: it is no such folder.
 
-    >>> project_of(Path("/home/a/photos/.dvc/tmp/exps/tmp1x")), project_of(Path("/home/a/photos"))
-    (PosixPath('/home/a/photos'), None)
+    >>> project_of(Path("/photos", *EXPERIMENT_FOLDERS, "one")), project_of(Path("/photos"))
+    (PosixPath('/photos'), None)
     """
     parts, length = folder.parts, len(EXPERIMENT_FOLDERS)
     starts = [at for at in range(1, len(parts) - length) if parts[at : at + length] == EXPERIMENT_FOLDERS]

@@ -12,14 +12,14 @@ from edpipe.params.load import parse_params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs.data import pack_dataset
 from edpipe.steps import pack_dataset as step
-from edpipe.storage.given_files import given_path
+from edpipe.storage.given_files import EXPERIMENT_FOLDERS, given_path
 from edpipe.storage.records import made_by
 
 
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
     """The folder of an experiment of the project in tmp_path/project, and the working folder."""
-    folder = tmp_path / "project/.dvc/tmp/exps/tmpab12"
+    folder = tmp_path.joinpath("project", *EXPERIMENT_FOLDERS, "one")
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
     return folder
@@ -35,10 +35,11 @@ def test_what_lies_in_the_experiment_is_taken_from_there(experiment):
     assert given_path(Path("data")) == Path("data")
 
 
-@pytest.mark.parametrize("folder", ["project", "project/.dvc/tmp", "project/.dvc/tmp/exps"])
-def test_other_folders_are_no_experiments(tmp_path, monkeypatch, folder):
-    (tmp_path / folder).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / folder)
+@pytest.mark.parametrize("depth", range(len(EXPERIMENT_FOLDERS) + 1))
+def test_other_folders_are_no_experiments(tmp_path, monkeypatch, depth):
+    folder = tmp_path.joinpath("project", *EXPERIMENT_FOLDERS[:depth])
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
     assert given_path(Path("data")) == Path("data")
 
 
