@@ -158,3 +158,12 @@ def test_references_have_no_features_to_be_compared():
         batch_loss(knobs, LOGITS, batch(told), StudentOutputs(LOGITS, maps)) - task_loss(LOGITS, LABELS),
         torch.full((6,), 10 * distance, dtype=torch.float64),
     )
+
+
+def test_dkd_of_a_specialist_finds_the_labels_among_its_own_classes():
+    rows = [1, 3, 4]  # of classes 3, 2 and 3
+    high = target(2, rows, torch.tensor([2, 3]))
+    algorithm = Dkd(kind="dkd", alpha=1.0, beta=2.0, warmup=0.0)
+    found = batch_loss(plan(algorithm=algorithm, task_weight=0.0, distill_weight=1.0), LOGITS, batch(high))
+    expected = dkd_loss(LOGITS[rows][:, 2:], high.logits, torch.tensor([1, 0, 1]), 4.0, 1.0, 2.0)
+    torch.testing.assert_close(found[rows], expected)
