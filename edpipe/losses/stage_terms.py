@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from edpipe.errors import TrainingError
 from edpipe.losses.kd import combine, precise, task_loss
 from edpipe.losses.teacher_weights import teacher_weights
 from edpipe.models.students.outputs import StudentOutputs
@@ -219,4 +220,10 @@ def _teacher_loss(
     if plan.algorithm.stored and outputs is None:
         return precise(logits).new_zeros(len(logits))
     pair = TeacherPair(logits, target, batch, outputs, plan.temperature, plan.normalisation)
-    return plan.algorithm.losses(pair)
+    losses = plan.algorithm.losses(pair)
+    if losses.shape != logits.shape[:1]:  # a mean would be taken for the loss of each sample
+        raise TrainingError(
+            f"loss '{plan.algorithm.kind}': gave shape {tuple(losses.shape)}, it must give one number for each of "
+            f"{len(logits)} samples; do not average over them"
+        )
+    return losses

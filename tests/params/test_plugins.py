@@ -150,6 +150,9 @@ def test_what_is_wrong_with_a_plugin_is_one_line(folder):
     assert refused(folder, LOSS.replace('"again"', '"Again"')) == (
         f"{where}: 'Again' must be lower-case letters, digits and _, beginning with a letter"
     )
+    assert refused(folder, LOSS.replace("def losses(", "def loses(")) == (
+        f"{where}: 'again' (Again) defines no losses(self, …); add it, see docs/plugins.md"
+    )
     assert refused(folder, NETWORK_AND_READER.replace('"squares"', '"digits"')) == (
         f"{where}: the package has a reader named 'digits' already; rename this one"
     )

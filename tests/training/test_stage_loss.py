@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edpipe.errors import TrainingError
 from edpipe.losses.kd import kd_loss, task_loss
 from edpipe.losses.logits import dkd_loss
 from edpipe.losses.stage_terms import StageBatch, TeacherTargets, batch_loss, restrict_classes
@@ -167,3 +168,12 @@ def test_dkd_of_a_specialist_finds_the_labels_among_its_own_classes():
     found = batch_loss(plan(algorithm=algorithm, task_weight=0.0, distill_weight=1.0), LOGITS, batch(high))
     expected = dkd_loss(LOGITS[rows][:, 2:], high.logits, torch.tensor([1, 0, 1]), 4.0, 1.0, 2.0)
     torch.testing.assert_close(found[rows], expected)
+
+
+def test_a_loss_that_averages_over_the_samples_is_refused(monkeypatch):
+    monkeypatch.setattr(Dkd, "losses", lambda self, pair: pair.student.mean())
+    algorithm = Dkd(kind="dkd", alpha=1.0, beta=2.0, warmup=0.0)
+    with pytest.raises(
+        TrainingError, match=r"loss 'dkd': gave shape \(\), it must give one number for each of 6 samples"
+    ):
+        batch_loss(plan(algorithm=algorithm), LOGITS, batch(target(1)))

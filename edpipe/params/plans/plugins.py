@@ -209,6 +209,7 @@ UNIT_KINDS = {"losses": "losses", "stage_losses": "methods", "networks": "networ
 def _add(kind: str, name: str, one: Any, is_built_in: bool, where: str) -> None:
     check_name(where, name)
     _check_free(kind, name, one, where)
+    _check_whole(kind, name, one, where)
     getattr(REGISTRY, kind)[name] = one
     if kind == "losses":
         method = method_of(one, name)
@@ -217,6 +218,19 @@ def _add(kind: str, name: str, one: Any, is_built_in: bool, where: str) -> None:
         REGISTRY.methods[name] = method
     if not is_built_in and kind in UNIT_KINDS:
         REGISTRY.places[f"{UNIT_KINDS[kind]}.{name}"] = (one.__module__, one.__name__)
+
+
+NEEDED = {"methods": (Method, "stages"), "losses": (TeacherLoss, "losses"), "stage_losses": (StageLoss, "losses")}
+"""By kind: the base class, and the function that each subclass must define."""
+
+
+def _check_whole(kind: str, name: str, one: Any, where: str) -> None:
+    """That a class can do what it is there for: else it would fail after all teachers were trained."""
+    base, function = NEEDED.get(kind, (None, ""))
+    if base is not None and getattr(one, function) is getattr(base, function):
+        raise ParamsError(
+            f"{where}: '{name}' ({one.__name__}) defines no {function}(self, …); add it, see docs/plugins.md"
+        )
 
 
 def check_name(where: str, name: str) -> None:
