@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans.loss import TeacherLoss, Weight
-from edpipe.params.plans.method import ONLY_STAGE, DistillMethod, MethodSetting
-from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, all_subsets, plain_kd
+from edpipe.params.plans.method import DistillMethod, MethodSetting, Phased
+from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain_kd
 
 _SEVERAL = "Knowledge distillation: all classes at once, several teachers that know all of them,"
 _RULES = {
@@ -21,7 +21,7 @@ _RULES = {
 }
 
 
-class MultiTeacher(DistillMethod):
+class MultiTeacher(DistillMethod, Phased):
     """One stage, several teachers of all classes; the weights of each sample's teachers add up to 1."""
 
     summary: ClassVar[str] = _SEVERAL
@@ -48,10 +48,9 @@ class MultiTeacher(DistillMethod):
         return [(f"teachers.{i}", teacher) for i, teacher in enumerate(self.teachers)]
 
     def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
-        """One stage; labels and the teachers."""
+        """Labels and the teachers."""
         teachers = tuple(TeacherUse(teacher=teacher, subset=ALL_CLASSES) for teacher in self.teachers)
-        weights, budget = self.loss_weights(plain_kd()), setting.budgets[ONLY_STAGE]
-        return (all_subsets(ONLY_STAGE, budget, teachers=teachers, teacher_weighting=self.name, **weights),)
+        return self.in_phases(setting, teachers=teachers, teacher_weighting=self.name, **self.loss_weights(plain_kd()))
 
     @classmethod
     def page_text(cls, name: str, plans: tuple[StagePlan, ...]) -> str:

@@ -35,7 +35,8 @@ def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ..
     knobs = params.experiments[experiment]
     student, dataset = params.students[knobs.student], params.datasets[knobs.dataset]
     model, sizes = student.model, (dataset.channels, dataset.image_size)
-    problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_stages)
+    problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_blocks)
+    problem = problem or _small_images_problem(model, *sizes, plans)
     for plan in () if problem else plans:
         stored = plan.algorithm.stored if plan.teachers else frozenset()
         if plan.own_loss is not None:
@@ -74,8 +75,18 @@ def teacher_problems(
 
 def _has_extra_norm(plan: StagePlan, reference: str) -> bool:
     """Whether the plan's stage trains the authors' last reference."""
-    is_last = plan.number == plan.num_stages > 1
-    return is_last and reference == "authors" and not plan.kept and not plan.algorithm.stored
+    is_whole = plan.blocks == plan.num_blocks > 1
+    return is_whole and reference == "authors" and not plan.kept and not plan.algorithm.stored
+
+
+def _small_images_problem(model: str, channels: int, full: int, plans: tuple[StagePlan, ...]) -> str | None:
+    """Why the student cannot learn from images of other sizes: layers that fit one size alone."""
+    for plan in plans:
+        side = plan.budget.image_size or full
+        problem = _input_problem(model, channels, side) if side != full else None
+        if problem:
+            return f"stage '{plan.name}' has image_size {side}, but its layers fit images of {full} pixels: {problem}"
+    return None
 
 
 def _hint_problem(params: Params, experiment: str, plan: StagePlan) -> str | None:
