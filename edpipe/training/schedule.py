@@ -80,14 +80,25 @@ def num_images(budget: StageKnobs, num_samples: int, macs: ImageMacs = ImageMacs
     Raises:
         ValueError: there is no sample.
     """
+    if budget.epochs is not None:
+        return epoch_images(budget.epochs, num_samples)
     if num_samples < 1:
         raise ValueError(f"a stage needs at least 1 sample, got {num_samples}")
     if budget.images is not None:
         return budget.images
-    if budget.compute is not None:
-        return max(1, budget.compute * macs.whole // macs.own)
-    assert budget.epochs is not None, "StageKnobs has exactly one budget"
-    return max(1, round(budget.epochs * num_samples))
+    assert budget.compute is not None, "StageKnobs has exactly one budget"
+    return max(1, budget.compute * macs.whole // macs.own)
+
+
+def epoch_images(epochs: float, num_samples: int) -> int:
+    """Images of so many passes over so many samples, rounded; at least 1.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if num_samples < 1:
+        raise ValueError(f"a stage needs at least 1 sample, got {num_samples}")
+    return max(1, round(epochs * num_samples))
 
 
 def num_iterations(total: int, batch_size: int) -> int:
