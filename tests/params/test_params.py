@@ -19,8 +19,8 @@ from edpipe.errors import ParamsError
 from edpipe.params import yaml_file
 from edpipe.params.base import canonical_json
 from edpipe.params.load import load_params, parse_params
-from edpipe.params.reference_page import reference_page
 from edpipe.params.schema import json_schema
+from edpipe.params.text.reference_page import reference_page
 from edpipe.params.yaml_file import load_raw, parse_text
 
 ROOT = Path(__file__).resolve().parents[2]
