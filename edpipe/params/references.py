@@ -40,10 +40,14 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
     for experiment in study.experiments:
         _known(f"{path}.experiments", experiment, params.experiments, "experiments")
     chosen = {experiment: params.experiments[experiment] for experiment in study.experiments}
-    for what in ("dataset", "student", "recipe"):
+    for what in ("dataset", "student", *(["recipe"] if study.recipes == "same" else [])):
         _check_same(path, what, {experiment: getattr(knobs, what) for experiment, knobs in chosen.items()})
     _check_same(path, "set of seeds", {experiment: str(sorted(knobs.seeds)) for experiment, knobs in chosen.items()})
-    images = {experiment: [stage.images for stage in knobs.stages.values()] for experiment, knobs in chosen.items()}
+    images = {
+        experiment: [stage.images for stage in knobs.stages.values()]
+        for experiment, knobs in chosen.items()
+        if experiment not in study.beside
+    }
     # Epochs count images of a dataset that may not be packed yet; the study itself compares those.
     counted = {experiment: f"{sum(filter(None, each)):,}" for experiment, each in images.items() if all(each)}
     if study.equal == "images":
