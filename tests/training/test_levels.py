@@ -10,6 +10,7 @@ from small_world import CPU, SHIFTS, make_world
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
 from edpipe.models.macs import count_macs
+from edpipe.models.students.stage_macs import stage_and_whole_macs
 from edpipe.models.zoo.build import build_network
 from edpipe.params.soft_labels import ViewSpace
 from edpipe.params.stage import StageKnobs
@@ -167,3 +168,12 @@ def test_mixed_views_are_mixed_before_they_are_made_smaller(world):
     whole = task.batches.views(ids, views)
     mean, std = task.dataset.mean[0], task.dataset.std[0]
     torch.testing.assert_close(task.batch_of(ids, views).images, (resized(whole, 4).float() / 255 - mean) / std)
+
+
+@pytest.mark.parametrize(("blocks", "side"), [(1, 6), (2, None), (3, 6), (3, None)])
+def test_what_a_stage_costs_is_known_before_it_runs(world, taught, blocks, side):
+    knobs, files = level(world, taught, 1, blocks, side)
+    start = open_start(0, knobs, files, CPU)
+    own, whole = stage_and_whole_macs(knobs.plan, knobs.student, 1, 8, 10)
+    assert own == start.record["training_macs_per_image"]
+    assert whole == 3 * count_macs(build_network("resnet8", 10, 1, 0), 1, 8)
