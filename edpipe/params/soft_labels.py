@@ -117,8 +117,10 @@ class HintKnobs(Knobs):
     """Features of one stage of the teacher, for students that imitate them (FitNet, Romero et al. 2015)."""
 
     feature_stage: Annotated[int, Field(ge=1, le=99)] = Field(description="Which feature stage, from 1.")
-    side: Annotated[int, Field(ge=1, le=128)] = Field(
-        4, description="The map is averaged down to side × side; a smaller one is kept as it is."
+    side: Annotated[int, Field(ge=1, le=128)] | None = Field(
+        None,
+        description="To save space, a larger map is averaged down to side × side; absent: every map is kept whole, as "
+        "the loss of the sources needs it.",
     )
 
 

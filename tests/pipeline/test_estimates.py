@@ -75,14 +75,15 @@ def test_soft_labels_are_as_large_as_their_precision_says(folder):
     assert cost.seconds == pytest.approx(START_S + 4 * 900 * TRAINING_SHARE_OF_VIEWS / 4000)
 
 
-def test_maps_and_hints_are_counted(folder):
-    storage = {"precision": "uint8", "attention": True, "hint": {"feature_stage": 2, "side": 2}}
+@pytest.mark.parametrize(("hint", "numbers"), [({"side": 2}, 2 * 2), ({"side": 9}, 4 * 4), ({}, 4 * 4)])
+def test_maps_and_hints_are_counted(folder, hint, numbers):
+    storage = {"precision": "uint8", "attention": True, "hint": {"feature_stage": 2, **hint}}
     params, plain = params_with([("soft_labels.digits.storage", storage)]), params_with()
     with_features, without = (
         costs(p).of(teachers.dump_soft_labels(p, "digits", "digits_teacher", "all", "0-3")).num_bytes
         for p in (params, plain)
     )
-    assert with_features - without == 4 * 900 * 2 * (8 * 8 + 4 * 4 + 32 * 2 * 2)
+    assert with_features - without == 4 * 900 * 2 * (8 * 8 + 4 * 4 + 32 * numbers)
 
 
 def test_an_early_level_takes_its_part_of_the_network(folder):
