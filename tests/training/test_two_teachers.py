@@ -50,7 +50,7 @@ def second_weights(rule, student, first, second, labels):
     if rule == "ca_mkd":
         surprises = -np.log(probs[:, np.arange(len(labels)), labels])
         return 1 / (1 + np.exp(surprises[1] - surprises[0]))
-    towards = [(softmax(student / TEMPERATURE) - softmax(own / TEMPERATURE)).ravel() for own in (first, second)]
+    towards = [(softmax(student / TEMPERATURE) - softmax(own / TEMPERATURE)).mean(axis=0) for own in (first, second)]
     between = towards[0] - towards[1]
     return np.full(len(labels), np.clip(towards[0] @ between / (between @ between), 0.4, 0.6))
 
