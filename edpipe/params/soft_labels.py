@@ -146,7 +146,9 @@ class StorageKnobs(Knobs):
         None, description="sampled only: the temperature of the softmax drawn from; students must train at the same."
     )
     attention: bool = Field(
-        False, description="Store the attention map of every feature stage beside the logits (float16)."
+        False,
+        description="Store attention maps beside the logits (float16): of networks for small images those that published "
+        "code compares, of others one for each feature stage.",
     )
     hint: HintKnobs | None = Field(
         None, description="Store the features of one stage beside the logits (float16); absent: none."
