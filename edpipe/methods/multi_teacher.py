@@ -52,7 +52,7 @@ class MultiTeacher(DistillMethod):
         return (self.distill,)
 
     def loss_weights(self, loss: TeacherLoss) -> dict[str, Any]:
-        """Temperature and both weights; that of the distillation loss is 1 where neither knob nor loss gives another."""
+        """Temperature and both weights; the distillation loss has 1 where neither knob nor loss gives one."""
         given = self.distill_weight
         if given is None:
             given = 1.0 if loss.default_weight is None else loss.default_weight

@@ -147,8 +147,8 @@ class StorageKnobs(Knobs):
     )
     attention: bool = Field(
         False,
-        description="Store attention maps beside the logits (float16): of networks for small images those that published "
-        "code compares, of others one for each feature stage.",
+        description="Store attention maps beside the logits (float16): of networks for small images those that "
+        "published code compares, of others one for each feature stage.",
     )
     hint: HintKnobs | None = Field(
         None, description="Store the features of one stage beside the logits (float16); absent: none."

@@ -133,7 +133,7 @@ def fill(network):
 
 @pytest.mark.slow
 def test_its_numbers_are_those_of_the_authors_code():
-    """Computed by zhengli427/TESKD @ 10817c7 with these weights under its names: cifarresnet18, float64, in training."""
+    """Computed by zhengli427/TESKD @ 10817c7 with these weights: cifarresnet18, float64, in training."""
     network = TeskdNetwork(build_network("cifar_resnet18", 10, 3, 0), 8, 3, seed=0).double()
     fill(network)
     assert count_parameters(network) == 36_866_152

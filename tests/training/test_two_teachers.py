@@ -99,5 +99,6 @@ def test_teachers_of_several_families_have_maps_of_their_own(tmp_path):
     batch = task.batch(0, 8)
     assert [len(target.maps) for target in batch.targets] == [3, 4]
     own = trainee(batch.images).side
-    expected = sum(attention_loss(*pair) for target in batch.targets for pair in zip(own, target.maps, strict=False)) / 2
+    pairs = [pair for target in batch.targets for pair in zip(own, target.maps, strict=False)]
+    expected = sum(attention_loss(*pair) for pair in pairs) / 2
     torch.testing.assert_close(task.loss(trainee, batch), expected)

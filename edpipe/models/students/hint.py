@@ -3,7 +3,6 @@
 The regressor is that of the RepDistiller code, whose weight of the loss is the default here.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,8 +31,8 @@ class HintRegressor(nn.Module):
         seed: of the weights drawn here; the global generator is left alone.
 
     Raises:
-        ValueError: a number of channels or pixels is not positive, or the student's maps are smaller than the teacher's,
-            but not half as large.
+        ValueError: a number of channels or pixels is not positive, or the student's maps are smaller than the
+            teacher's, but not half as large.
     """
 
     def __init__(self, student: MapShape, teacher: MapShape, seed: int) -> None:
