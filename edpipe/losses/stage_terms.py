@@ -47,7 +47,7 @@ class StageBatch:
     """Of mixed views: the other image's labels, and the share of the own one."""
     targets: list[TeacherTargets]
     progress: float = 0.0
-    """Which part of the stage lies behind, 0 to 1."""
+    """Which part lies behind, 0 to 1: of the stage, or of all stages, see `TeacherLoss.progress_of`."""
     num_together: int | None = None
     """Samples of the whole iteration, of which these are the part of one process; None: these."""
     scratch: Float[Tensor, "sample head"] | None = None
@@ -134,7 +134,7 @@ class TeacherPair:
 
     @property
     def progress(self) -> float:
-        """Which part of the stage lies behind, 0 to 1."""
+        """Which part lies behind, 0 to 1: of the stage, or of all stages, see `TeacherLoss.progress_of`."""
         return self.batch.progress
 
 

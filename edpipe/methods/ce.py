@@ -4,11 +4,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edpipe.params.plans.method import ONLY_STAGE, Method, MethodSetting
-from edpipe.params.plans.plan import StagePlan, all_subsets
+from edpipe.params.plans.method import MethodSetting, Phased
+from edpipe.params.plans.plan import StagePlan
 
 
-class Ce(Method):
+class Ce(Phased):
     """Cross-entropy with the labels alone."""
 
     summary: ClassVar[str] = "Cross-entropy with the labels alone: no teacher, all classes at once."
@@ -19,5 +19,5 @@ class Ce(Method):
     )
 
     def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
-        """One stage; the labels are the only target."""
-        return (all_subsets(ONLY_STAGE, setting.budgets[ONLY_STAGE], label_smoothing=self.label_smoothing),)
+        """The labels are the only target."""
+        return self.in_phases(setting, label_smoothing=self.label_smoothing)

@@ -21,6 +21,7 @@ class Dkd(TeacherLoss):
         "class and of the others is learnt apart."
     )
     method_defaults: ClassVar[Mapping[str, float]] = {"task_weight": 1.0, "distill_weight": 1.0}
+    progress_of: ClassVar[Literal["stage", "training"]] = "training"
 
     kind: Literal["dkd"]
     alpha: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the label's share.")
@@ -32,11 +33,13 @@ class Dkd(TeacherLoss):
         "resnet18.",
     )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        1 / 12, description="Share of the stage over which the distillation loss rises from 0; 20 of 240 epochs."
+        1 / 12,
+        description="Share of the whole training, all stages together, over which the distillation loss rises "
+        "from 0; 20 of 240 epochs.",
     )
 
     def losses(self, pair: "edpipe.losses.stage_terms.TeacherPair") -> "torch.Tensor":
-        """Each sample's loss, nats; over the first share of the stage it rises from 0."""
+        """Each sample's loss, nats; over the first share of the training it rises from 0."""
         from edpipe.losses.logits import dkd_loss
 
         losses = dkd_loss(pair.student, pair.teacher, pair.labels, pair.temperature, self.alpha, self.beta)

@@ -5,17 +5,19 @@ with its own teacher. What the sources leave open is a knob with its default.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from edpipe.errors import ParamsError, nearest
+from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans.loss import TeacherLoss, Weight
 from edpipe.params.plans.method import DistillMethod, MethodSetting
+from edpipe.params.plans.parts import WHOLE, parts_of
 from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain_kd
 from edpipe.params.plans.registered import Registered
-from edpipe.params.stage import StageKnobs
 
 LevelLoss = Annotated[TeacherLoss, Registered("losses", "kind", only="for_levels")]
 _SCHOOL = (
@@ -23,8 +25,26 @@ _SCHOOL = (
 )
 
 
+class LevelKnobs(Knobs):
+    """One level of a school that is not simply one subset and one block."""
+
+    name: Name = Field(description="Of its entry in `stages`; the name of a subset introduces that subset.")
+    blocks: Annotated[int, Field(ge=1)] = Field(description="So many body blocks of the student are trained.")
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One level as it is in one partition."""
+
+    name: str
+    blocks: int
+    known: tuple[str, ...]
+    """Subsets whose classes have an output."""
+    taught: tuple[str, ...]
+
+
 class Ed(DistillMethod):
-    """One stage per school level; the student grows by one block a level."""
+    """One stage per school level; the student grows by one block a level, or as `levels` say."""
 
     summary: ClassVar[str] = _SCHOOL
     takes_specialists: ClassVar[bool] = True
@@ -33,6 +53,11 @@ class Ed(DistillMethod):
     teacher: Name | None = Field(None, description="One of teachers, in every level; or give teachers.")
     teachers: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]] | None = Field(
         None, description="Instead of teacher: those of each level, so that a panel can grow with the level."
+    )
+    levels: Annotated[tuple[LevelKnobs, ...], Field(min_length=1, strict=False)] | None = Field(
+        None,
+        description="In order, from few blocks to all of them, the number of the last level. Absent: one level for "
+        "each subset of the partition, a block each.",
     )
     teacher_weighting: WeightingRule = Field(
         "aver", description="How several teachers of one sample are weighed against each other."
@@ -75,6 +100,7 @@ class Ed(DistillMethod):
         for level, teachers in (self.teachers or {}).items():
             if len(set(teachers)) != len(teachers):
                 raise ValueError(f"teachers.{level}: teachers must differ, got {list(teachers)}")
+        self._check_growth()
         if self.classes == "all" and not self.replay:
             raise ValueError("replay: false has no meaning with classes: all, which teaches everything; remove it")
         if self.references == "replaced" and "reference_weight" in self.model_fields_set:
@@ -84,12 +110,22 @@ class Ed(DistillMethod):
             raise ValueError(f"normalisation: full goes with distill kd alone, got {', '.join(sorted(kinds))}")
         return self
 
+    def _check_growth(self) -> None:
+        blocks = [level.blocks for level in self.levels or ()]
+        names = [level.name for level in self.levels or ()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"levels: names must differ, got {names}")
+        if blocks != sorted(blocks):
+            raise ValueError(f"levels: blocks must not become fewer, got {blocks}")
+
     def teacher_losses(self) -> tuple[TeacherLoss, ...]:
         """Of all levels."""
         return (self.distill, *self.distill_by_level.values())
 
     def stage_names(self, setting: MethodSetting) -> tuple[tuple[str, ...], str]:
         """The levels."""
+        if self.levels is not None:
+            return tuple(level.name for level in self.levels), f"those of {setting.path}.levels"
         partition = setting.params.experiments[setting.experiment].partition
         return setting.levels, f"one for each subset of partition '{partition}'"
 
@@ -100,59 +136,76 @@ class Ed(DistillMethod):
         return [(f"teachers.{level}.{i}", t) for level, names in self.teachers.items() for i, t in enumerate(names)]
 
     def has_shared_schedule(self) -> bool:
-        """A carried learning rate makes every stage depend on the budgets of all."""
-        return self.rate_schedule == "carried"
+        """A carried learning rate, and a loss that changes on the way, make every stage depend on all budgets."""
+        return self.rate_schedule == "carried" or self._follows_training()
+
+    def _follows_training(self) -> bool:
+        return any(loss.progress_of == "training" for loss in self.teacher_losses())
 
     def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
         """The school, level by level.
 
         Raises:
-            ParamsError: a carried learning rate, with budgets that are not all epochs or all images.
+            ParamsError: budgets that cannot be added up, where a rate or a loss goes on from level to level.
         """
-        levels, budgets = setting.levels, [setting.budgets[level] for level in setting.levels]
-        windows = self._windows(setting.path, budgets)
-        known = [levels if self.classes == "all" else levels[:k] for k in range(1, len(levels) + 1)]
+        levels, path = self._levels(setting.levels), setting.path
+        budgets = [setting.budgets[level.name] for level in levels]
+        windows = spans = [WHOLE] * len(levels)
+        if self.rate_schedule == "carried":
+            windows = parts_of(budgets, f"{path}.rate_schedule", "'carried'")
+        if self._follows_training():
+            spans = parts_of(budgets, path, "a loss that changes on the way")
         return tuple(
-            self._stage(setting, level, known[: k + 1], budgets[k], windows[k]) for k, level in enumerate(levels)
+            self._stage(setting, levels[: k + 1], budget=budgets[k], window=windows[k], span=spans[k])
+            for k in range(len(levels))
         )
 
-    def _stage(
-        self,
-        setting: MethodSetting,
-        level: str,
-        known: list[tuple[str, ...]],
-        budget: StageKnobs,
-        window: tuple[float, float],
-    ) -> StagePlan:
-        """One level; `known` are the subsets that it and each level before it know."""
-        taught = known[-1] if self.replay or self.classes == "all" else (level,)
-        loss = self.distill_by_level.get(level, self.distill)
+    def _levels(self, subsets: tuple[str, ...]) -> list[_Level]:
+        """All levels, with the subsets that each knows and teaches."""
+        given = self.levels or tuple(LevelKnobs(name=name, blocks=k + 1) for k, name in enumerate(subsets))
+        levels: list[_Level] = []
+        for level in given:
+            known = levels[-1].known if levels else ()
+            introduced = (level.name,) if level.name in subsets and self.classes == "growing" else ()
+            known = subsets if self.classes == "all" else known + introduced
+            levels.append(_Level(level.name, level.blocks, known, known if self.replay else introduced or known[-1:]))
+        return levels
+
+    def _stage(self, setting: MethodSetting, levels: list[_Level], **part: Any) -> StagePlan:
+        """The last of these levels; `part` is its budget, and its part of the whole."""
+        level, number = levels[-1], len(levels)
+        every = self._levels(setting.levels)
+        loss = self.distill_by_level.get(level.name, self.distill)
         return StagePlan(
-            name=level,
-            number=len(known),
-            num_stages=len(setting.levels),
-            taught=taught,
-            known=known[-1],
-            teachers=self._teachers(level, taught, setting.specialists),
+            name=level.name,
+            number=number,
+            num_stages=len(every),
+            blocks=level.blocks,
+            num_blocks=every[-1].blocks,
+            taught=level.taught,
+            known=level.known,
+            teachers=self._teachers(level.name, level.taught, setting.specialists),
             teacher_weighting=self.teacher_weighting,
             algorithm=loss,
             normalisation=self.normalisation,
             subset_order=self.subset_order,
-            easiest=self.easiest.get(level, 1.0),
-            budget=budget,
-            window=window,
-            **self._terms(known),
+            easiest=self.easiest.get(level.name, 1.0),
+            **part,
+            **self._terms(levels),
             **self.loss_weights(loss),
         )
 
-    def _terms(self, known: list[tuple[str, ...]]) -> dict[str, Any]:
+    def _terms(self, levels: list[_Level]) -> dict[str, Any]:
         """Of kept references, and of the student of the level before."""
-        is_kept, is_anchored = self.references == "kept", bool(self.anchor_weight) and len(known) > 1
+        is_kept, is_anchored = self.references == "kept", bool(self.anchor_weight) and len(levels) > 1
+        # Of levels with as many blocks, the last one's reference is left.
+        kept = {level.blocks: level.known for level in levels[:-1] if level.blocks < levels[-1].blocks}
         return {
-            "kept": tuple(known[:-1]) if is_kept else (),
+            "kept": tuple(kept.values()) if is_kept else (),
+            "kept_blocks": tuple(kept) if is_kept else (),
             "reference_weight": self.reference_weight if is_kept else 0.0,
             "anchor_weight": self.anchor_weight if is_anchored else 0.0,
-            "anchored": known[-2] if is_anchored else (),
+            "anchored": levels[-2].known if is_anchored else (),
         }
 
     def _teachers(self, level: str, taught: tuple[str, ...], specialists: frozenset[str]) -> tuple[TeacherUse, ...]:
@@ -162,15 +215,6 @@ class Ed(DistillMethod):
             for teacher in names
             for subset in (taught if teacher in specialists else (ALL_CLASSES,))
         )
-
-    def _windows(self, path: str, budgets: list[StageKnobs]) -> list[tuple[float, float]]:
-        if self.rate_schedule == "restarted":
-            return [(0.0, 1.0)] * len(budgets)
-        sizes = [b.epochs for b in budgets if b.epochs] or [b.images for b in budgets if b.images]
-        if len(sizes) != len(budgets):
-            raise ParamsError(f"{path}.rate_schedule: 'carried' needs all stages in epochs or all in images, got both")
-        ends = [sum(sizes[: k + 1]) / sum(sizes) for k in range(len(sizes))]
-        return list(zip([0.0, *ends[:-1]], ends, strict=True))
 
     def _kinds(self) -> set[str]:
         return {loss.kind for loss in self.teacher_losses()}
@@ -195,11 +239,29 @@ class Ed(DistillMethod):
             self._check_tells_easiest(setting)
 
     def _check_levels(self, setting: MethodSetting) -> None:
-        levels, path = setting.levels, setting.path
+        levels, path = tuple(level.name for level in self._levels(setting.levels)), setting.path
+        self._check_subsets(setting)
         if self.teachers is not None and set(self.teachers) != set(levels):
             raise ParamsError(f"{path}.teachers: needs exactly {list(levels)}, got {list(self.teachers)}")
         _check_known(f"{path}.distill_by_level", self.distill_by_level, levels)
         _check_known(f"{path}.easiest", self.easiest, levels)
+
+    def _check_subsets(self, setting: MethodSetting) -> None:
+        """That the levels introduce all subsets, at least one in the first, and all before the student is whole."""
+        levels, path, subsets = self._levels(setting.levels), f"{setting.path}.levels", setting.levels
+        if not levels[0].known:
+            raise ParamsError(
+                f"{path}.0.name: '{levels[0].name}' is no subset, so the first level would have no class; name one of "
+                f"{', '.join(subsets)}, or set classes: all"
+            )
+        for k, level in enumerate(levels):
+            missing = [subset for subset in subsets if subset not in level.known]
+            if level.blocks == levels[-1].blocks and missing:
+                raise ParamsError(
+                    f"{path}.{k}: '{level.name}' has all {level.blocks} blocks, so all classes must be known, but "
+                    f"'{missing[0]}' is not introduced; name a level after it, at the latest this one, or set "
+                    "classes: all"
+                )
 
     def _check_authors(self, setting: MethodSetting) -> None:
         """That the last level, with its additional BN, has nothing else beside it."""
@@ -210,6 +272,12 @@ class Ed(DistillMethod):
                 f"{setting.path}: a student whose reference is 'authors' goes with references: replaced and without "
                 f"at, got references {self.references}, distill {', '.join(sorted(self._kinds()))}; use reference: "
                 "adapter"
+            )
+        blocks = [level.blocks for level in self._levels(setting.levels)]
+        if student.reference == "authors" and len(set(blocks)) < len(blocks):
+            raise ParamsError(
+                f"{setting.path}.levels: a student whose reference is 'authors' grows in every level, got blocks "
+                f"{blocks}; use reference: adapter"
             )
 
     def _check_weighting(self, setting: MethodSetting) -> None:

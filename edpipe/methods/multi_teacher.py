@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from edpipe.methods.ed import LevelLoss
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans.loss import TeacherLoss, Weight
-from edpipe.params.plans.method import ONLY_STAGE, DistillMethod, MethodSetting
-from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, all_subsets, plain_kd
+from edpipe.params.plans.method import DistillMethod, MethodSetting, Phased
+from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain_kd
 
 _SEVERAL = "Knowledge distillation: all classes at once, several teachers that know all of them,"
 _RULES = {
@@ -23,7 +23,7 @@ _RULES = {
 }
 
 
-class MultiTeacher(DistillMethod):
+class MultiTeacher(DistillMethod, Phased):
     """One stage, several teachers of all classes; the weights of each sample's teachers add up to 1."""
 
     summary: ClassVar[str] = _SEVERAL
@@ -66,11 +66,10 @@ class MultiTeacher(DistillMethod):
         return [(f"teachers.{i}", teacher) for i, teacher in enumerate(self.teachers)]
 
     def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
-        """One stage; labels and the teachers."""
+        """Labels and the teachers."""
         teachers = tuple(TeacherUse(teacher=teacher, subset=ALL_CLASSES) for teacher in self.teachers)
-        loss, budget = self.distill, setting.budgets[ONLY_STAGE]
-        weights = {"teacher_weighting": self.name, **self.loss_weights(loss)}
-        return (all_subsets(ONLY_STAGE, budget, teachers=teachers, algorithm=loss, **weights),)
+        weights = {"teacher_weighting": self.name, **self.loss_weights(self.distill)}
+        return self.in_phases(setting, teachers=teachers, algorithm=self.distill, **weights)
 
     @classmethod
     def page_text(cls, name: str, plans: tuple[StagePlan, ...]) -> str:

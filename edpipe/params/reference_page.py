@@ -48,6 +48,8 @@ def _knobs(path: str, schema: Schema, kinds: Schema, required: bool) -> Iterator
         default = "required" if required else f"`{_shown(schema.get('default'))}`"
         type_ = "group" if models else _type(schema)
         yield f"`{path}`", type_, default, _range(schema), schema["description"].replace("<", "\\<")
+    for model in _models(_items(schema), kinds):
+        yield from _knobs_of_model(f"{path}[]", model, kinds)
     for model in models:
         yield from _knobs_of_model(path, model, kinds)
 
@@ -74,7 +76,15 @@ def _entries(schema: Schema) -> Schema | None:
     return next(iter(schema.get("patternProperties", {}).values()), None)
 
 
+def _items(schema: Schema) -> Schema:
+    """What a list holds; nothing where there is no list."""
+    lists = [member for member in (schema, *schema.get("anyOf", ())) if member.get("type") == "array"]
+    return lists[0]["items"] if lists else {}
+
+
 def _type(schema: Schema) -> str:
+    if "$ref" in schema:
+        return "groups"
     if "const" in schema or "enum" in schema:
         return ", ".join(f"`{_shown(value)}`" for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:

@@ -85,6 +85,25 @@ def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) ->
     _check_stored(params, path, experiment)
     _check_mixing(params, path, experiment)
     method.check(setting)
+    _check_image_sizes(params, path, experiment, setting)
+
+
+def _check_image_sizes(params: Params, path: str, experiment: ExperimentKnobs, setting: MethodSetting) -> None:
+    """That stages have images no larger than those of the dataset, the last one as large, and logits to learn from."""
+    full, plans = params.datasets[experiment.dataset].image_size, experiment.method.stages(setting)
+    for plan in plans:
+        where, side = f"{path}.stages.{plan.name}.image_size", plan.budget.image_size or full
+        if side > full:
+            raise ParamsError(f"{where}: {side}, but images of '{experiment.dataset}' have {full} pixels; give less")
+        if side < full and plan is plans[-1]:
+            raise ParamsError(
+                f"{where}: {side}, but the student is to know images of {full} pixels after the last stage; remove it"
+            )
+        if side < full and plan.teachers and plan.algorithm.stored:
+            raise ParamsError(
+                f"{where}: {side}, but '{plan.algorithm.kind}' compares features with those of views of {full} pixels; "
+                "remove it, or use a loss of logits in this stage"
+            )
 
 
 def _check_mixing(params: Params, path: str, experiment: ExperimentKnobs) -> None:
@@ -170,6 +189,9 @@ def _check_stages(path: str, experiment: ExperimentKnobs, setting: MethodSetting
     wanted, reason = experiment.method.stage_names(setting)
     if set(experiment.stages) != set(wanted):
         raise ParamsError(f"{path}.stages: needs exactly {list(wanted)} ({reason}), got {list(experiment.stages)}")
+    for name, stage in experiment.stages.items():
+        if stage.recipe is not None:
+            _known(f"{path}.stages.{name}.recipe", stage.recipe, setting.params.recipes, "recipes")
 
 
 def _known(path: str, name: str, section: Iterable[str], section_name: str) -> None:

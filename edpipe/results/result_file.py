@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from edpipe.errors import CorruptFileError, remake
 from edpipe.params.base import Knobs
-from edpipe.params.plans.plan import StagePlan
+from edpipe.params.plans.plan import StagePlan, plan_as_now
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import StudentViews
 from edpipe.params.student import StudentKnobs
@@ -274,13 +274,24 @@ def read_result(path: Path) -> Result:
 
 def _validated(path: Path, contents: dict[str, Any]) -> Result:
     try:
-        return Result.model_validate_json(json.dumps(contents))
+        return Result.model_validate_json(json.dumps(_as_now(contents)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise CorruptFileError(
             f"{path}: {where}: {first['msg']}; the file was altered or made by another edpipe; {remake(path)}"
         ) from error
+
+
+def _as_now(contents: dict[str, Any]) -> dict[str, Any]:
+    """With plans of before levels had image sizes in today's words; whatever else is wrong is left for the check."""
+    setup = contents.get("setup")
+    if not isinstance(setup, dict) or not isinstance(setup.get("stages"), list):
+        return contents
+    try:
+        return contents | {"setup": setup | {"stages": [plan_as_now(plan) for plan in setup["stages"]]}}
+    except (KeyError, TypeError):
+        return contents
 
 
 def result_schema() -> str:

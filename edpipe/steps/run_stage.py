@@ -18,7 +18,6 @@ from edpipe.storage.weights import write_weights
 from edpipe.training.curves.validation import validation_of
 from edpipe.training.loop import Budget, Training
 from edpipe.training.resumable import ResumableTraining
-from edpipe.training.schedule import num_images
 from edpipe.training.stage.inputs import StageFiles, open_stage
 from edpipe.training.stage.student import build_student, training_macs, weights_to_keep
 from edpipe.training.stage.task import StageTask
@@ -46,7 +45,9 @@ def run_stage(title: str, seed: int, knobs: StageJobKnobs, files: StageFiles) ->
     with joined(device) as group:
         start = open_start(seed, knobs, files, device, group)
         task, dataset = start.task, start.task.dataset
-        validate = validation_of(task.batches, task.known_class_ids, dataset.mean, dataset.std, knobs.recipe)
+        validate = validation_of(
+            task.batches, task.known_class_ids, dataset.mean, dataset.std, knobs.recipe, task.image_size
+        )
         samples = task.stream.num_samples
         fitting = ResumableTraining(title, start.training, files.out, start.record, samples, validate)
         final_loss = fitting.run(task)
@@ -80,8 +81,9 @@ def open_start(
     group.check_alike("digest of the taught samples", int(task.taught_digest, 16) >> 16)
     student, trainee = build_student(seed, knobs, files, task)
     trainee.to(device).to(memory_format=torch.channels_last)
-    total = num_images(knobs.plan.budget, task.stream.num_samples)
-    record = _record(seed, knobs, task, total) | {"training_macs_per_image": training_macs(trainee, task)}
+    task.macs = training_macs(trainee, task)
+    total = task.num_images
+    record = _record(seed, knobs, task, total) | {"training_macs_per_image": task.macs.own}
     budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
     training = Training(trainee, knobs.recipe, budget, task.seed, group)
     return StageStart(task, student, trainee, training, record)

@@ -1,6 +1,7 @@
 """How long and how fast a network is trained: budgets in images and iterations, and learning rates."""
 
 import math
+from dataclasses import dataclass
 
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.stage import StageKnobs
@@ -58,18 +59,46 @@ def _decay(recipe: RecipeKnobs, fraction: float) -> float:
     return 1.0
 
 
-def num_images(budget: StageKnobs, num_samples: int) -> int:
-    """Images that a stage shows: its `images`, or its epochs times its samples, rounded; at least 1.
+@dataclass(frozen=True)
+class ImageMacs:
+    """Multiply-accumulates of training on one image."""
+
+    own: int = 1
+    """Of what the stage trains, at the stage's image size."""
+    whole: int = 1
+    """Of the whole student, at full size."""
+
+
+def num_images(budget: StageKnobs, num_samples: int, macs: ImageMacs = ImageMacs()) -> int:
+    """Images that a stage shows; at least 1.
+
+    Its `images`; or its epochs times its samples, rounded; or as many as cost no more than its `compute`.
+
+    >>> num_images(StageKnobs(compute=100), 50, ImageMacs(own=3, whole=9))
+    300
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if budget.epochs is not None:
+        return epoch_images(budget.epochs, num_samples)
+    if num_samples < 1:
+        raise ValueError(f"a stage needs at least 1 sample, got {num_samples}")
+    if budget.images is not None:
+        return budget.images
+    assert budget.compute is not None, "StageKnobs has exactly one budget"
+    return max(1, budget.compute * macs.whole // macs.own)
+
+
+def epoch_images(epochs: float, num_samples: int) -> int:
+    """Images of so many passes over so many samples, rounded; at least 1.
 
     Raises:
         ValueError: there is no sample.
     """
     if num_samples < 1:
         raise ValueError(f"a stage needs at least 1 sample, got {num_samples}")
-    if budget.images is not None:
-        return budget.images
-    assert budget.epochs is not None, "StageKnobs has exactly one budget"
-    return max(1, round(budget.epochs * num_samples))
+    return max(1, round(epochs * num_samples))
 
 
 def num_iterations(total: int, batch_size: int) -> int:

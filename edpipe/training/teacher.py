@@ -19,7 +19,6 @@ from edpipe.models.zoo.names import check_model_name
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.soft_labels import Augment, PadCrop, ResizedCrop, ViewSpace, unlimited_views
-from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import FittingKnobs, NetworkKnobs, TeacherJobKnobs
 from edpipe.results.measures.metrics import Hits, top_k_hits
 from edpipe.runtime.device import prepare_device
@@ -32,7 +31,7 @@ from edpipe.training.curves.validation import validation_of
 from edpipe.training.loop import Budget, Training
 from edpipe.training.resumable import ResumableTraining
 from edpipe.training.sample_stream import SampleStream
-from edpipe.training.schedule import num_images
+from edpipe.training.schedule import epoch_images
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
 from edpipe.views.sampling import view_of
@@ -174,8 +173,7 @@ def train_and_save(
                 _save(network, setup, out_path, _record(step, setup, knobs, facts))
             return
         sample_ids = setup.sample_ids("train")
-        budget = StageKnobs(epochs=setup.fitting.epochs, images=None, learning_rate=setup.fitting.learning_rate)
-        total = num_images(budget, len(sample_ids))
+        total = epoch_images(setup.fitting.epochs, len(sample_ids))
         training = _training(network, setup, total, group)
         record = _record(step, setup, knobs, facts | {"images_seen": total})
         validate = validation_of(setup.batches, setup.class_ids, setup.mean, setup.std, setup.recipe)

@@ -78,9 +78,9 @@ def test_growing_inherits_the_body_bit_for_bit(model, level):
     before = used(make_student(level - 1, model, num_outputs=3, network_seed=1))
     student = make_student(level, model, network_seed=2)
     fresh = {name: value.clone() for name, value in student.weights().items()}
-    grow(before, student)
+    grow(before, student, level - 1)
     body = {name for name in before if not name.startswith(REFERENCE_PREFIX)}
-    assert body == set(student.inherited)
+    assert body == {name for block in student.block_weights[: level - 1] for name in block}
     for name, value in student.weights().items():
         assert torch.equal(value, before[name] if name in body else fresh[name])
 
@@ -88,7 +88,7 @@ def test_growing_inherits_the_body_bit_for_bit(model, level):
 def test_growing_inherits_moved_batch_norm_buffers():
     before = used(make_student(1))
     student = make_student(2)
-    grow(before, student)
+    grow(before, student, 1)
     assert student.weights()["bn1.num_batches_tracked"] == 1
     assert torch.equal(student.weights()["bn1.running_mean"], before["bn1.running_mean"])
     assert before["bn1.running_mean"].abs().sum() > 0
@@ -100,12 +100,36 @@ def test_growing_needs_every_weight_of_the_body():
     with pytest.raises(
         ValueError, match=r"do not fit the inherited body: 1 missing \(first \['conv1.weight'\]\), 0 unexp"
     ):
-        grow(before, make_student(2))
+        grow(before, make_student(2), 1)
 
 
-def test_growing_by_two_levels_at_once_is_an_error():
+def test_growing_from_fewer_blocks_than_said_is_an_error():
     with pytest.raises(ValueError, match=r"inherited body: \d+ missing"):
-        grow(make_student(1).weights(), make_student(3))
+        grow(make_student(1).weights(), make_student(3), 2)
+
+
+def test_growing_by_two_blocks_at_once_inherits_the_first():
+    before, student = used(make_student(1, network_seed=1)), make_student(3, network_seed=2)
+    fresh = student.weights()["layer3.0.conv1.weight"].clone()
+    grow(before, student, 1)
+    assert torch.equal(student.weights()["conv1.weight"], before["conv1.weight"])
+    assert torch.equal(student.weights()["layer3.0.conv1.weight"], fresh)
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_as_many_blocks_as_before_are_taken_over_whole(level):
+    before, student = used(make_student(level, network_seed=1, seed=1)), make_student(level, network_seed=2)
+    grow(before, student, level)
+    assert list(student.weights()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in student.weights().items())
+
+
+def test_a_reference_of_other_outputs_is_drawn_anew():
+    before, student = used(make_student(2, num_outputs=4, network_seed=1)), make_student(2, network_seed=2)
+    fresh = {name: value.clone() for name, value in student.weights().items()}
+    grow(before, student, 2)
+    for name, value in student.weights().items():
+        assert torch.equal(value, fresh[name] if name.startswith(REFERENCE_PREFIX) else before[name])
 
 
 @pytest.mark.slow
@@ -114,7 +138,7 @@ def test_growing_from_another_width_is_an_error_and_changes_nothing():
     before = {name: value.clone() for name, value in student.weights().items()}
     message = r"inherited body: conv1.weight is torch.float32 \(32, 1, 3, 3\), expected torch.float32 \(16, 1, 3, 3\)"
     with pytest.raises(ValueError, match=message):
-        grow(make_student(1, "resnet8x2").weights(), student)
+        grow(make_student(1, "resnet8x2").weights(), student, 1)
     assert all(torch.equal(value, before[name]) for name, value in student.weights().items())
 
 
@@ -167,7 +191,6 @@ def test_a_single_level_takes_any_network_whole():
     network = build_network("timm:vit_tiny_patch16_224", num_classes=3, channels=3, seed=0)
     student = Student(network, 1, 1, 3, "adapter", image_size=224, channels=3, seed=0)
     assert student.weights().keys() == network.state_dict().keys()
-    assert student.inherited == ()
 
 
 def test_a_network_without_feature_stages_is_an_error():

@@ -234,7 +234,7 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{METHOD}.replay",
             True,
-            f"{METHOD}.replay: unknown key; known: distill_weight, name, standardise, task_weight, teacher, "
+            f"{METHOD}.replay: unknown key; known: distill_weight, name, phases, rate_schedule, standardise, task_weight, teacher, "
             "temperature",
         ),
         (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
@@ -567,7 +567,7 @@ TEACHER = "teachers.digits_teacher"
         (
             "experiments.digits_ed.stages.primary.epochs",
             2,
-            "experiments.digits_ed.stages.primary: give epochs or images, exactly one of them",
+            "experiments.digits_ed.stages.primary: give exactly one of epochs, images and compute, got epochs and images",
         ),
         ("experiments.digits_ed.seeds", [0, 0], "experiments.digits_ed: seeds must differ, got [0, 0]"),
         # names that point nowhere

@@ -1,11 +1,14 @@
 """Plans in records of before plugins, read in today's words."""
 
 import pytest
-from method_stages import only_stage
+from method_stages import only_stage, school
 
 from edpipe.params.plans.plan import StagePlan, knobs_as_now, plan_as_now
+from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.stage import StageKnobs
 
+SINCE_LEVELS = ("blocks", "num_blocks", "kept_blocks", "span")
+"""Fields that plans have since stages and blocks are counted apart."""
 BUDGET = StageKnobs(epochs=2)
 METHODS = {
     "ce": {"name": "ce"},
@@ -17,7 +20,8 @@ METHODS = {
 
 def as_before(plan):
     """The same plan as edpipe wrote it before: two methods had fields of their own, which all plans held."""
-    old = {name: value for name, value in plan.items() if name != "own_loss"}
+    old = {name: value for name, value in plan.items() if name not in ("own_loss", *SINCE_LEVELS)}
+    old["budget"] = {name: plan["budget"][name] for name in ("epochs", "images", "learning_rate")}
     own = plan["own_loss"] or {"kind": ""}
     knobs = {name: value for name, value in own.items() if name != "kind"}
     return old | {
@@ -31,7 +35,22 @@ def test_a_plan_of_before_is_the_plan_of_now(name):
     plan = only_stage(BUDGET, **METHODS[name]).model_dump(mode="json")
     assert plan_as_now(as_before(plan)) == plan_as_now(plan) == plan
     assert StagePlan.model_validate(plan_as_now(as_before(plan))).model_dump(mode="json") == plan
-    assert knobs_as_now({"plan": as_before(plan), "recipe": {}}) == {"plan": plan, "recipe": {}}
+    recipe = RecipeKnobs().model_dump(mode="json")
+    assert knobs_as_now({"plan": as_before(plan), "recipe": recipe}) == {"plan": plan, "recipe": recipe}
+
+
+def test_a_level_of_before_has_as_many_blocks_as_its_number():
+    budgets = {"primary": BUDGET, "middle": BUDGET, "university": BUDGET}
+    for plan in school(budgets, teacher="general", references="kept"):
+        now = plan.model_dump(mode="json")
+        assert plan_as_now(as_before(now)) == now
+        assert (now["blocks"], now["num_blocks"]) == (now["number"], 3)
+        assert now["kept_blocks"] == list(range(1, now["number"]))
+
+
+def test_a_plan_of_another_edpipe_is_left_as_it_is():
+    plan = only_stage(BUDGET, name="ce").model_dump(mode="json") | {"from_tomorrow": 1}
+    assert plan_as_now(plan) == plan
 
 
 def test_knobs_of_other_steps_stay_as_they_are():

@@ -50,7 +50,7 @@ def _setup(experiment):
 
 def _stage(seed, number, plan, top1_by_subset):
     images = plan["budget"]["images"]
-    macs = MACS[number if plan["num_stages"] > 1 else 3]
+    macs = MACS[number if plan["num_blocks"] > 1 else 3]
     return {
         "name": plan["name"],
         "number": number,

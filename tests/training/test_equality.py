@@ -141,14 +141,14 @@ def test_kd_from_an_exhaustive_store_is_online_kd_bit_for_bit(world, choice):
 def test_two_stages_with_specialists_are_online_distillation_bit_for_bit(world, normalisation):
     primary, middle = world.teacher("primary"), world.teacher("middle", seed=1)
     paths = [*world.store(primary), *world.store(middle)]
-    common = {"num_stages": 2, "budget": EPOCHS, "normalisation": normalisation}
+    common = {"num_stages": 2, "num_blocks": 2, "budget": EPOCHS, "normalisation": normalisation}
     weights = {}
     for is_live in (False, True):
         before = None
         for number, teachers in ((1, [primary]), (2, [primary, middle])):
             taught = ("primary", "middle")[:number]
             own = [path for path in paths if path.parent.name in taught]
-            knobs, files = world.stage(teachers, own, number=number, taught=taught, known=taught, **common)
+            knobs, files = world.stage(teachers, own, number=number, blocks=number, taught=taught, known=taught, **common)
             live = [LiveTargets(world, teacher, NINE) for teacher in teachers] if is_live else None
             losses, before = train(knobs, files, live, before)
             weights.setdefault(number, []).append((losses, before))
@@ -239,7 +239,7 @@ class Watched(SoftLabelBatches):
 def seen_views(world, choice, epochs):
     """(epoch, sample): the view that training asked for."""
     teacher, use = world.teacher("primary"), ViewUse(choice=choice)
-    taught = {"taught": ("primary",), "known": ("primary",), "number": 1, "num_stages": 2}
+    taught = {"taught": ("primary",), "known": ("primary",), "number": 1, "num_stages": 2, "num_blocks": 2}
     knobs, files = world.stage(
         [teacher], world.store(teacher, use=use), use=use, budget=StageKnobs(epochs=epochs), **taught
     )

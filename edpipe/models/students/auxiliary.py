@@ -89,33 +89,37 @@ class AttentionMaps(SideModule):
 
 
 def kept_references(
-    network: nn.Module, num_levels: int, kind: str, known: Sequence[int], sizes: tuple[int, int], seed: int
+    network: nn.Module, num_blocks: int, kind: str, outputs: Mapping[int, int], sizes: tuple[int, int], seed: int
 ) -> list[tuple[Tap, nn.Module]]:
     """Of each earlier level, where its reference reads the features, and a reference of `known[level]` outputs.
 
     Args:
         network: whole.
-        num_levels: into so many blocks it is split.
+        num_blocks: into so many blocks it is split.
         kind: of reference.
-        known: outputs of each earlier level's reference.
+        outputs: of each reference, by the number of blocks before it; ascending.
         sizes: channels and side of the images.
         seed: of weights that are overwritten by those of the stage before.
     """
-    blocks, _ = split(network, num_levels)
+    blocks, _ = split(network, num_blocks)
     shapes = map_shapes(network, blocks, *sizes)
-    return [
-        (block.tap, reference_of(kind, level, shapes, outputs, seed))
-        for level, (block, outputs) in enumerate(zip(blocks, known, strict=False), start=1)
-    ]
+    return [(blocks[number - 1].tap, reference_of(kind, number, shapes, outputs[number], seed)) for number in outputs]
 
 
-def inherit_references(previous_weights: Mapping[str, Tensor], auxiliary: AuxiliaryStudent) -> None:
+def inherit_references(
+    previous_weights: Mapping[str, Tensor], auxiliary: AuxiliaryStudent, is_new_last: bool = True
+) -> None:
     """Copies the earlier references out of the stage before: its own, and those that it had kept.
+
+    Args:
+        previous_weights: of the stage before.
+        auxiliary: whose earlier references get them.
+        is_new_last: whether the last of them was the stage's own; else the student has as many blocks as it had.
 
     Raises:
         RuntimeError: they are not those of the stage before.
     """
-    last = len(auxiliary.earlier)
+    last = len(auxiliary.earlier) if is_new_last else 0
     for level, reference in enumerate(auxiliary.earlier, start=1):
         prefix = REFERENCE_PREFIX if level == last else f"{AUXILIARY_PREFIX}{level}."
         own = {name.removeprefix(prefix): v for name, v in previous_weights.items() if name.startswith(prefix)}

@@ -46,7 +46,8 @@ class Student(nn.Module):
         if level == num_levels and given != num_outputs:
             raise ValueError(f"the last level has the network's own {given} outputs, but {num_outputs} were asked for")
         blocks, _ = split(network, num_levels)
-        self.inherited = tuple(name for block in blocks[: level - 1] for name in block.weights())
+        self.block_weights = tuple(tuple(block.weights()) for block in blocks[:level])
+        """Names of the weights of each body block."""
         self.body: nn.Module = network
         self.reference: nn.Module | None = None
         if level < num_levels:
@@ -83,17 +84,36 @@ def student_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if not name.startswith(AUXILIARY_PREFIX)}
 
 
-def grow(previous_weights: Mapping[str, Tensor], student: Student) -> None:
-    """Copies the body of the stage before, bit for bit, into the student of the next level; drops its reference.
+def grow(previous_weights: Mapping[str, Tensor], student: Student, previous_blocks: int) -> None:
+    """Copies the body of the stage before, bit for bit, into the student of the next stage.
 
-    The student's last block and its reference keep their freshly drawn weights.
+    New blocks, and the reference behind them, keep their freshly drawn weights. A student with as many blocks as before
+    takes over the reference as well, or the whole network's head, unless it has other outputs now.
+
+    Args:
+        previous_weights: of the student after the stage before.
+        student: of the next stage.
+        previous_blocks: body blocks of the stage before.
 
     Raises:
-        ValueError: the weights are not those of a student one level lower; then nothing has changed.
+        ValueError: the weights are not those of a student of so many blocks; then nothing has changed.
     """
-    body = {name: value for name, value in previous_weights.items() if not name.startswith(REFERENCE_PREFIX)}
     own = student.weights()
-    _copy_weights(body, {name: own[name] for name in student.inherited}, "inherited body")
+    if previous_blocks == len(student.block_weights) and _has_same_reference(previous_weights, own):
+        _copy_weights(previous_weights, own, "student of as many blocks")
+        return
+    body = {name: value for name, value in previous_weights.items() if not name.startswith(REFERENCE_PREFIX)}
+    inherited = {name: own[name] for block in student.block_weights[:previous_blocks] for name in block}
+    _copy_weights(body, inherited, "inherited body")
+
+
+def _has_same_reference(previous_weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    """Whether both have a reference of as many outputs, or none but the network's own head."""
+    shapes = [
+        {name: value.shape for name, value in weights.items() if name.startswith(REFERENCE_PREFIX)}
+        for weights in (previous_weights, own)
+    ]
+    return shapes[0] == shapes[1]
 
 
 def _copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str) -> None:

@@ -7,7 +7,7 @@ in plugins, one file each. torch is imported where something is computed, so tha
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -51,6 +51,8 @@ class TeacherLoss(Knobs):
     """Whether it compares the samples of a batch with each other, so that no process may have a part of them."""
     has_temperature: ClassVar[bool] = True
     """Whether the temperature counts."""
+    progress_of: ClassVar[Literal["stage", "training"]] = "stage"
+    """Of what `pair.progress` is the part that lies behind: of the stage, or of all stages together."""
 
     def losses(self, pair: "edpipe.losses.stage_terms.TeacherPair") -> "torch.Tensor":
         """Each sample's loss against one teacher, shape (row,).

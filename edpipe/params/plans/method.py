@@ -12,6 +12,7 @@ from pydantic import Field, create_model, model_validator
 from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans.loss import Stored, TeacherLoss, Weight
+from edpipe.params.plans.parts import WHOLE, parts_of
 from edpipe.params.plans.plan import StagePlan, TeacherUse, all_subsets
 from edpipe.params.stage import StageKnobs
 
@@ -41,8 +42,9 @@ class MethodSetting:
 
     @property
     def budgets(self) -> Mapping[str, StageKnobs]:
-        """Of each stage."""
-        return self.params.experiments[self.experiment].stages
+        """Of each stage; which recipe it names is no part of it."""
+        stages = self.params.experiments[self.experiment].stages
+        return {name: stage.model_copy(update={"recipe": None}) for name, stage in stages.items()}
 
     @property
     def specialists(self) -> frozenset[str]:
@@ -102,6 +104,55 @@ class Method(Knobs):
         return cls.summary
 
 
+class Phased(Method):
+    """A method without school levels: one stage, or several that differ in the size of images or in the recipe."""
+
+    phases: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        (), description="Names of consecutive stages, each an entry of `stages`; absent: one stage, named 'only'."
+    )
+    rate_schedule: Literal["carried", "restarted"] = Field(
+        "carried", description="phases only. carried: one schedule over all of them; restarted: each runs the whole."
+    )
+
+    @model_validator(mode="after")
+    def _phases_differ(self) -> "Phased":
+        if len(set(self.phases)) != len(self.phases):
+            raise ValueError(f"phases must differ, got {list(self.phases)}")
+        if not self.phases and "rate_schedule" in self.model_fields_set:
+            raise ValueError("rate_schedule belongs to phases; remove it, or name phases")
+        return self
+
+    def stage_names(self, setting: MethodSetting) -> tuple[tuple[str, ...], str]:
+        """The phases, or the only stage."""
+        return (self.phases, "its phases") if self.phases else super().stage_names(setting)
+
+    def has_shared_schedule(self) -> bool:
+        """A carried learning rate makes every phase depend on the budgets of all."""
+        return bool(self.phases) and (self.rate_schedule == "carried" or self._follows_training())
+
+    def in_phases(self, setting: MethodSetting, **loss: Any) -> tuple[StagePlan, ...]:
+        """One plan for each phase, all with this loss.
+
+        Raises:
+            ParamsError: budgets that cannot be added up, where that is needed.
+        """
+        names, _ = self.stage_names(setting)
+        budgets = [setting.budgets[name] for name in names]
+        windows = spans = [WHOLE] * len(names)
+        if self.rate_schedule == "carried":
+            windows = parts_of(budgets, f"{setting.path}.rate_schedule", "'carried'")
+        if self._follows_training():
+            spans = parts_of(budgets, setting.path, "a loss that changes on the way")
+        return tuple(
+            all_subsets(name, budgets[k], number=k + 1, num_stages=len(names), window=windows[k], span=spans[k], **loss)
+            for k, name in enumerate(names)
+        )
+
+    def _follows_training(self) -> bool:
+        """Whether a loss changes on the way through all stages."""
+        return any(loss.progress_of == "training" for loss in self.teacher_losses())
+
+
 class DistillMethod(Method):
     """How a student weighs labels against its teachers."""
 
@@ -130,8 +181,8 @@ class DistillMethod(Method):
         return {"temperature": self.temperature, "task_weight": self.task_weight, "distill_weight": given}
 
 
-class SingleTeacherMethod(DistillMethod):
-    """One stage, all classes, one teacher of all classes."""
+class SingleTeacherMethod(DistillMethod, Phased):
+    """All classes, one teacher of all classes."""
 
     teacher: Name = Field(description="One of teachers.")
 
@@ -148,10 +199,9 @@ class SingleTeacherMethod(DistillMethod):
         return [("teacher", self.teacher)]
 
     def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
-        """One stage; labels and one teacher."""
+        """Labels and one teacher."""
         teachers, loss = (TeacherUse(teacher=self.teacher, subset=ALL_CLASSES),), self.loss()
-        budget = setting.budgets[ONLY_STAGE]
-        return (all_subsets(ONLY_STAGE, budget, teachers=teachers, algorithm=loss, **self.loss_weights(loss)),)
+        return self.in_phases(setting, teachers=teachers, algorithm=loss, **self.loss_weights(loss))
 
 
 class LossMethod(SingleTeacherMethod):

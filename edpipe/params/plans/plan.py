@@ -1,10 +1,11 @@
 """What a curriculum is: an ordered list of stages, each saying what is taught, by whom, and with which loss."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES
@@ -44,8 +45,10 @@ class StagePlan(Knobs):
     """One stage: which form of the student, which subsets, which soft labels, which loss, for how long."""
 
     name: str = Field(description="Of the stage; in ed also of the subset that it introduces.")
-    number: int = Field(description="From 1: the student has its first `number` body blocks.")
-    num_stages: int = Field(description="Into so many body blocks the student is split.")
+    number: int = Field(description="From 1, in the order of stages.")
+    num_stages: int = Field(description="So many stages there are.")
+    blocks: int = Field(1, description="The student has its first `blocks` body blocks.")
+    num_blocks: int = Field(1, description="Into so many body blocks the student is split.")
     taught: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose samples are seen.")
     known: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Subsets whose classes have an output.")
     teachers: Annotated[tuple[TeacherUse, ...], Field(strict=False)] = Field((), description="Empty: labels alone.")
@@ -60,6 +63,9 @@ class StagePlan(Knobs):
     normalisation: Literal["slice", "full"] = "slice"
     kept: Annotated[tuple[tuple[str, ...], ...], Field(strict=False)] = Field(
         (), description="Of each earlier reference that is taught on: the subsets whose classes it has an output for."
+    )
+    kept_blocks: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+        (), description="Of each of them: behind so many body blocks it stands."
     )
     reference_weight: float = Field(0.0, description="Of each kept reference's loss.")
     anchor_weight: float = Field(0.0, description="Of the kd loss against the student of the stage before.")
@@ -76,22 +82,16 @@ class StagePlan(Knobs):
     window: Annotated[tuple[float, float], Field(strict=False)] = Field(
         (0.0, 1.0), description="Which part of the learning-rate schedule the stage runs through."
     )
+    span: Annotated[tuple[float, float], Field(strict=False)] = Field(
+        (0.0, 1.0), description="Which part of the whole training it is, for losses that change on the way."
+    )
 
 
-def all_subsets(name: str, budget: StageKnobs, **loss: object) -> StagePlan:
+def all_subsets(name: str, budget: StageKnobs, **given: object) -> StagePlan:
     """The one stage of a method without school levels: the whole student, all classes."""
     everything = (ALL_CLASSES,)
-    return StagePlan.model_validate(
-        {
-            "name": name,
-            "number": 1,
-            "num_stages": 1,
-            "taught": everything,
-            "known": everything,
-            "budget": budget,
-            **loss,
-        }
-    )
+    only = {"name": name, "number": 1, "num_stages": 1, "taught": everything, "known": everything, "budget": budget}
+    return StagePlan.model_validate(only | given)
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,39 @@ class StageJobKnobs:
 
 def knobs_as_now(knobs: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs in a record, in today's words; only those of stages have changed."""
-    return {**knobs, "plan": plan_as_now(knobs["plan"])} if "plan" in knobs else dict(knobs)
+    if "plan" not in knobs:
+        return dict(knobs)
+    found = {**knobs, "plan": plan_as_now(knobs["plan"])}
+    models = {"student": StudentKnobs, "recipe": RecipeKnobs}
+    return found | {name: _with_defaults(model, knobs[name]) for name, model in models.items() if name in knobs}
 
 
 def plan_as_now(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan in a record, in today's words: edpipe before plugins had fields for two methods of its own.
+    """The plan in a record, in today's words.
 
-    >>> plan_as_now({"teskd": None, "attention_weight": 0.0, "trajectory": None})
+    What a record does not name yet has its default, which therefore has to mean "as before". Before stages and blocks
+    were counted apart, stage k had k of as many blocks as there were stages.
+    """
+    found = _without_fields_of_methods(plan)
+    if "blocks" not in found:
+        found |= {"blocks": found["number"], "num_blocks": found["num_stages"]}
+        found["kept_blocks"] = list(range(1, len(found["kept"]) + 1))
+    return _with_defaults(StagePlan, found)
+
+
+def _with_defaults(model: type[Knobs], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """With what the record does not name; as it is if it is not of this edpipe's kind."""
+    try:
+        # As JSON, where lists are tuples.
+        return model.model_validate_json(json.dumps(dict(recorded))).model_dump(mode="json")
+    except ValidationError:
+        return dict(recorded)
+
+
+def _without_fields_of_methods(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """edpipe before plugins had fields for two methods of its own.
+
+    >>> _without_fields_of_methods({"teskd": None, "attention_weight": 0.0, "trajectory": None})
     {'trajectory': None, 'own_loss': None}
     """
     if "teskd" not in plan:

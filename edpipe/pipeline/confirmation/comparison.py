@@ -42,7 +42,7 @@ def _as_now(value: Any) -> Any:
         return [_as_now(part) for part in value]
     if not isinstance(value, dict):
         return value
-    found = plan_as_now(value) if "teskd" in value and "num_stages" in value else value
+    found = plan_as_now(value) if {"num_stages", "taught", "budget"} <= value.keys() else value
     return {name: _as_now(part) for name, part in found.items()}
 
 

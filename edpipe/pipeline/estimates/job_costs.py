@@ -139,9 +139,13 @@ class JobCosts:
         speed = self._student_speed(str(job.arguments["experiment"]), dataset, counts)
         if speed is None:
             return None
-        part = plan.number / plan.num_stages
+        part = plan.blocks / plan.num_blocks
         taught = counts.train * self._taught(str(job.arguments["experiment"]), plan.taught) * plan.easiest
-        seconds = seen_images(plan.budget, taught) * part * TRAINING_SHARE_OF_VIEWS / speed.training
+        full = self._params.datasets[dataset].image_size
+        cost = part * ((plan.budget.image_size or full) / full) ** 2
+        # A budget of compute is in images of the whole student at full size already.
+        whole = plan.budget.compute or seen_images(plan.budget, taught) * cost
+        seconds = whole * TRAINING_SHARE_OF_VIEWS / speed.training
         return JobCost(seconds, round(WEIGHT_BYTES * speed.parameters * part))
 
     def evaluate(self, job: Job, dataset: str, counts: ImageCounts) -> JobCost | None:

@@ -24,7 +24,7 @@ from edpipe.models.zoo.names import split_name
 from edpipe.params.plans.loss import StageLoss, Stored
 from edpipe.params.plans.plan import StagePlan
 from edpipe.params.schema import Params
-from edpipe.params.soft_labels import HintKnobs, StorageKnobs
+from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.teacher import NetworkKnobs
 
 NUM_CLASSES = 10
@@ -36,7 +36,8 @@ def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ..
     knobs = params.experiments[experiment]
     student, dataset = params.students[knobs.student], params.datasets[knobs.dataset]
     model, sizes = student.model, (dataset.channels, dataset.image_size)
-    problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_stages)
+    problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_blocks)
+    problem = problem or _small_images_problem(model, *sizes, plans)
     for plan in () if problem else plans:
         stored = plan.algorithm.stored if plan.teachers else frozenset()
         if plan.own_loss is not None:
@@ -44,7 +45,7 @@ def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ..
         if _has_extra_norm(plan, student.reference):
             problem = problem or _extra_norm_problem(model, dataset.channels)
         if Stored.ATTENTION in stored:
-            problem = problem or _maps_problem(model, dataset.channels, plan.num_stages, plan.number)
+            problem = problem or _maps_problem(model, dataset.channels, plan.num_blocks, plan.blocks)
         if Stored.HINT in stored:
             problem = problem or _hint_problem(params, experiment, plan)
     if problem:
@@ -75,8 +76,18 @@ def teacher_problems(
 
 def _has_extra_norm(plan: StagePlan, reference: str) -> bool:
     """Whether the plan's stage trains the authors' last reference."""
-    is_last = plan.number == plan.num_stages > 1
-    return is_last and reference == "authors" and not plan.kept and not plan.algorithm.stored
+    is_whole = plan.blocks == plan.num_blocks > 1
+    return is_whole and reference == "authors" and not plan.kept and not plan.algorithm.stored
+
+
+def _small_images_problem(model: str, channels: int, full: int, plans: tuple[StagePlan, ...]) -> str | None:
+    """Why the student cannot learn from images of other sizes: layers that fit one size alone."""
+    for plan in plans:
+        side = plan.budget.image_size or full
+        problem = _input_problem(model, channels, side) if side != full else None
+        if problem:
+            return f"stage '{plan.name}' has image_size {side}, but its layers fit images of {full} pixels: {problem}"
+    return None
 
 
 def _hint_problem(params: Params, experiment: str, plan: StagePlan) -> str | None:
@@ -87,10 +98,11 @@ def _hint_problem(params: Params, experiment: str, plan: StagePlan) -> str | Non
     if hint is None:
         return None
     student, side = params.students[knobs.student].model, teacher.image_size or dataset.image_size
-    shape = _hint_shape(teacher.model, dataset.channels, side, hint)
+    shape = _hint_shape(teacher.model, dataset.channels, side, hint.feature_stage, hint.side)
     if shape is None:
         return None  # that is the teacher's problem
-    return _hint_fit_problem(student, dataset.channels, dataset.image_size, shape)
+    seen = plan.budget.image_size or dataset.image_size
+    return _hint_fit_problem(student, dataset.channels, seen, shape)
 
 
 @lru_cache(maxsize=2)
@@ -128,10 +140,10 @@ def _extra_norm_problem(model: str, channels: int) -> str | None:
 
 
 @cache
-def _maps_problem(model: str, channels: int, num_blocks: int, number: int) -> str | None:
-    """Of a student that learns attention maps with its first `number` blocks."""
+def _maps_problem(model: str, channels: int, num_blocks: int, blocks: int) -> str | None:
+    """Of a student that learns attention maps with its first `blocks` blocks."""
     network = _network(model, channels)
-    return _problem_of(lambda: AttentionMaps(network, join(split(network, num_blocks)[0][:number])))
+    return _problem_of(lambda: AttentionMaps(network, join(split(network, num_blocks)[0][:blocks])))
 
 
 @cache
@@ -153,14 +165,14 @@ def _hint_stage_problem(model: str, channels: int, feature_stage: int) -> str | 
 
 
 @cache
-def _hint_shape(model: str, channels: int, side: int, hint: HintKnobs) -> HintShape | None:
+def _hint_shape(model: str, channels: int, side: int, feature_stage: int, hint_side: int | None) -> HintShape | None:
     """What the hint of a teacher is; None if it gives none."""
-    if _input_problem(model, channels, side) or _hint_stage_problem(model, channels, hint.feature_stage):
+    if _input_problem(model, channels, side) or _hint_stage_problem(model, channels, feature_stage):
         return None
     network = _network(model, channels)
-    _, depth, *map_sides = map_shapes(network, feature_stages(network), channels, side)[hint.feature_stage - 1]
-    height, width = (min(one, hint.side or one) for one in map_sides)
-    return HintShape(hint.feature_stage, hint.side, (depth, height, width))
+    _, depth, *map_sides = map_shapes(network, feature_stages(network), channels, side)[feature_stage - 1]
+    height, width = (min(one, hint_side or one) for one in map_sides)
+    return HintShape(feature_stage, hint_side, (depth, height, width))
 
 
 @cache

@@ -29,7 +29,7 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job[Sta
         step="run_stage",
         arguments={"experiment": experiment, "seed": seed, "stage": stage},
         knobs=StageJobKnobs(
-            plan, params.students[knobs.student], params.recipes[knobs.recipe], _stage_views(params, knobs)
+            plan, params.students[knobs.student], params.recipes[_recipe(knobs, stage)], _stage_views(params, knobs)
         ),
         inputs={
             "dataset": (paths.dataset_path(knobs.dataset),),
@@ -52,6 +52,11 @@ def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job[Sta
         keys=_stage_keys(knobs, experiment, stage),
         choices=stage_choices(plan, params.students[knobs.student].model),
     )
+
+
+def _recipe(knobs: ExperimentKnobs, stage: str) -> str:
+    """Name of the recipe of one stage."""
+    return knobs.stages[stage].recipe or knobs.recipe
 
 
 def _stage_views(params: Params, knobs: ExperimentKnobs) -> StudentViews:
@@ -83,7 +88,7 @@ def _stage_keys(knobs: ExperimentKnobs, experiment: str, stage: str) -> tuple[st
         f"experiments.{experiment}.method",
         f"experiments.{experiment}.stages" + ("" if knobs.method.has_shared_schedule() else f".{stage}"),
         f"students.{knobs.student}",
-        f"recipes.{knobs.recipe}",
+        f"recipes.{_recipe(knobs, stage)}",
         f"soft_labels.{knobs.dataset}.space",
         # Without teachers every view is seen; as many keys are wanted in each entry of DVC's lists.
         f"soft_labels.{knobs.dataset}." + ("views" if has_teachers(knobs) else "space"),

@@ -8,6 +8,7 @@ from edpipe.datasets.partition import Partition
 from edpipe.errors import MismatchError, remake
 from edpipe.models.students.student import Student, student_weights
 from edpipe.models.zoo.build import build_network
+from edpipe.params.plans.plan import knobs_as_now
 from edpipe.results.measures.student import StageStudent
 from edpipe.results.measures.teacher_evaluation import TeacherEvaluation
 from edpipe.storage.weights import read_weights
@@ -24,19 +25,20 @@ def load_student(path: Path, dataset: Dataset, partition: Partition) -> StageStu
     found = {name: record["inputs"][name] for name in ("dataset", "partition")}
     if found != {"dataset": dataset.digest, "partition": partition.digest}:
         raise MismatchError(f"{path}: was taught from another dataset or partition ({found}); run its stages again")
-    plan, model = record["knobs"]["plan"], record["knobs"]["student"]
+    knobs = knobs_as_now(record["knobs"])
+    plan, model = knobs["plan"], knobs["student"]
     student = Student(
         build_network(model["model"], dataset.num_classes, dataset.channels, 0),
-        plan["number"],
-        plan["num_stages"],
+        plan["blocks"],
+        plan["num_blocks"],
         len(record["known_class_ids"]),
         model["reference"],
-        dataset.image_size,
+        side := plan["budget"]["image_size"] or dataset.image_size,
         dataset.channels,
         0,
     )
     student.load(student_weights(weights))
-    return StageStudent(student, record)
+    return StageStudent(student, record, side)
 
 
 def check_chain(paths: tuple[Path, ...], stages: list[StageStudent], seed: int) -> None:

@@ -15,6 +15,7 @@ from edpipe.runtime.device import prepare_device
 from edpipe.views.axes import SampleIds
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
+from edpipe.views.resizing import resized
 from edpipe.views.spec import ViewSpec
 
 EVALUATION_BATCH = 256
@@ -30,6 +31,8 @@ class PlainImages:
     dataset: Dataset
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    image_size: int | None = None
+    """To which they are made smaller, pixels; None: the dataset's."""
 
 
 def plain_logits(
@@ -42,6 +45,7 @@ def plain_logits(
     parts = []
     with torch.inference_mode():
         for ids in np.split(sample_ids, range(EVALUATION_BATCH, len(sample_ids), EVALUATION_BATCH)):
-            pixels = normalise(batches.plain(ids), images.mean, images.std)
+            plain = resized(batches.plain(ids), images.image_size or dataset.image_size)
+            pixels = normalise(plain, images.mean, images.std)
             parts.append(forward(network, pixels, recipe).cpu().numpy())
     return np.concatenate(parts)

@@ -30,6 +30,8 @@ class StageStudent:
 
     student: Student
     record: dict[str, Any]
+    image_size: int
+    """Side of the images that it was trained on, and is measured on, pixels."""
 
     @property
     def known_class_ids(self) -> np.ndarray:
@@ -81,7 +83,9 @@ def predict(stage: StageStudent, dataset: Dataset, split: str) -> Predictions:
     logits = np.empty((0, len(known)), dtype=np.float32)
     if len(sample_ids):
         recipe = RecipeKnobs.model_validate(stage.record["knobs"]["recipe"])
-        logits = plain_logits(stage.student, recipe, PlainImages(dataset, dataset.mean, dataset.std), sample_ids)
+        logits = plain_logits(
+            stage.student, recipe, PlainImages(dataset, dataset.mean, dataset.std, stage.image_size), sample_ids
+        )
     return Predictions(logits, dataset.labels[sample_ids].astype(np.int64), known)
 
 
@@ -145,7 +149,7 @@ def _stage_facts(stage: StageStudent, top1_by_subset: Shares, dataset: Dataset) 
     record, plan = stage.record, stage.record["knobs"]["plan"]
     # Of one that was taken over, by `edpipe adopt`: the record's code is what it was shown to fit.
     adopted = record.get("adopted")
-    macs = count_macs(stage.student.cpu(), dataset.channels, dataset.image_size)
+    macs = count_macs(stage.student.cpu(), dataset.channels, stage.image_size)
     return {
         "name": plan["name"],
         "number": plan["number"],

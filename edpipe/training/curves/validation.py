@@ -14,6 +14,7 @@ from edpipe.params.recipe import RecipeKnobs
 from edpipe.results.measures.metrics import Hits, top_k_hits
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
+from edpipe.views.resizing import resized
 
 MOST_TOGETHER = 256
 """Images that go through the network together; fewer where it is trained on fewer, as memory may allow no more."""
@@ -27,6 +28,7 @@ def validation_of(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     recipe: RecipeKnobs,
+    image_size: int | None = None,
 ) -> Validate:
     """How a training measures its network on the way.
 
@@ -36,9 +38,10 @@ def validation_of(
         mean: of each channel, as the network's input is normalised; pixels from 0 to 1.
         std: the same.
         recipe: whose precision counts.
+        image_size: of what the network is trained on, pixels; None: that of the batches.
     """
     known = np.array(class_ids, dtype=np.int64)
-    return partial(_top1, batches, known, mean, std, recipe)
+    return partial(_top1, batches, known, mean, std, recipe, image_size)
 
 
 def _top1(
@@ -47,6 +50,7 @@ def _top1(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     recipe: RecipeKnobs,
+    image_size: int | None,
     network: nn.Module,
     most: int,
 ) -> float | None:
@@ -55,7 +59,7 @@ def _top1(
     # Not inference_mode: what a network keeps from its first call there could not be trained with later.
     with _evaluating(network), torch.no_grad():
         for some in np.split(ids, range(together, len(ids), together)) if len(ids) else ():
-            images = normalise(batches.plain(some), mean, std)
+            images = normalise(resized(batches.plain(some), image_size or batches.spec.image_size), mean, std)
             logits = getattr(student_outputs(network, images, recipe), "logits", None)
             if not isinstance(logits, Tensor):  # a method's own network gives what its loss takes
                 return None

@@ -1,6 +1,7 @@
 """The student at the start of a stage: built, grown from the stage before, and with what only its training needs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from edpipe.models.students.setting import HintShape, StudentSetting
 from edpipe.models.students.student import Student, grow, student_weights
 from edpipe.models.zoo.build import build_network
 from edpipe.params.plans.loss import Stored
-from edpipe.params.plans.plan import StageJobKnobs, StagePlan
+from edpipe.params.plans.plan import StageJobKnobs, StagePlan, knobs_as_now
 from edpipe.storage.weights import read_weights
+from edpipe.training.schedule import ImageMacs
 from edpipe.training.stage.inputs import StageFiles
 from edpipe.training.stage.task import StageTask
 
@@ -28,14 +30,24 @@ from edpipe.training.stage.task import StageTask
 def build_student(seed: int, knobs: StageJobKnobs, files: StageFiles, task: StageTask) -> tuple[Student, nn.Module]:
     """The student at the start of the stage, and what is trained: it, or it with what only its training needs."""
     network = build_network(knobs.student.model, task.dataset.num_classes, task.dataset.channels, seed)
-    if files.previous is not None:
-        weights, record = read_weights(files.previous)
-        _check_previous(files.previous, record, task)
-        task.previous_digest = record["weights_digest"]
-        if knobs.plan.anchor_weight:
-            task.predecessor = _predecessor(seed, knobs, weights, task)
-        return _with_auxiliaries(network, knobs, task, weights)
-    return _with_auxiliaries(network, knobs, task, None)
+    if files.previous is None:
+        return _with_auxiliaries(network, knobs, task, None)
+    weights, record = read_weights(files.previous)
+    _check_previous(files.previous, record, task)
+    task.previous_digest = record["weights_digest"]
+    before = Previous(weights, knobs_as_now(record["knobs"])["plan"]["blocks"])
+    if knobs.plan.anchor_weight:
+        task.predecessor = _predecessor(seed, knobs, before, task)
+    return _with_auxiliaries(network, knobs, task, before)
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The student after the stage before."""
+
+    weights: Mapping[str, Tensor]
+    blocks: int
+    """Body blocks that it has."""
 
 
 def _check_previous(path: Path, record: Mapping[str, Any], task: StageTask) -> None:
@@ -45,27 +57,27 @@ def _check_previous(path: Path, record: Mapping[str, Any], task: StageTask) -> N
 
 
 def _with_auxiliaries(
-    network: nn.Module, knobs: StageJobKnobs, task: StageTask, weights: Mapping[str, Tensor] | None
+    network: nn.Module, knobs: StageJobKnobs, task: StageTask, before: Previous | None
 ) -> tuple[Student, nn.Module]:
-    plan, dataset = knobs.plan, task.dataset
+    plan, channels = knobs.plan, task.dataset.channels
     kept = _kept_references(network, knobs, task)
-    student = _student_of(network, knobs, task, plan.number, len(task.known_class_ids))
-    if weights is not None:
-        grow(student_weights(weights), student)
+    student = _student_of(network, knobs, task, plan.blocks, len(task.known_class_ids))
+    if before is not None:
+        grow(student_weights(before.weights), student, before.blocks)
     hint = _hint_shape(task) if Stored.HINT in plan.algorithm.stored else None
-    setting = StudentSetting(network, student, dataset.channels, dataset.image_size, task.seed, hint)
+    setting = StudentSetting(network, student, channels, task.image_size, task.seed, hint)
     own = None if plan.own_loss is None else plan.own_loss.trainee(setting)
     if own is not None:
         return student, own
     side = plan.algorithm.side_module(setting) if plan.teachers else None
-    is_last = plan.number == plan.num_stages > 1
-    if is_last and knobs.student.reference == "authors" and not kept and side is None:
+    is_whole = plan.blocks == plan.num_blocks > 1
+    if is_whole and knobs.student.reference == "authors" and not kept and side is None:
         return student, ExtraNorm(network)
     if not kept and side is None:
         return student, student
     auxiliary = AuxiliaryStudent(student, side, kept)
-    if kept and weights is not None:
-        inherit_references(weights, auxiliary)
+    if kept and before is not None:
+        inherit_references(before.weights, auxiliary, is_new_last=before.blocks < plan.blocks)
     return student, auxiliary
 
 
@@ -74,10 +86,10 @@ def _student_of(network: nn.Module, knobs: StageJobKnobs, task: StageTask, level
     return Student(
         network,
         level,
-        knobs.plan.num_stages,
+        knobs.plan.num_blocks,
         num_outputs,
         knobs.student.reference,
-        dataset.image_size,
+        task.image_size,
         dataset.channels,
         task.seed,
     )
@@ -86,9 +98,9 @@ def _student_of(network: nn.Module, knobs: StageJobKnobs, task: StageTask, level
 def _kept_references(network: nn.Module, knobs: StageJobKnobs, task: StageTask) -> Sequence[tuple[Tap, nn.Module]]:
     if not knobs.plan.kept:
         return []
-    outputs = [len(columns) for columns in task.kept_columns]
-    sizes = task.dataset.channels, task.dataset.image_size
-    return kept_references(network, knobs.plan.num_stages, knobs.student.reference, outputs, sizes, task.seed)
+    outputs = dict(zip(knobs.plan.kept_blocks, (len(columns) for columns in task.kept_columns), strict=True))
+    sizes = task.dataset.channels, task.image_size
+    return kept_references(network, knobs.plan.num_blocks, knobs.student.reference, outputs, sizes, task.seed)
 
 
 def _hint_shape(task: StageTask) -> HintShape:
@@ -104,12 +116,12 @@ def _hint_shape(task: StageTask) -> HintShape:
     return HintShape(hint.feature_stage, hint.side, (hint.channels, hint.height, hint.width))
 
 
-def _predecessor(seed: int, knobs: StageJobKnobs, weights: Mapping[str, Tensor], task: StageTask) -> nn.Module:
+def _predecessor(seed: int, knobs: StageJobKnobs, previous: Previous, task: StageTask) -> nn.Module:
     """The student of the stage before, which no longer changes."""
     dataset = task.dataset
     network = build_network(knobs.student.model, dataset.num_classes, dataset.channels, seed)
-    before = _student_of(network, knobs, task, knobs.plan.number - 1, len(task.anchored_columns))
-    before.load(student_weights(weights))
+    before = _student_of(network, knobs, task, previous.blocks, len(task.anchored_columns))
+    before.load(student_weights(previous.weights))
     before.to(task.batches.device).to(memory_format=torch.channels_last)
     return before.eval().requires_grad_(False)
 
@@ -121,8 +133,12 @@ def weights_to_keep(plan: StagePlan, student: Student, trainee: nn.Module) -> di
     return trainee.weights() if is_more else student.weights()  # type: ignore[operator]
 
 
-def training_macs(trainee: nn.Module, task: StageTask) -> int:
+def training_macs(trainee: nn.Module, task: StageTask) -> ImageMacs:
     """Multiply-accumulates of one image's way through everything that is trained or asked online."""
-    sizes = task.dataset.channels, task.dataset.image_size
+    dataset, sizes = task.dataset, (task.dataset.channels, task.image_size)
     before = 0 if task.predecessor is None else count_macs(task.predecessor, *sizes)
-    return count_training_macs(trainee, *sizes) + before
+    own = count_training_macs(trainee, *sizes) + before
+    if task.knobs.plan.budget.compute is None:
+        return ImageMacs(own, own)
+    whole = build_network(task.knobs.student.model, dataset.num_classes, dataset.channels, 0)
+    return ImageMacs(own, count_training_macs(whole, dataset.channels, dataset.image_size))

@@ -27,9 +27,10 @@ from edpipe.soft_labels.difficulty import easiest, label_losses
 from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.storage.digests import digest_bytes
 from edpipe.training.sample_stream import SampleStream, stage_seed
-from edpipe.training.schedule import num_images
+from edpipe.training.schedule import ImageMacs, num_images
 from edpipe.views.batches import ViewBatches
 from edpipe.views.pixels import normalise
+from edpipe.views.resizing import resized
 from edpipe.views.sampling import view_of
 from edpipe.views.spec import ViewSpec
 
@@ -69,6 +70,10 @@ class StageTask:
         self.previous_digest = ""
         self.known_class_ids = np.array(partition.classes_of(plan.known), dtype=np.int64)
         taught = tuple(dataset.sample_ids("train", partition.classes_of((subset,))) for subset in plan.taught)
+        self.image_size = plan.budget.image_size or dataset.image_size
+        """Side of what the network sees, pixels; views are made at the dataset's size."""
+        self.macs = ImageMacs()
+        """Of training, to be told once the network is built; counts where a budget is of compute."""
         self.taught_ids = taught
         """Of each taught subset."""
         self.stream = SampleStream(self.seed, taught, plan.subset_order)
@@ -95,6 +100,11 @@ class StageTask:
     def taught_digest(self) -> str:
         """Of which samples are taught."""
         return digest_bytes(np.concatenate(self.taught_ids).tobytes())
+
+    @property
+    def num_images(self) -> int:
+        """Images that the stage shows."""
+        return num_images(self.knobs.plan.budget, self.stream.num_samples, self.macs)
 
     def keep_easiest(self) -> None:
         """Teaches the plan's share of each class: what its teachers name best; to be called once stores are checked."""
@@ -124,13 +134,15 @@ class StageTask:
         # Of the iteration's first sample: the same for all processes that share it.
         size = self.knobs.recipe.batch_size
         first = start // size * size
-        total = num_images(self.knobs.plan.budget, self.stream.num_samples)
-        batch = replace(self.batch_of(ids, views), progress=first / total, num_together=min(size, total - first))
+        total, (begin, end) = self.num_images, self.knobs.plan.span
+        progress = begin + first / total * (end - begin)
+        batch = replace(self.batch_of(ids, views), progress=progress, num_together=min(size, total - first))
         return batch if self.trajectory is None else replace(batch, scratch=self.trajectory.logits(ids, epochs))
 
     def batch_of(self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]) -> StageBatch:
         """The given view of each sample."""
-        images = normalise(self.batches.views(ids, views), self.dataset.mean, self.dataset.std)
+        seen = resized(self.batches.views(ids, views), self.image_size)
+        images = normalise(seen, self.dataset.mean, self.dataset.std)
         count = sum(np.isin(self.dataset.labels[ids], teacher.class_ids).astype(np.int64) for teacher in self.teachers)
         targets = [self._targets_of(teacher, ids, views, np.asarray(count)) for teacher in self.teachers]
         return StageBatch(images, self._columns(self.dataset.labels[ids]), self._other(ids, views), targets)
