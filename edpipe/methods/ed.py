@@ -15,7 +15,7 @@ from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans.loss import TeacherLoss, Weight
 from edpipe.params.plans.method import DistillMethod, MethodSetting
-from edpipe.params.plans.parts import WHOLE, parts_of
+from edpipe.params.plans.parts import WHOLE, Part, follows_training, parts_of
 from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain_kd
 from edpipe.params.plans.registered import Registered
 
@@ -137,10 +137,7 @@ class Ed(DistillMethod):
 
     def has_shared_schedule(self) -> bool:
         """A carried learning rate, and a loss that changes on the way, make every stage depend on all budgets."""
-        return self.rate_schedule == "carried" or self._follows_training()
-
-    def _follows_training(self) -> bool:
-        return any(loss.progress_of == "training" for loss in self.teacher_losses())
+        return self.rate_schedule == "carried" or any(map(follows_training, self.teacher_losses()))
 
     def stages(self, setting: MethodSetting) -> tuple[StagePlan, ...]:
         """The school, level by level.
@@ -153,10 +150,10 @@ class Ed(DistillMethod):
         windows = spans = [WHOLE] * len(levels)
         if self.rate_schedule == "carried":
             windows = parts_of(budgets, f"{path}.rate_schedule", "'carried'")
-        if self._follows_training():
+        if any(map(follows_training, self.teacher_losses())):
             spans = parts_of(budgets, path, "a loss that changes on the way")
         return tuple(
-            self._stage(setting, levels[: k + 1], budget=budgets[k], window=windows[k], span=spans[k])
+            self._stage(setting, levels[: k + 1], spans[k], budget=budgets[k], window=windows[k])
             for k in range(len(levels))
         )
 
@@ -171,8 +168,8 @@ class Ed(DistillMethod):
             levels.append(_Level(level.name, level.blocks, known, known if self.replay else introduced or known[-1:]))
         return levels
 
-    def _stage(self, setting: MethodSetting, levels: list[_Level], **part: Any) -> StagePlan:
-        """The last of these levels; `part` is its budget, and its part of the whole."""
+    def _stage(self, setting: MethodSetting, levels: list[_Level], span: Part, **part: Any) -> StagePlan:
+        """The last of these levels; `part` is its budget, and its part of the schedule; `span` of the whole."""
         level, number = levels[-1], len(levels)
         every = self._levels(setting.levels)
         loss = self.distill_by_level.get(level.name, self.distill)
@@ -190,6 +187,7 @@ class Ed(DistillMethod):
             normalisation=self.normalisation,
             subset_order=self.subset_order,
             easiest=self.easiest.get(level.name, 1.0),
+            span=span if follows_training(loss) else WHOLE,
             **part,
             **self._terms(levels),
             **self.loss_weights(loss),

@@ -12,7 +12,7 @@ from pydantic import Field, create_model, model_validator
 from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans.loss import Stored, TeacherLoss, Weight
-from edpipe.params.plans.parts import WHOLE, parts_of
+from edpipe.params.plans.parts import WHOLE, follows_training, parts_of
 from edpipe.params.plans.plan import StagePlan, TeacherUse, all_subsets
 from edpipe.params.stage import StageKnobs
 
@@ -128,7 +128,7 @@ class Phased(Method):
 
     def has_shared_schedule(self) -> bool:
         """A carried learning rate makes every phase depend on the budgets of all."""
-        return bool(self.phases) and (self.rate_schedule == "carried" or self._follows_training())
+        return bool(self.phases) and (self.rate_schedule == "carried" or self._changes_on_the_way())
 
     def in_phases(self, setting: MethodSetting, **loss: Any) -> tuple[StagePlan, ...]:
         """One plan for each phase, all with this loss.
@@ -141,16 +141,15 @@ class Phased(Method):
         windows = spans = [WHOLE] * len(names)
         if self.rate_schedule == "carried":
             windows = parts_of(budgets, f"{setting.path}.rate_schedule", "'carried'")
-        if self._follows_training():
+        if self._changes_on_the_way():
             spans = parts_of(budgets, setting.path, "a loss that changes on the way")
         return tuple(
             all_subsets(name, budgets[k], number=k + 1, num_stages=len(names), window=windows[k], span=spans[k], **loss)
             for k, name in enumerate(names)
         )
 
-    def _follows_training(self) -> bool:
-        """Whether a loss changes on the way through all stages."""
-        return any(loss.progress_of == "training" for loss in self.teacher_losses())
+    def _changes_on_the_way(self) -> bool:
+        return any(map(follows_training, self.teacher_losses()))
 
 
 class DistillMethod(Method):

@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 
 from edpipe.errors import ParamsError
+from edpipe.params.plans.loss import TeacherLoss
 from edpipe.params.stage import StageKnobs
 
 WHOLE = (0.0, 1.0)
 Part = tuple[float, float]
 """Start and end, from 0 to 1."""
+
+
+def follows_training(loss: TeacherLoss) -> bool:
+    """Whether a loss changes on the way through all stages."""
+    return loss.progress_of == "training"
 
 
 def parts_of(budgets: Sequence[StageKnobs], path: str, why: str) -> list[Part]:
