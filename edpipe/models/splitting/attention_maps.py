@@ -1,4 +1,4 @@
-"""Attention maps: where in the image each feature stage of a network is active.
+"""Attention maps: where in the image a network is active, at several places along it.
 
 Networks for small images give the maps that published code compares (`attention_modules`), others those of their
 feature stages.
