@@ -31,8 +31,8 @@ def first_difference(job: Job, before: Path, now: Path) -> str | None:
 
 
 def _contents(job: Job, text: bytes) -> dict[str, Any]:
-    """What a record says besides its code; a result has a digest of itself, code included."""
-    left_out = (*NAMES_OF_CODE, *(("digest",) if job.step in WITH_CODE_IN_DIGEST else ()))
+    """What a record says besides its code; a result has a digest of itself, code included, and tells of times."""
+    left_out = (*NAMES_OF_CODE, *(("digest", "cost") if job.step in WITH_CODE_IN_DIGEST else ()))
     return _as_now({name: value for name, value in json.loads(text).items() if name not in left_out})
 
 
