@@ -101,6 +101,20 @@ def test_a_students_features_must_have_the_size_of_the_teachers_hint():
 
 
 @pytest.mark.slow
+def test_a_level_without_an_attention_map_cannot_learn_by_them():
+    school = copy.deepcopy(RAW["experiments"]["digits_ed"]["method"])
+    by_level = {"primary": {"kind": "at"}, "middle": {"kind": "at"}}
+    changes = {f"{STORAGE}.attention": True, "students.resnet8.model": "vgg8"}
+    changes[f"{ED}.method"] = {**school, "distill_by_level": by_level}
+    assert problems(changes, "digits_ed") == [
+        "experiments.digits_ed.student: model 'vgg8': its part that is trained has no attention map; use another loss "
+        "there, or another model"
+    ]
+    del by_level["primary"]  # the first block of vgg, which published code leaves out
+    check_params(params(changes), ("digits_ed",))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["student", "teacher"])
 def test_images_too_small_for_a_network(what):
     place = {"student": "students.resnet8.model", "teacher": f"{TEACHER}.model"}[what]
