@@ -29,8 +29,8 @@ def check_references(params: Params) -> None:
     for name, partition in params.partitions.items():
         if partition.confusion is not None:
             _check_confusion_teacher(params, f"partitions.{name}.confusion.teacher", partition.confusion.teacher)
-    for name, experiment in params.experiments.items():
-        _check_experiment(params, f"experiments.{name}", experiment)
+    for name in params.experiments:
+        check_experiment(params, name)
     for name, study in params.studies.items():
         _check_study(params, name, study)
 
@@ -68,13 +68,19 @@ def _check_confusion_teacher(params: Params, where: str, teacher: str) -> None:
         )
 
 
-def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) -> None:
+def check_experiment(params: Params, name: str) -> None:
+    """Every name in one experiment points to something, and its parts fit together.
+
+    Raises:
+        ParamsError: with one line for the first thing that does not.
+    """
+    path, experiment = f"experiments.{name}", params.experiments[name]
     _known(f"{path}.dataset", experiment.dataset, params.datasets, "datasets")
     _known(f"{path}.dataset", experiment.dataset, params.soft_labels, "soft_labels")
     _known(f"{path}.partition", experiment.partition, params.partitions, "partitions")
     _known(f"{path}.student", experiment.student, params.students, "students")
     _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
-    method, setting = experiment.method, MethodSetting(params, path.partition(".")[2])
+    method, setting = experiment.method, MethodSetting(params, name)
     _check_stages(path, experiment, setting)
     if params.partitions[experiment.partition].confusion is not None:
         _check_confusion_views(params, path, experiment)

@@ -10,11 +10,13 @@ from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.schema import Params
+from edpipe.params.searches.knobs import SearchJobKnobs
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import TeacherKnobs
 from edpipe.pipeline.estimates.image_counts import ImageCounts, image_counts
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse
+from edpipe.pipeline.jobs.resources import dataset_of
 from edpipe.soft_labels.encoding.costs import store_bytes
 from edpipe.storage.job import Job
 from edpipe.views.spec import ViewRange
@@ -54,12 +56,12 @@ class JobCosts:
         speeds: NetworkSpeeds,
         counts: Callable[[Params, str], ImageCounts | None] = image_counts,
     ) -> None:
-        self._params, self._speeds, self._counts = params, speeds, counts
+        self._params, self._speeds, self._counts = params.with_trials, speeds, counts
         self._known: dict[str, ImageCounts | None] = {}
 
     def of(self, job: Job) -> JobCost | None:
         """None where the number of images or the speed of a network is not known."""
-        dataset = self._dataset_of(job)
+        dataset = dataset_of(self._params, job)
         counts = self._counts_of(dataset) if dataset is not None else None
         if job.step in _LIGHT:
             return JobCost(START_S, 0)
@@ -67,12 +69,6 @@ class JobCosts:
             return None
         found = _ESTIMATES[job.step](self, job, dataset, counts)
         return None if found is None else JobCost(START_S + found.seconds, found.num_bytes)
-
-    def _dataset_of(self, job: Job) -> str | None:
-        if "dataset" in job.arguments:
-            return str(job.arguments["dataset"])
-        experiment = job.arguments.get("experiment")
-        return None if experiment is None else self._params.experiments[str(experiment)].dataset
 
     def _counts_of(self, dataset: str) -> ImageCounts | None:
         if dataset not in self._known:
@@ -154,6 +150,14 @@ class JobCosts:
         num_stages = sum(path.suffix != ".json" for path in job.inputs["students"])
         return None if speed is None else JobCost(num_stages * (counts.test + counts.val) / speed.forward, 0)
 
+    def search(self, job: Job[SearchJobKnobs], dataset: str, counts: ImageCounts) -> JobCost | None:
+        """The last student of each trial and seed sees the validation images."""
+        speeds = [self._student_speed(trial.name, dataset, counts) for trial in job.knobs.trials]
+        if any(speed is None for speed in speeds):
+            return None
+        seconds = sum(counts.val / speed.forward for speed in speeds if speed is not None)
+        return JobCost(len(job.knobs.search.seeds) * seconds, 0)
+
     def _taught(self, experiment: str, subsets: tuple[str, ...]) -> float:
         """Share of all classes in these subsets."""
         partition = self._params.partitions[self._params.experiments[experiment].partition]
@@ -192,6 +196,7 @@ _ESTIMATES: dict[str, Callable[[JobCosts, Job, str, ImageCounts], JobCost | None
     "evaluate_teacher": JobCosts.evaluate_teacher,
     "run_stage": JobCosts.run_stage,
     "evaluate": JobCosts.evaluate,
+    "search": JobCosts.search,
 }
 
 
