@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from edpipe.models.zoo.forms import attention_modules
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.plans.plan import StageJobKnobs
@@ -106,12 +107,14 @@ class JobCosts:
     def dump_soft_labels(self, job: Job, dataset: str, counts: ImageCounts) -> JobCost | None:
         """The teacher sees each training image of its classes once for each view."""
         share, num_views = self._share(job), ViewRange.parse(str(job.arguments["views"])).num_views
-        speed = self._teacher_speed(dataset, counts, self._params.teachers[str(job.arguments["teacher"])], share)
+        teacher = self._params.teachers[str(job.arguments["teacher"])]
+        speed = self._teacher_speed(dataset, counts, teacher, share)
         if speed is None:
             return None
         storage: StorageKnobs = self._params.soft_labels[dataset].storage
         samples, classes = round(counts.train * share), max(round(counts.num_classes * share), 1)
-        num_bytes = store_bytes(storage, [(samples, classes)], num_views, feature_bytes(storage, speed))
+        beside = feature_bytes(storage, speed, teacher.network.model)
+        num_bytes = store_bytes(storage, [(samples, classes)], num_views, beside)
         return JobCost(num_views * samples * TRAINING_SHARE_OF_VIEWS / speed.forward, num_bytes)
 
     def verify_soft_labels(self, job: Job, dataset: str, counts: ImageCounts) -> JobCost | None:
@@ -219,12 +222,13 @@ def packed_bytes(knobs: DatasetKnobs) -> int:
     return round(side**2 * LONG_SIDE * JPEG_BYTES_PER_PIXEL)
 
 
-def feature_bytes(storage: StorageKnobs, speed: NetworkSpeed) -> int:
+def feature_bytes(storage: StorageKnobs, speed: NetworkSpeed, model: str) -> int:
     """Of what is stored of a view beside its logits: attention maps and a hint, two bytes a number."""
-    numbers = sum(height * width for _, height, width in speed.feature_stages) if storage.attention else 0
+    maps = speed.feature_stages[-len(attention_modules(model) or speed.feature_stages) :]
+    numbers = sum(height * width for _, height, width in maps) if storage.attention else 0
     if storage.hint is not None and len(speed.feature_stages) >= storage.hint.feature_stage:
         channels, height, width = speed.feature_stages[storage.hint.feature_stage - 1]
-        numbers += channels * min(height, storage.hint.side) * min(width, storage.hint.side)
+        numbers += channels * min(height, storage.hint.side or height) * min(width, storage.hint.side or width)
     return 2 * numbers
 
 
