@@ -194,8 +194,21 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-LEVEL = {"name": "primary", "number": 1, "num_stages": 2, "num_blocks": 2, "taught": ("primary",), "known": ("primary",)}
-LAST = LEVEL | {"name": "middle", "number": 2, "blocks": 2, "taught": ("primary", "middle"), "known": ("primary", "middle")}
+LEVEL = {
+    "name": "primary",
+    "number": 1,
+    "num_stages": 2,
+    "num_blocks": 2,
+    "taught": ("primary",),
+    "known": ("primary",),
+}
+LAST = LEVEL | {
+    "name": "middle",
+    "number": 2,
+    "blocks": 2,
+    "taught": ("primary", "middle"),
+    "known": ("primary", "middle"),
+}
 
 
 def job_of(world, teachers, share, use=ViewUse(per_file=9), **plan):  # noqa: B008  (frozen)
