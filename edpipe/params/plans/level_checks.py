@@ -92,12 +92,16 @@ def check_frozen(setting: MethodSetting, blocks: Mapping[str, int], frozen: Mapp
         most = min(before, blocks[level] - 1)
         if number > most:
             raise ParamsError(
-                f"{setting.path}.frozen.{level}: got {number}, but the level has {blocks[level]} blocks and the one "
-                f"before has {before}; what is frozen must have been trained, and one block must learn: "
+                f"{setting.path}.frozen.{level}: got {number}, but the level has {_counted(blocks[level])} and the one "
+                f"before has {_counted(before)}; what is frozen must have been trained, and one block must learn: "
                 + (f"give at most {most}" if most else "remove it")
             )
     if frozen:
         _check_reference(setting, "frozen")
+
+
+def _counted(blocks: int) -> str:
+    return f"{blocks or 'no'} block{'' if blocks == 1 else 's'}"
 
 
 def _check_reference(setting: MethodSetting, knob: str) -> None:
