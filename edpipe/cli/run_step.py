@@ -10,7 +10,7 @@ from edpipe.errors import EdpipeError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.jobs import paths, step_table
-from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.jobs.graph import jobs_of, jobs_of_searches
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import Artifact, Step
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
@@ -80,12 +80,20 @@ def _check_step(step: Step, job: Job) -> None:
 
 
 def _also_given(step: Step, params: Params, job: Job) -> dict[str, Any]:
-    """What a step is given besides its job: a result states the costs of all that its experiment needed."""
+    """What a step is given besides its job: results and searches state the costs of what was made for them."""
+    if step.artifact is Artifact.SEARCH:
+        stages = [other for other in jobs_of_searches(params, [str(job.arguments["search"])]) if _is_input(other, job)]
+        return {"costs": dict(zip([stage.outputs[0] for stage in stages], parts_of(stages), strict=True))}
     if step.artifact is not Artifact.RESULT:
         return {}
     experiment = str(job.arguments["experiment"])
     before = [other for other in jobs_of(params, [experiment]) if other.step not in ("result", "report")]
     return {"costs": parts_of(before, experiment)}
+
+
+def _is_input(other: Job, job: Job) -> bool:
+    """Whether the other job makes a student that the job measures."""
+    return other.step == "run_stage" and other.outputs[0] in job.inputs["students"]
 
 
 STEP_COMMANDS = {step.name: (command_of(step), step.options, step.purpose) for step in step_table.STEPS}

@@ -42,8 +42,8 @@ def teacher_weights(
       entropies are 0.
     - ca_mkd: (1 - softmax_k(CE_k)) / (K - 1), CE the teacher's cross-entropy with the label (Zhang et al. 2022).
     - aekd: one weight per teacher for the whole batch, no more than 0.6 each, that make the weighted sum of gradients
-      as short as can be (Du et al. 2020): those of the batch's kd losses, over all of the student's logits. The
-      authors' code averages them over the batch before it measures lengths. Of equally good weights, the most equal.
+      as short as can be (Du et al. 2020): those of the kd losses over the student's logits, averaged over the batch as
+      in the authors' code. Of equally good weights, the most equal.
 
     Args:
         rule: one of the four.
@@ -107,7 +107,7 @@ def _aekd(
 ) -> Float[Tensor, "teacher sample"]:
     # The gradient of τ² · KL is this times τ / samples, the same factor for all: it does not move the shortest sum.
     gradients = F.softmax(student / temperature, dim=-1) - F.softmax(teachers / temperature, dim=-1)
-    rows = gradients.flatten(1).cpu().double()  # there, for Apple's GPUs have no float64
+    rows = gradients.cpu().double().mean(dim=1)  # there, for Apple's GPUs have no float64
     weights = _shortest_sum(rows @ rows.T).to(teachers)
     return weights[:, None].expand(teachers.shape[:2])
 

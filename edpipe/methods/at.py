@@ -1,4 +1,4 @@
-"""Attention transfer (Zagoruyko and Komodakis 2017): the maps of every feature stage, instead of logits."""
+"""Attention transfer (Zagoruyko and Komodakis 2017): attention maps along the network, instead of logits."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class At(TeacherLoss):
-    """Attention maps of every feature stage; soft labels must hold them."""
+    """Attention maps along the network, the first with the first; soft labels must hold them."""
 
     summary: ClassVar[str] = (
         "Knowledge distillation: all classes at once, one teacher that knows all of them; the student follows its "
@@ -28,13 +28,13 @@ class At(TeacherLoss):
     kind: Literal["at"]
 
     def losses(self, pair: "edpipe.losses.stage_terms.TeacherPair") -> "torch.Tensor":
-        """Sum over stages of each sample's attention loss."""
+        """Sum over maps of each sample's attention loss."""
         import torch
 
         from edpipe.losses.features import attention_loss
 
         maps = () if pair.outputs is None else pair.outputs.side
-        pairs = zip(maps, pair.target.maps, strict=False)  # a lower level has fewer feature stages than its teacher
+        pairs = zip(maps, pair.target.maps, strict=False)  # a lower level has fewer maps than its teacher
         return torch.stack([attention_loss(own[pair.target.rows], teacher) for own, teacher in pairs]).sum(dim=0)
 
     def side_module(

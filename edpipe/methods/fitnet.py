@@ -43,5 +43,4 @@ class Fitnet(TeacherLoss):
         from edpipe.models.students.hint import hint_of
 
         assert setting.hint is not None, "the soft labels hold hints"
-        hint, sizes = setting.hint, (setting.channels, setting.image_size)
-        return hint_of(setting.network, hint.feature_stage, hint.side, hint.shape, sizes, setting.seed)
+        return hint_of(setting.network, setting.hint, (setting.channels, setting.image_size), setting.seed)

@@ -14,7 +14,7 @@ INPUT_SIDE = "input_side"
 def resize_bilinear(
     features: Float[Tensor, "sample channel height width"], height: int, width: int
 ) -> Float[Tensor, "sample channel height_out width_out"]:
-    """Feature maps of another size, pixels lying at the middle of their cells (torch's align_corners=False)."""
+    """Feature maps of another size; corner pixels stay where they are (torch's align_corners=True)."""
     return _Bilinear.apply(features, height, width)  # type: ignore[return-value]
 
 
@@ -48,7 +48,7 @@ class _Bilinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, height: int, width: int) -> Tensor:
         ctx.height, ctx.width = features.shape[-2:]
-        return F.interpolate(features, size=(height, width), mode="bilinear", align_corners=False)
+        return F.interpolate(features, size=(height, width), mode="bilinear", align_corners=True)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -61,11 +61,11 @@ class _Bilinear(torch.autograd.Function):
 def interpolation_matrix(size: int, new_size: int, like: Tensor) -> Float[Tensor, "new old"]:
     """Share of each old pixel in each new one along one side; of like's dtype and device.
 
-    >>> interpolation_matrix(2, 4, torch.empty(0)).tolist()
-    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    >>> interpolation_matrix(2, 5, torch.empty(0)).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.0, 1.0]]
     """
     precise = torch.promote_types(like.dtype, torch.float32)
     new, old = (torch.arange(n, dtype=precise, device=like.device) for n in (new_size, size))
-    # Where the middle of each new pixel lies among the old; beyond the outermost ones, these are continued.
-    places = ((new + 0.5) * (size / new_size) - 0.5).clamp(0, size - 1)
+    # Where each new pixel lies among the old: the first and the last of both lie on each other.
+    places = new * ((size - 1) / max(new_size - 1, 1))
     return (1 - (places[:, None] - old).abs()).clamp(min=0).to(like.dtype)

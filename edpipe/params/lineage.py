@@ -13,12 +13,21 @@ def check_lineage(params: Params) -> None:
     """
     for teacher in params.teachers:
         _check_student(params, teacher)
-    for name, experiment in params.experiments.items():
-        for where, teacher in teachers_needed(params, name):
-            check_dataset(params, where, teacher, experiment.dataset)
+    for name in params.experiments:
+        check_teachers_of(params, name)
     done: set[str] = set()
     for name in params.experiments:
         _check_no_circle(params, name, (), done)
+
+
+def check_teachers_of(params: Params, experiment: str) -> None:
+    """That the teachers of an experiment which were students were taught its dataset.
+
+    Raises:
+        ParamsError: one was taught another.
+    """
+    for where, teacher in teachers_needed(params, experiment):
+        check_dataset(params, where, teacher, params.experiments[experiment].dataset)
 
 
 def check_dataset(params: Params, where: str, teacher: str, dataset: str) -> None:

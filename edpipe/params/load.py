@@ -11,6 +11,7 @@ from edpipe.params.plans.plugins import load_files
 from edpipe.params.problems import error_lines
 from edpipe.params.references import check_references
 from edpipe.params.schema import Params
+from edpipe.params.searches.checks import check_searches
 from edpipe.params.yaml_file import PARAMS_PATH, load_raw
 
 
@@ -27,6 +28,7 @@ def parse_params(raw: dict[str, Any]) -> Params:
         raise ParamsError(*error_lines(raw, error.errors())) from None
     check_references(params)
     check_lineage(params)
+    check_searches(params)
     return params
 
 

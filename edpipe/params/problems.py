@@ -98,6 +98,7 @@ def _wish(message: str) -> str:
 
 _WISHES = {
     r"^Input should be ": "",
+    r"^Dictionary should have (.*) after validation, not .*": r"a mapping with \1",
     r"^(Tuple|List) should have (.*) after validation, not .*": r"a list with \2",
     r"^String should match pattern": "a text that matches",
     r"valid dictionary.*": "mapping",

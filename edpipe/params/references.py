@@ -29,8 +29,8 @@ def check_references(params: Params) -> None:
     for name, partition in params.partitions.items():
         if partition.confusion is not None:
             _check_confusion_teacher(params, f"partitions.{name}.confusion.teacher", partition.confusion.teacher)
-    for name, experiment in params.experiments.items():
-        _check_experiment(params, f"experiments.{name}", experiment)
+    for name in params.experiments:
+        check_experiment(params, name)
     for name, study in params.studies.items():
         _check_study(params, name, study)
 
@@ -40,10 +40,14 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
     for experiment in study.experiments:
         _known(f"{path}.experiments", experiment, params.experiments, "experiments")
     chosen = {experiment: params.experiments[experiment] for experiment in study.experiments}
-    for what in ("dataset", "student", "recipe"):
+    for what in ("dataset", "student", *(["recipe"] if study.recipes == "same" else [])):
         _check_same(path, what, {experiment: getattr(knobs, what) for experiment, knobs in chosen.items()})
     _check_same(path, "set of seeds", {experiment: str(sorted(knobs.seeds)) for experiment, knobs in chosen.items()})
-    images = {experiment: [stage.images for stage in knobs.stages.values()] for experiment, knobs in chosen.items()}
+    images = {
+        experiment: [stage.images for stage in knobs.stages.values()]
+        for experiment, knobs in chosen.items()
+        if experiment not in study.beside
+    }
     # Epochs count images of a dataset that may not be packed yet; the study itself compares those.
     counted = {experiment: f"{sum(filter(None, each)):,}" for experiment, each in images.items() if all(each)}
     if study.equal == "images":
@@ -68,13 +72,19 @@ def _check_confusion_teacher(params: Params, where: str, teacher: str) -> None:
         )
 
 
-def _check_experiment(params: Params, path: str, experiment: ExperimentKnobs) -> None:
+def check_experiment(params: Params, name: str) -> None:
+    """Every name in one experiment points to something, and its parts fit together.
+
+    Raises:
+        ParamsError: with one line for the first thing that does not.
+    """
+    path, experiment = f"experiments.{name}", params.experiments[name]
     _known(f"{path}.dataset", experiment.dataset, params.datasets, "datasets")
     _known(f"{path}.dataset", experiment.dataset, params.soft_labels, "soft_labels")
     _known(f"{path}.partition", experiment.partition, params.partitions, "partitions")
     _known(f"{path}.student", experiment.student, params.students, "students")
     _known(f"{path}.recipe", experiment.recipe, params.recipes, "recipes")
-    method, setting = experiment.method, MethodSetting(params, path.partition(".")[2])
+    method, setting = experiment.method, MethodSetting(params, name)
     _check_stages(path, experiment, setting)
     if params.partitions[experiment.partition].confusion is not None:
         _check_confusion_views(params, path, experiment)

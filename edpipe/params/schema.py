@@ -1,7 +1,8 @@
 """The whole of params.yaml as one typed model, its JSON schema, and look-ups of its entries."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from edpipe.params.experiment import (
 )
 from edpipe.params.partition import Name, PartitionKnobs
 from edpipe.params.recipe import RecipeKnobs
+from edpipe.params.searches.knobs import SearchKnobs
+from edpipe.params.searches.trials import Trial, trials_of, united
 from edpipe.params.soft_labels import SoftLabelKnobs
 from edpipe.params.student import StudentKnobs
 from edpipe.params.study import StudyKnobs
@@ -49,6 +52,9 @@ class Params(Knobs):
     )
     experiments: dict[Name, ExperimentKnobs] = Field(description="Each gives results/<experiment>.json.")
     studies: dict[Name, StudyKnobs] = Field({}, description="Experiments in one table: results/study_<study>.json.")
+    searches: dict[Name, SearchKnobs] = Field(
+        {}, description="Knobs tried on the validation split: results/search_<search>.json."
+    )
     curves: CurveKnobs = Field(
         CurveKnobs(points=20, validation_images=0),
         description="Learning curves: logs/curves/**/<artifact>.json. No job hangs on them, and none runs again.",
@@ -63,6 +69,23 @@ class Params(Knobs):
         description="Python files, relative to params.yaml, that define methods, losses, networks or readers.",
     )
     tracked: tuple[Name, ...] = Field(strict=False, description="Experiments that dvc.yaml follows.")
+
+    @cached_property
+    def trials(self) -> Mapping[str, tuple[Trial, ...]]:
+        """Of each search, once `check_searches` found it sound."""
+        return {name: trials_of(one, self.experiments, self.recipes) for name, one in self.searches.items()}
+
+    @cached_property
+    def with_trials(self) -> "Params":
+        """The same with every trial as an experiment, and the recipes of trials, which stand nowhere in the file."""
+        trials = united(trial for of_one in self.trials.values() for trial in of_one)
+        recipes = {name: recipe for trial in trials.values() for name, recipe in trial.recipes.items()}
+        return self.model_copy(
+            update={
+                "experiments": {**self.experiments, **{name: trial.experiment for name, trial in trials.items()}},
+                "recipes": {**self.recipes, **recipes},
+            }
+        )
 
 
 def entry(params: Params, section: str, name: str):  # noqa: ANN201  (one of the knob models, by section)

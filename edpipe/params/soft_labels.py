@@ -117,8 +117,10 @@ class HintKnobs(Knobs):
     """Features of one stage of the teacher, for students that imitate them (FitNet, Romero et al. 2015)."""
 
     feature_stage: Annotated[int, Field(ge=1, le=99)] = Field(description="Which feature stage, from 1.")
-    side: Annotated[int, Field(ge=1, le=128)] = Field(
-        4, description="The map is averaged down to side × side; a smaller one is kept as it is."
+    side: Annotated[int, Field(ge=1, le=128)] | None = Field(
+        None,
+        description="To save space, a larger map is averaged down to side × side; absent: every map is kept whole, as "
+        "the loss of the sources needs it.",
     )
 
 
@@ -144,7 +146,9 @@ class StorageKnobs(Knobs):
         None, description="sampled only: the temperature of the softmax drawn from; students must train at the same."
     )
     attention: bool = Field(
-        False, description="Store the attention map of every feature stage beside the logits (float16)."
+        False,
+        description="Store attention maps beside the logits (float16): of networks for small images those that "
+        "published code compares, of others one for each feature stage.",
     )
     hint: HintKnobs | None = Field(
         None, description="Store the features of one stage beside the logits (float16); absent: none."

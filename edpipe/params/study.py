@@ -5,8 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from edpipe.errors import nearest
 from edpipe.params.base import Knobs
 from edpipe.params.partition import Name
+
+
+class PlannedTest(Knobs):
+    """One question of a study, fixed before its results are known."""
+
+    experiment: Name = Field(description="One of the study's experiments.")
+    minus: Name = Field(description="Another of them: the difference is tested seed by seed.")
 
 
 class StudyKnobs(Knobs):
@@ -22,12 +30,33 @@ class StudyKnobs(Knobs):
         "student's training, where 2 % less to 0.1 % more than the base is allowed.",
     )
 
+    beside: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        (), description="Those of the experiments that may have had another budget, as a baseline of equal time may."
+    )
+    recipes: Literal["same", "own"] = Field(
+        "same", description="own: each experiment has been tuned for itself, and may have a recipe of its own."
+    )
+    tests: Annotated[tuple[PlannedTest, ...], Field(strict=False)] = Field(
+        (),
+        description="Differences that the study is made to test, fixed beforehand: paired t-tests, their p adjusted "
+        "for as many tests (Holm).",
+    )
+
     @model_validator(mode="after")
     def _base_is_there(self) -> "StudyKnobs":
         if len(set(self.experiments)) != len(self.experiments):
             raise ValueError(f"experiments must differ, got {list(self.experiments)}")
         if self.base not in self.experiments:
             raise ValueError(f"base '{self.base}' is not among experiments {list(self.experiments)}")
+        named = {"beside": self.beside} | {f"tests.{k}": (t.experiment, t.minus) for k, t in enumerate(self.tests)}
+        for where, names in named.items():
+            for name in names:
+                if name not in self.experiments:
+                    raise ValueError(f"{where}: '{name}' is not among experiments{nearest(name, self.experiments)}")
+            if len(set(names)) != len(names):
+                raise ValueError(f"{where}: names must differ, got {list(names)}")
+        if self.base in self.beside:
+            raise ValueError(f"beside: '{self.base}' is the base, whose budget is that of all; remove it")
         return self
 
 

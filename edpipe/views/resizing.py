@@ -16,7 +16,7 @@ WEIGHT_SUM = 256
 
 
 def resized(
-    images: UInt8[Tensor, "sample channel full full"], side: int
+    images: UInt8[Tensor, "sample channel height width"], side: int
 ) -> UInt8[Tensor, "sample channel {side} {side}"]:
     """Square images made smaller, to `side` pixels; the images themselves if they have that size.
 

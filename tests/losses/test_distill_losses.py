@@ -13,7 +13,6 @@ from edpipe.losses.features import attention_loss, hint_loss
 from edpipe.losses.kd import kd_loss
 from edpipe.losses.logits import dist_loss, dkd_loss, standardise
 from edpipe.models.splitting.attention_maps import attention_map
-from edpipe.models.students.hint import HintRegressor
 
 torch.set_num_threads(1)
 SHAPES = st.tuples(st.integers(0, 9999), st.integers(1, 5), st.integers(1, 6), st.floats(0.5, 20))
@@ -335,49 +334,6 @@ def test_hint_loss_is_the_formula(seed, shape):
     assert not hint_loss(*tensors(teacher, teacher)).any()
 
 
-@pytest.mark.parametrize("relu", [False, True])
-def test_hint_gradients_reach_the_regressor_and_the_student(relu):
-    regressor = HintRegressor(3, 5, seed=0, relu=relu)
-    student = torch.from_numpy(draw(0, 4, 3, 6, 6)).float().requires_grad_()
-    loss = hint_loss(regressor(student), torch.from_numpy(draw(1, 4, 5, 6, 6)).float())
-    loss.mean().backward()
-    named = [*regressor.named_parameters(), ("student", student)]
-    assert {name for name, _ in named} == {"conv.weight", "bn.weight", "bn.bias", "student"}
-    assert all(tensor.grad is not None and tensor.grad.abs().max() > 1e-6 for _, tensor in named)
-
-
-def test_a_regressor_learns_its_teacher():
-    features, teacher = (torch.from_numpy(draw(seed, 16, 4, 5, 5)).float() for seed in (0, 1))
-    teacher = torch.einsum("oc,nchw->nohw", teacher[0, :, :, 0][:, :4], features)
-    regressor = HintRegressor(4, 4, seed=0)
-    optimizer = torch.optim.Adam(regressor.parameters(), lr=0.3)
-    losses = []
-    for _ in range(400):
-        optimizer.zero_grad()
-        loss = hint_loss(regressor(features), teacher).mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 100
-
-
-def test_a_regressor_is_drawn_from_its_seed_alone():
-    before = torch.random.get_rng_state()
-    first, same, other = (HintRegressor(3, 5, seed=seed).conv.weight for seed in (0, 0, 1))
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-    wide = HintRegressor(100, 200, seed=0).conv.weight
-    assert wide.std().item() == pytest.approx(math.sqrt(2 / 200), rel=0.02)  # He et al. 2015: variance 2 / fan-out
-
-
-def test_relu_is_there_on_demand():
-    features = torch.from_numpy(draw(0, 4, 3, 6, 6)).float()
-    plain, rectified = HintRegressor(3, 5, seed=0)(features), HintRegressor(3, 5, seed=0, relu=True)(features)
-    assert plain.min() < 0
-    assert torch.equal(rectified, plain.clamp_min(0))
-
-
 # All of them
 
 
@@ -443,9 +399,3 @@ def test_features_of_another_shape_are_refused():
     unchecked = getattr(hint_loss, "__wrapped__", hint_loss)
     with pytest.raises(ValueError, match=r"got \(1, 2, 4, 4\) and \(1, 3, 4, 4\); a HintRegressor changes the chan"):
         unchecked(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4))
-
-
-@pytest.mark.parametrize("channels", [(0, 3), (3, 0), (-1, 3)])
-def test_a_regressor_without_channels_is_refused(channels):
-    with pytest.raises(ValueError, match=f"channels must be >= 1, got {channels[0]} and {channels[1]}"):
-        HintRegressor(*channels, seed=0)

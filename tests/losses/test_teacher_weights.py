@@ -37,10 +37,10 @@ def softmax(logits, axis=-1):
 
 
 def gradients(student, teachers, temperature):
-    """Of the batch's mean kd loss of each teacher, by autograd: (teacher, sample · class)."""
+    """Of each teacher's kd loss by autograd, averaged over the batch as in the AE-KD code: (teacher, class)."""
     student = torch.from_numpy(student).requires_grad_()
     losses = [kd_loss(student, teacher, temperature).mean() for teacher in torch.from_numpy(teachers)]
-    return np.stack([torch.autograd.grad(loss, student)[0].numpy().ravel() for loss in losses])
+    return np.stack([torch.autograd.grad(loss, student)[0].numpy().mean(axis=0) for loss in losses])
 
 
 def one_class_svm(gram):
@@ -170,6 +170,24 @@ def test_weights_are_those_of_the_one_class_svm(seed, num_teachers):
     gram = vectors @ vectors.T
     ours = _shortest_sum(torch.from_numpy(gram)).numpy()
     np.testing.assert_allclose(ours, one_class_svm(gram), atol=1e-4)
+
+
+def test_gradients_are_averaged_over_the_batch_before_they_are_weighed():
+    # The student gives both classes 1/2. The first teacher is wrong once to each side: its gradients of (-1/2, 1/2) and
+    # (1/2, -1/2) are long, their mean is 0, and the shortest sum has as much of it as the bound allows.
+    teachers = torch.tensor([[[50.0, 0.0], [0.0, 50.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    weights = teacher_weights("aekd", torch.zeros(2, 2), teachers, torch.tensor([0, 0]), 1.0)
+    assert weights[:, 0].tolist() == pytest.approx([CAP, 1 - CAP])
+
+
+@settings(deadline=None)
+@given(SHAPES)
+def test_aekd_is_the_one_class_svm_of_the_codes(shape):
+    student, teachers, labels = teacher_weighting(shape)
+    vectors = gradients(student, teachers, shape[4])
+    assume(np.linalg.cond(vectors @ vectors.T) < 1e3)
+    weights = teacher_weights("aekd", *tensors(student, teachers, labels), shape[4])[:, 0].numpy()
+    np.testing.assert_allclose(weights, one_class_svm(vectors @ vectors.T), atol=1e-3)
 
 
 def test_three_weights_are_the_best_of_a_fine_grid():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_what_the_students_of_resnet18_cost_is_the_sum_over_their_layers():
     for stride, side in ((2, 8), (4, 16), (8, 32)):
         total += (w * w + 2 * w) + (2 * w * w + 2 * w)  # fusion: rise, mix
         macs += side * side * 3 * w * w
-        total += (stride * stride * w * w + 2 * w) + (w * w + 2 * w) + (w * 6 + 6)  # head: reduce, mix, fc
+        total += (stride * stride * w * w + 3 * w) + (w * w + 3 * w) + (w * 6 + 6)  # head: reduce, mix, fc
         macs += 16 * (stride * stride + 1) * w * w + w * 6
     assert count_parameters(network) - count_parameters(network.deployed) == total
     assert count_macs(network, 1, 128) - count_macs(network.deployed, 1, 128) == macs
@@ -88,7 +89,7 @@ def test_each_stage_but_the_deepest_has_a_student(model, num_stages, width):
 
 def block(weights, name, x, stride=1):
     """Convolution, batch normalisation with running statistics, ReLU."""
-    x = F.conv2d(x, weights[f"{name}.0.weight"], stride=stride)
+    x = F.conv2d(x, weights[f"{name}.0.weight"], weights.get(f"{name}.0.bias"), stride)
     keys = ("running_mean", "running_var", "weight", "bias")
     return torch.relu(F.batch_norm(x, *(weights[f"{name}.1.{key}"] for key in keys)))
 
@@ -107,7 +108,7 @@ def test_students_are_those_of_the_paper():
         lateral = [block(weights, f"laterals.{level}", x) for level, x in enumerate(maps)]
         student = lateral[2]
         for number, (level, stride) in enumerate(((1, 2), (0, 4))):
-            upsampled = F.interpolate(student, scale_factor=2, mode="bilinear", align_corners=False)
+            upsampled = F.interpolate(student, scale_factor=2, mode="bilinear", align_corners=True)
             u = block(weights, f"fusions.{number}.rise", upsampled)
             student = block(weights, f"fusions.{number}.mix", torch.cat([u + lateral[level], u], dim=1))
             reduced = block(weights, f"heads.{number}.reduce", student, stride)
@@ -117,6 +118,36 @@ def test_students_are_those_of_the_paper():
             torch.testing.assert_close(found.student_features[number], pooled)
             torch.testing.assert_close(found.student_logits[number], logits)
         torch.testing.assert_close(found.features, maps[2].mean(dim=(2, 3)))
+
+
+def fill(network):
+    """Each weight from its name and place alone, so that other code can be given the same."""
+    with torch.no_grad():
+        for name, values in network.named_parameters():
+            phase = zlib.crc32(name.encode()) % 97
+            wave = torch.cos(0.37 * torch.arange(values.numel(), dtype=torch.float64) + phase).view(values.shape)
+            is_matrix, scale = values.ndim > 1, name.endswith("weight")
+            shifted = 1 + 0.3 * wave if scale else 0.1 * wave
+            values.copy_((2 / values[0].numel()) ** 0.5 * wave if is_matrix else shifted)
+
+
+@pytest.mark.slow
+def test_its_numbers_are_those_of_the_authors_code():
+    """Computed by zhengli427/TESKD @ 10817c7 with these weights: cifarresnet18, float64, in training."""
+    network = TeskdNetwork(build_network("cifar_resnet18", 10, 3, 0), 8, 3, seed=0).double()
+    fill(network)
+    assert count_parameters(network) == 36_866_152
+    waves = 0.11 * torch.arange(4 * 3 * 64, dtype=torch.float64) + 0.5 * torch.arange(4).repeat_interleave(3 * 64)
+    outputs = network(torch.cos(waves).view(4, 3, 8, 8))
+    loss = teskd_loss(outputs, torch.tensor([0, 3, 7, 9])).mean()
+    logits = [one[1, 2].item() for one in (outputs.logits, *outputs.student_logits)]
+    features = [one[1, :5].sum().item() for one in outputs.student_features]
+    assert loss.item() == pytest.approx(13.4809780292, rel=1e-6)
+    assert logits == pytest.approx([1.677316738, 1.452663746, 0.533408813, 0.949082573], rel=1e-6)
+    assert features == pytest.approx([2.559674836, 1.764961051, 0.161268395], rel=1e-6)
+    inner = network.deployed.fc.weight, network.laterals[0][0].weight
+    gradients = torch.autograd.grad(loss, inner)
+    assert [one.norm().item() for one in gradients] == pytest.approx([28.593583305, 16.451585674], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -161,6 +192,9 @@ def test_students_are_drawn_from_their_seed_alone():
     weights = [name for name in drawn if first[name].ndim > 1]
     assert len(weights) == 3 + 2 * (2 + 3)
     assert not any(torch.equal(first[name], other[name]) for name in weights)
+    for values in (first[name] for name in weights):  # uniform up to 1 / √inputs, torch's default, as in the code
+        bound = values[0].numel() ** -0.5
+        assert 0.9 * bound < values.abs().max() <= bound
 
 
 def test_every_weight_is_counted_and_saved_once():

@@ -9,7 +9,9 @@ from torch import nn
 
 from edpipe.errors import NetworkError
 from edpipe.models.splitting.attention_maps import attention_map, attention_taps
-from edpipe.models.splitting.split import count_feature_stages
+from edpipe.models.splitting.chain import join
+from edpipe.models.splitting.split import count_feature_stages, split
+from edpipe.models.students.auxiliary import AttentionMaps
 from edpipe.models.zoo.build import build_network
 
 torch.set_num_threads(1)
@@ -78,6 +80,56 @@ def test_taps_give_the_map_of_each_stages_output(model, precision):
         for handle in handles:
             handle.remove()
         assert torch.equal(network(images), tapped)
+
+
+PUBLISHED = {
+    "wrn_10_1": ("block1", "block2", "block3"),
+    "vgg8": ("block1", "block2", "block3", "block4"),
+    "mobilenetv2": ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
+    "shufflenetv1": ("layer1", "layer2", "layer3"),
+    "shufflenetv2": ("layer1", "layer2", "layer3"),
+    "resnet8": ("layer1", "layer2", "layer3"),
+}
+"""What `is_feat` gives in HobbitLong/RepDistiller @ b84f547, less the stem and the pooled features."""
+
+
+def outputs_of(network, names, images):
+    """What the named modules give, and what taps give, in one pass."""
+    found = {}
+    modules = [network.get_submodule(name) for name in names]
+    hooks = [module.register_forward_hook(lambda m, _, out: found.__setitem__(m, out)) for module in modules]
+    with torch.inference_mode(), attention_taps(network) as maps:
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    return [found[module] for module in modules], list(maps)
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_networks_for_small_images_give_the_maps_of_published_code(model):
+    network = build_network(model, 5, 1, 0).eval()
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    features, maps = outputs_of(network, PUBLISHED[model], images)
+    assert len(maps) == len(features)
+    for own, expected in zip(maps, features, strict=True):
+        assert torch.equal(own, attention_map(expected))
+
+
+@pytest.mark.parametrize(("model", "num_maps"), [("wrn_10_1", (1, 2, 3)), ("mobilenetv2", (1, 2, 4))])
+def test_a_part_of_a_network_gives_the_first_maps(model, num_maps):
+    network = build_network(model, 5, 1, 0).eval()
+    whole, blocks = AttentionMaps(network, network), split(network, 3)[0]
+    for level, number in enumerate(num_maps, start=1):
+        assert AttentionMaps(network, join(blocks[:level])).taps == whole.taps[:number]
+
+
+def test_the_first_block_of_vgg_alone_has_no_map():
+    network = build_network("vgg8", 5, 1, 0)
+    with pytest.raises(NetworkError) as caught:
+        AttentionMaps(network, split(network, 5)[0][0])
+    assert str(caught.value) == (
+        "model 'vgg8': its part that is trained has no attention map; use another loss there, or another model"
+    )
 
 
 def test_every_pass_fills_the_list_anew():

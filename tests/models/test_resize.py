@@ -22,7 +22,7 @@ def test_values_and_gradient_are_those_of_torch(seed, height, width, new_height,
     own, theirs = (draw(seed, 2, 3, height, width).requires_grad_() for _ in range(2))
     upstream = draw(seed + 1, 2, 3, new_height, new_width)
     resized = resize_bilinear(own, new_height, new_width)
-    expected = F.interpolate(theirs, size=(new_height, new_width), mode="bilinear", align_corners=False)
+    expected = F.interpolate(theirs, size=(new_height, new_width), mode="bilinear", align_corners=True)
     assert torch.equal(resized, expected)
     resized.backward(upstream)
     expected.backward(upstream)
@@ -44,6 +44,12 @@ def test_the_gradient_is_the_numerical_one():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_half_precision_and_any_layout_keep_the_type_of_the_gradient(layout):
     features = draw(0, 2, 3, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=layout).requires_grad_()
-    resize_bilinear(features, 8, 8).sum().backward()
+    resize_bilinear(features, 7, 7).sum().backward()
     assert features.grad.dtype == torch.bfloat16
-    torch.testing.assert_close(features.grad.float(), torch.full((2, 3, 4, 4), 4.0))
+    share = torch.tensor([1.5, 2.0, 2.0, 1.5])  # of 7 pixels an inner one of 4 has 1 and twice 1/2
+    torch.testing.assert_close(features.grad.float(), (share[:, None] * share).expand(2, 3, 4, 4))
+
+
+def test_corners_stay_corners_by_hand():
+    found = resize_bilinear(torch.tensor([[[[0.0, 3.0], [6.0, 9.0]]]]), 4, 3)
+    assert found.squeeze().tolist() == [[0.0, 1.5, 3.0], [2.0, 3.5, 5.0], [4.0, 5.5, 7.0], [6.0, 7.5, 9.0]]

@@ -46,7 +46,7 @@ def plans_of(method):
         ({**SCHOOL, "task_weight": 2.0}, "task_weight 2 leaves nothing for the teacher"),
         ({"name": "dkd", "teacher": PANEL[0], "distill_weight": None}, "distill_weight"),
         ({"name": "dist", "teacher": PANEL[0], "distill_weight": None}, "distill_weight"),
-        ({"name": "aver", "teachers": PANEL, "distill_weight": None}, "distill_weight"),
+        ({"name": "aver", "teachers": PANEL, "distill": {"kind": "fitnet"}}, "distill.kind"),
         ({"name": "logit_std", "teacher": PANEL[0], "distill_weight": None}, "distill_weight"),
     ],
 )
@@ -54,6 +54,29 @@ def test_knobs_without_effect_are_refused_in_one_line(method, said):
     with pytest.raises(ParamsError, match=said) as caught:
         params_with(method)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", ["aver", "ebkd", "aekd", "ca_mkd"])
+def test_several_teachers_have_the_weights_of_published_code_and_any_loss_of_a_level(rule):
+    (plain,) = plans_of({"name": rule, "teachers": PANEL})
+    assert (plain.task_weight, plain.distill_weight, plain.temperature) == (1, 1, 4)
+    assert plain == plans_of({"name": rule, "teachers": PANEL, "distill": {"kind": "kd"}})[0]
+    assert loss_text(plain) == f"1 task + 1 kd ({rule}) at temperature 4"
+    (dkd,) = plans_of({"name": rule, "teachers": PANEL, "distill": {"kind": "dkd", "beta": 2}})
+    assert dkd == plain.model_copy(update={"algorithm": dkd.algorithm})
+    assert dkd.algorithm.model_dump() == {"kind": "dkd", "alpha": 1, "beta": 2, "warmup": 1 / 12}
+    assert loss_text(dkd) == f"1 task + 1 dkd ({rule}) at temperature 4"
+
+
+def test_several_teachers_of_attention_maps_need_them_stored_and_have_the_weight_of_at():
+    method = {"name": "aver", "teachers": PANEL, "distill": {"kind": "at"}}
+    with pytest.raises(ParamsError, match=r"at learns from attention maps, .* set storage\.attention: true there$"):
+        params_with(method)
+    raw = copy.deepcopy(RAW)
+    raw["soft_labels"]["digits"]["storage"]["attention"] = True
+    for given, weight in ((None, 1000), (7, 7)):
+        raw["experiments"]["digits_kd"]["method"] = method | ({} if given is None else {"distill_weight": given})
+        assert curriculum(parse_params(raw), "digits_kd")[0].distill_weight == weight
 
 
 def test_attention_has_a_weight_of_its_own_whatever_the_task_weighs():
@@ -78,6 +101,10 @@ def test_attention_has_a_weight_of_its_own_whatever_the_task_weighs():
         (
             {**SCHOOL, "distill": {"kind": "dkd"}, "references": "kept", "anchor_weight": 0.5},
             "0.3 task + 0.7 dkd at temperature 4 + 0.3 for each earlier reference + 0.5 kd of the student before",
+        ),
+        (
+            {**SCHOOL, "teacher": PANEL[0], "classes": "all", "coarse": ["university"]},
+            "0.3 task + 0.7 kd at temperature 4, of subsets in place of classes",
         ),
     ],
 )
@@ -110,6 +137,8 @@ def test_every_method_has_its_words():
         ({"name": "aekd", "teachers": PANEL}, "aekd"),
         ({"name": "aekd", "teachers": PANEL[:1]}, ""),
         ({"name": "aver", "teachers": PANEL}, ""),
+        ({"name": "aver", "teachers": PANEL, "distill": {"kind": "dist"}}, "dist"),
+        ({"name": "ca_mkd", "teachers": PANEL, "distill": {"kind": "dkd"}}, ""),
         ({"name": "kd", "teacher": PANEL[0]}, ""),
     ],
 )

@@ -19,8 +19,8 @@ from edpipe.errors import ParamsError
 from edpipe.params import yaml_file
 from edpipe.params.base import canonical_json
 from edpipe.params.load import load_params, parse_params
-from edpipe.params.reference_page import reference_page
 from edpipe.params.schema import json_schema
+from edpipe.params.text.reference_page import reference_page
 from edpipe.params.yaml_file import load_raw, parse_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,8 +234,8 @@ TEACHER = "teachers.digits_teacher"
         (
             f"{METHOD}.replay",
             True,
-            f"{METHOD}.replay: unknown key; known: distill_weight, name, phases, rate_schedule, standardise, task_weight, teacher, "
-            "temperature",
+            f"{METHOD}.replay: unknown key; known: distill_weight, name, phases, rate_schedule, standardise, "
+            "task_weight, teacher, temperature",
         ),
         (f"{SOFT}.spaces", {}, f"{SOFT}.spaces: unknown key; did you mean 'space'?"),
         (f"{SOFT}.precision", "uint8", f"{SOFT}.precision: unknown key; known: space, storage, views"),
@@ -567,7 +567,8 @@ TEACHER = "teachers.digits_teacher"
         (
             "experiments.digits_ed.stages.primary.epochs",
             2,
-            "experiments.digits_ed.stages.primary: give exactly one of epochs, images and compute, got epochs and images",
+            "experiments.digits_ed.stages.primary: give exactly one of epochs, images and compute, got epochs and "
+            "images",
         ),
         ("experiments.digits_ed.seeds", [0, 0], "experiments.digits_ed: seeds must differ, got [0, 0]"),
         # names that point nowhere

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from edpipe.datasets.readers.by_name import read_raw
 from edpipe.datasets.splits import assign_splits
 from edpipe.errors import NetworkError
 from edpipe.params.dataset import FETCHED
+from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.estimates import network_speed, summary
 from edpipe.pipeline.estimates.image_counts import PUBLISHED, ImageCounts, image_counts
-from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts
+from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts, feature_bytes
 from edpipe.pipeline.estimates.makespan import makespan
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse, measured
 from edpipe.pipeline.estimates.summary import estimated
@@ -75,14 +78,23 @@ def test_soft_labels_are_as_large_as_their_precision_says(folder):
     assert cost.seconds == pytest.approx(START_S + 4 * 900 * TRAINING_SHARE_OF_VIEWS / 4000)
 
 
-def test_maps_and_hints_are_counted(folder):
-    storage = {"precision": "uint8", "attention": True, "hint": {"feature_stage": 2, "side": 2}}
+@pytest.mark.parametrize(("hint", "numbers"), [({"side": 2}, 2 * 2), ({"side": 9}, 4 * 4), ({}, 4 * 4)])
+def test_maps_and_hints_are_counted(folder, hint, numbers):
+    storage = {"precision": "uint8", "attention": True, "hint": {"feature_stage": 2, **hint}}
     params, plain = params_with([("soft_labels.digits.storage", storage)]), params_with()
     with_features, without = (
         costs(p).of(teachers.dump_soft_labels(p, "digits", "digits_teacher", "all", "0-3")).num_bytes
         for p in (params, plain)
     )
-    assert with_features - without == 4 * 900 * 2 * (8 * 8 + 4 * 4 + 32 * 2 * 2)
+    assert with_features - without == 4 * 900 * 2 * (8 * 8 + 4 * 4 + 32 * numbers)
+
+
+@pytest.mark.parametrize(("model", "numbers"), [("vgg8", 4 + 4 + 1 + 1), ("resnet14", 16 + 4 + 4 + 1 + 1)])
+def test_the_first_stage_of_vgg_has_no_attention_map(model, numbers):
+    stages = tuple((8, side, side) for side in (4, 2, 2, 1, 1))
+    speed = NetworkSpeed(1.0, 1.0, 1, "cpu", stages)
+    assert feature_bytes(StorageKnobs(attention=True), speed, model) == 2 * numbers
+    assert feature_bytes(StorageKnobs(attention=True), replace(speed, feature_stages=()), model) == 0
 
 
 def test_an_early_level_takes_its_part_of_the_network(folder):
@@ -90,6 +102,16 @@ def test_an_early_level_takes_its_part_of_the_network(folder):
     cost = costs(params).of(students.run_stage(params, "digits_ed", 0, "middle"))
     assert cost.seconds == pytest.approx(START_S + 8000 * TRAINING_SHARE_OF_VIEWS * 2 / 3 / 1000)
     assert cost.num_bytes == pytest.approx(4 * 5000 * 2 / 3, abs=1)
+
+
+def test_frozen_blocks_have_no_backward_pass_and_some_samples_make_shorter_epochs(folder):
+    params = params_with()
+    job = students.run_stage(params, "digits_ed", 0, "middle")
+    knobs = {"frozen": 1, "hardest": 0.5, "budget": StageKnobs(epochs=1)}
+    job = replace(job, knobs=replace(job.knobs, plan=job.knobs.plan.model_copy(update=knobs)))
+    images = costs(params).of(job).seconds - START_S
+    whole = replace(job, knobs=replace(job.knobs, plan=job.knobs.plan.model_copy(update={"frozen": 0, "hardest": 1.0})))
+    assert images == pytest.approx((costs(params).of(whole).seconds - START_S) / 2 * (1 + 1 / 3) / 2)
 
 
 def test_packing_stores_every_pixel(folder):

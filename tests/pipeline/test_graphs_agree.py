@@ -191,8 +191,8 @@ def test_both_graphs_watch_the_same_knobs(graphs):
 def test_check_params_watches_every_section(graphs):
     (check,) = graphs[3]
     assert check["command"] == ["edpipe tracked_jobs --check", "edpipe code --check"]
-    # Studies are Snakemake's alone; no job hangs on curves and loggers; code.yaml tells of plugins.
-    assert set(check["keys"]) == set(Params.model_fields) - {"studies", "curves", "logger", "plugins"}
+    # Studies and searches are Snakemake's alone; no job hangs on curves and loggers; code.yaml tells of plugins.
+    assert set(check["keys"]) == set(Params.model_fields) - {"studies", "searches", "curves", "logger", "plugins"}
     assert check["inputs"] == [str(paths.TRACKED_JOBS), str(paths.CODE), "edpipe"]
 
 

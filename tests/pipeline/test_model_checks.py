@@ -89,12 +89,29 @@ def fitnet(**hint):
 
 @pytest.mark.slow
 def test_a_students_features_must_have_the_size_of_the_teachers_hint():
-    check_params(params(fitnet(feature_stage=2, side=4)), ("digits_kd",))
-    larger = fitnet(feature_stage=2, side=16) | {f"{TEACHER}.image_size": 16}
+    for hint in ({}, {"side": 4}, {"side": 3}):
+        check_params(params(fitnet(feature_stage=2, **hint)), ("digits_kd",))
+    larger = fitnet(feature_stage=2) | {f"{TEACHER}.image_size": 24}
     assert problems(larger, "digits_kd") == [
-        "experiments.digits_kd.student: model 'resnet8': stage 2 gives a hint of 4×4, the teacher's is 8×8; use a "
-        "smaller storage.hint.side, or another student"
+        "experiments.digits_kd.student: model 'resnet8': stage 2 gives maps of 4×4, the teacher's hint is 12×12; the "
+        "student's must be as large, larger, or half as large: give storage.hint.side 4 or less, or use another student"
     ]
+    check_params(params(fitnet(feature_stage=2, side=4) | {f"{TEACHER}.image_size": 24}), ("digits_kd",))
+    check_params(params(fitnet(feature_stage=2) | {f"{TEACHER}.image_size": 16}), ("digits_kd",))  # twice as large
+
+
+@pytest.mark.slow
+def test_a_level_without_an_attention_map_cannot_learn_by_them():
+    school = copy.deepcopy(RAW["experiments"]["digits_ed"]["method"])
+    by_level = {"primary": {"kind": "at"}, "middle": {"kind": "at"}}
+    changes = {f"{STORAGE}.attention": True, "students.resnet8.model": "vgg8"}
+    changes[f"{ED}.method"] = {**school, "distill_by_level": by_level}
+    assert problems(changes, "digits_ed") == [
+        "experiments.digits_ed.student: model 'vgg8': its part that is trained has no attention map; use another loss "
+        "there, or another model"
+    ]
+    del by_level["primary"]  # the first block of vgg, which published code leaves out
+    check_params(params(changes), ("digits_ed",))
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def test_a_step_is_a_rule_a_module_and_a_block_of_dvc():
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_a_module_runs_a_job(step):
     given = list(signature(import_module(f"edpipe.steps.{step.name}").run).parameters)
-    assert given == (["job", "costs"] if step.artifact is Artifact.RESULT else ["job"])
+    assert given == (["job", "costs"] if step.artifact in (Artifact.RESULT, Artifact.SEARCH) else ["job"])
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.command)

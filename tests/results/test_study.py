@@ -25,23 +25,23 @@ KD = {0: 0.5, 1: 0.625, 2: 0.75}
 ED = {0: 0.75, 1: 0.75, 2: 0.75}
 
 
-def knobs(*experiments, base="digits_kd", equal="images"):
-    return StudyKnobs(experiments=experiments, base=base, equal=equal)
+def knobs(*experiments, base="digits_kd", equal="images", **more):
+    return StudyKnobs.model_validate({"experiments": experiments, "base": base, "equal": equal, **more})
 
 
 def files(folder):
     return folder / "results/study_digits.json", folder / "results/study_digits.md"
 
 
-def make(folder, paths, equal="images", base="digits_kd"):
+def make(folder, paths, equal="images", base="digits_kd", **more):
     out, table = files(folder)
-    study("digits", knobs(*(path.stem for path in paths), base=base, equal=equal), tuple(paths), out, table)
+    study("digits", knobs(*(path.stem for path in paths), base=base, equal=equal, **more), tuple(paths), out, table)
     return read_record(out), table.read_text().splitlines()
 
 
 def test_study_holds_each_against_the_base_seed_by_seed(tmp_path):
     contents, _ = make(tmp_path, [with_top1(tmp_path, "digits_kd", KD), with_top1(tmp_path, "digits_ed", ED)])
-    assert (contents["format"], contents["format_version"], contents["study"]) == ("edpipe-study", 2, "digits")
+    assert (contents["format"], contents["format_version"], contents["study"]) == ("edpipe-study", 3, "digits")
     assert [row["experiment"] for row in contents["results"]] == ["digits_ed", "digits_kd"]  # the best first
     only = contents["comparisons"][0]
     assert only["top1_differences"] == [0.25, 0.125, 0.0]
@@ -59,6 +59,52 @@ def test_study_says_what_was_measured_beside_top1(tmp_path):
     assert set(row["agreement"]) == {f"digits_specialists/{name}" for name in ("primary", "middle", "university")}
     assert row["teacher_forwards_spent"] == 9_100
     assert contents["inputs"]["students"]["digits_ed"][0] == f"{0:015x}3"
+
+
+def test_planned_tests_are_adjusted_for_their_own_number_alone(tmp_path):
+    ce = {0: 0.5, 1: 0.5, 2: 0.625}
+    paths = [with_top1(tmp_path, f"digits_{name}", top1) for name, top1 in (("kd", KD), ("ed", ED), ("ce", ce))]
+    pairs = [("digits_ed", "digits_ce"), ("digits_ed", "digits_kd")]
+    contents, lines = make(tmp_path, paths, tests=[{"experiment": a, "minus": b} for a, b in pairs])
+    first, second = contents["tests"]
+    # Differences 1/4, 1/4, 1/8: mean 5/24, deviation sqrt(3)/24, t = 5; two-sided with 2 degrees of freedom.
+    assert first["top1_difference"]["mean"] == pytest.approx(5 / 24)
+    assert first["t"] == pytest.approx(5.0)
+    assert first["p"] == pytest.approx(1 - 5 / (2 + 5**2) ** 0.5)
+    assert second["t"] == pytest.approx(3**0.5)
+    assert (first["p_holm"], second["p_holm"]) == (pytest.approx(2 * first["p"]), second["p"])
+    assert "- digits_ed − digits_ce: +20.83 ± 17.93 pp, p = 0.038, 0.075 after Holm" in lines
+
+
+def test_tests_of_one_seed_have_no_p(tmp_path):
+    paths = [with_top1(tmp_path, "digits_kd", {0: 0.5}), with_top1(tmp_path, "digits_ed", {0: 0.75})]
+    contents, lines = make(tmp_path, paths, tests=[{"experiment": "digits_ed", "minus": "digits_kd"}])
+    assert (contents["tests"][0]["p"], contents["tests"][0]["p_holm"]) == (None, None)
+    assert "- digits_ed − digits_kd: +25.00 pp, no p" in lines
+
+
+def test_recipes_of_their_own_are_allowed_where_the_study_says_so_and_named(tmp_path):
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", setup__recipe__batch_size=32)]
+    assert any(line.startswith("recipes differ: batch_size: 32") for line in make(tmp_path, paths, recipes="own")[1])
+
+
+@pytest.mark.parametrize("equal", ["images", "compute"])
+def test_another_budget_may_stand_beside(tmp_path, equal):
+    more = {"budget__images_seen": 30_000, "budget__training_macs": 2 * 10**12}
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", **more)]
+    with pytest.raises(MismatchError):
+        make(tmp_path, paths, equal=equal)
+    assert len(make(tmp_path, paths, equal=equal, beside=["digits_ed"])[0]["results"]) == 2
+
+
+def test_cpu_time_of_training_is_that_of_one_seed(tmp_path):
+    contents, lines = make(tmp_path, [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed")])
+    taken = read_record(tmp_path / "results/digits_ed.json")["cost"]["steps"]["run_stage"]
+    row = next(row for row in contents["results"] if row["experiment"] == "digits_ed")
+    assert row["training_cpu_seconds"] == (
+        round(taken["cpu_seconds"] / 3, 1) if taken["with_figures"] == taken["artifacts"] else None
+    )
+    assert "CPU s" in lines[0]
 
 
 def test_table_has_a_row_for_each_and_hand_computed_cells(tmp_path):
@@ -181,6 +227,11 @@ def test_job_reads_the_results_and_writes_the_files():
         (study_of(base="digits_ce"), "base 'digits_ce' is not among experiments"),
         (study_of(experiments=["digits_kd", "digits_kd"]), "experiments must differ"),
         (study_of(experiments=["digits_kd", "cifar100_kd"]), "all must have one dataset; digits_kd has digits"),
+        (study_of(beside=["digits_de"]), r"beside: 'digits_de' is not among experiments; did you mean"),
+        (study_of(beside=["digits_ed", "digits_ed"]), "beside: names must differ"),
+        (study_of(beside=["digits_kd"]), "beside: 'digits_kd' is the base, whose budget is that of all; remove it"),
+        (study_of(tests=[{"experiment": "digits_ed", "minus": "digits_ed"}]), r"tests\.0: names must differ"),
+        (study_of(tests=[{"experiment": "digits_ed", "minus": "digits_ce"}]), r"tests\.0: 'digits_ce' is not among"),
         (study_of(equal="time"), r"studies\.s\.equal"),
         (study_of(experiments=["digits_kd", "digits_less"]), "one number of images; digits_kd has 24,000, digits_less"),
         (study_of(experiments=["digits_kd", "digits_other"]), "one student; digits_kd has resnet8, digits_other"),

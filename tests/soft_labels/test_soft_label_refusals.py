@@ -509,7 +509,7 @@ CASES = [
     ),
     Case(
         "hints that are not there", asked_for(lambda labels: labels.hint(ids(3), ids(0))), MissingRowsError,
-        "{path}: holds no hint; dump it with storage.hint (level, side)", False,
+        "{path}: holds no hint; dump it with storage.hint.feature_stage", False,
     ),
 ]  # fmt: skip
 

@@ -399,7 +399,14 @@ def test_a_mixed_views_targets_are_the_teachers_on_the_mixed_pixels(world, teach
 def test_specialists_partners_are_of_their_own_subset(world):
     teachers = [world.teacher("primary"), world.teacher("middle", seed=1)]
     paths = [path for teacher in teachers for path in world.store(teacher, MIXED, FOUR)]
-    plan = {"number": 2, "num_stages": 2, "blocks": 2, "num_blocks": 2, "taught": ("primary", "middle"), "known": ("primary", "middle")}
+    plan = {
+        "number": 2,
+        "num_stages": 2,
+        "blocks": 2,
+        "num_blocks": 2,
+        "taught": ("primary", "middle"),
+        "known": ("primary", "middle"),
+    }
     knobs, files = world.stage(teachers, paths, MIXED, FOUR, **plan)
     task = inputs.open_stage(0, knobs, files, CPU)
     ids = task.dataset.sample_ids("train")
@@ -522,6 +529,13 @@ def test_soft_labels_of_fewer_or_more_views_are_refused_before_training(world, t
 
 def test_a_class_that_no_teacher_knows_is_refused(world):
     primary = world.teacher("primary")
-    plan = {"number": 2, "num_stages": 2, "blocks": 2, "num_blocks": 2, "taught": ("primary", "middle"), "known": ("primary", "middle")}
+    plan = {
+        "number": 2,
+        "num_stages": 2,
+        "blocks": 2,
+        "num_blocks": 2,
+        "taught": ("primary", "middle"),
+        "known": ("primary", "middle"),
+    }
     text = refused(EdpipeError, *world.stage([primary], world.store(primary), **plan))
     assert "no soft labels for classes ['5', '6', '7', '8', '9']; dump a teacher that knows them" in text

@@ -148,7 +148,9 @@ def test_two_stages_with_specialists_are_online_distillation_bit_for_bit(world, 
         for number, teachers in ((1, [primary]), (2, [primary, middle])):
             taught = ("primary", "middle")[:number]
             own = [path for path in paths if path.parent.name in taught]
-            knobs, files = world.stage(teachers, own, number=number, blocks=number, taught=taught, known=taught, **common)
+            knobs, files = world.stage(
+                teachers, own, number=number, blocks=number, taught=taught, known=taught, **common
+            )
             live = [LiveTargets(world, teacher, NINE) for teacher in teachers] if is_live else None
             losses, before = train(knobs, files, live, before)
             weights.setdefault(number, []).append((losses, before))

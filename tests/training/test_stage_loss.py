@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from edpipe.errors import TrainingError
 from edpipe.losses.kd import kd_loss, task_loss
-from edpipe.losses.logits import dkd_loss
+from edpipe.losses.logits import dist_loss, dkd_loss
 from edpipe.losses.stage_terms import StageBatch, TeacherTargets, batch_loss, restrict_classes
 from edpipe.losses.teacher_weights import teacher_weights
 from edpipe.methods.at import At
+from edpipe.methods.dist import Dist
 from edpipe.methods.dkd import Dkd
 from edpipe.models.students.outputs import StudentOutputs
 from edpipe.params.plans.plan import all_subsets
@@ -70,6 +71,21 @@ def test_panels_weigh_their_teachers_by_the_rule(rule, num_teachers):
     expected = sum(share * kd_loss(LOGITS, own, 4.0) for share, own in zip(shares, logits, strict=True))
     knobs = plan(task_weight=0.0, distill_weight=1.0, teacher_weighting=rule)
     torch.testing.assert_close(batch_loss(knobs, LOGITS, batch(*panel)), expected, check_dtype=False)
+
+
+@pytest.mark.parametrize("rule", ["aver", "ebkd", "aekd", "ca_mkd"])
+@pytest.mark.parametrize("algorithm", [Dkd(kind="dkd", beta=2.0, warmup=0.0), Dist(kind="dist")])
+def test_panels_weigh_any_loss_by_what_the_rule_makes_of_logits(rule, algorithm):
+    panel = [target(seed, share=1 / 3) for seed in (1, 2, 3)]
+    shares = teacher_weights(rule, LOGITS, torch.stack([one.logits for one in panel]), LABELS, 4.0)
+    expected = torch.zeros(6, dtype=torch.float64)
+    for share, one in zip(shares, panel, strict=True):
+        if algorithm.kind == "dkd":
+            expected += share * dkd_loss(LOGITS, one.logits, LABELS, 4.0, 1.0, 2.0)
+        else:
+            expected += share * dist_loss(LOGITS, one.logits, 4.0, algorithm.beta, algorithm.gamma)
+    knobs = plan(task_weight=0.0, distill_weight=1.0, teacher_weighting=rule, algorithm=algorithm)
+    torch.testing.assert_close(batch_loss(knobs, LOGITS, batch(*panel)), expected)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_world import CPU, make_world
+from small_world import CPU, EXACT, make_world
 
+from edpipe.losses.features import attention_loss
+from edpipe.methods.at import At
 from edpipe.models.forward import forward
 from edpipe.steps.run_stage import run_stage
 from edpipe.storage.weights import read_weights
@@ -50,7 +52,7 @@ def second_weights(rule, student, first, second, labels):
     if rule == "ca_mkd":
         surprises = -np.log(probs[:, np.arange(len(labels)), labels])
         return 1 / (1 + np.exp(surprises[1] - surprises[0]))
-    towards = [(softmax(student / TEMPERATURE) - softmax(own / TEMPERATURE)).ravel() for own in (first, second)]
+    towards = [(softmax(student / TEMPERATURE) - softmax(own / TEMPERATURE)).mean(axis=0) for own in (first, second)]
     between = towards[0] - towards[1]
     return np.full(len(labels), np.clip(towards[0] @ between / (between @ between), 0.4, 0.6))
 
@@ -84,3 +86,19 @@ def test_a_student_of_two_teachers_is_taught_by_its_rule(stage, rule):
     assert record["final_loss"] == pytest.approx(losses[rule], rel=1e-5)
     for other in set(RULES) - {rule}:
         assert losses[other] != pytest.approx(losses[rule], rel=1e-3)
+
+
+def test_teachers_of_several_families_have_maps_of_their_own(tmp_path):
+    world, storage = make_world(tmp_path, per_class=2), EXACT.model_copy(update={"attention": True})
+    teachers = [world.teacher(name=model, model=model) for model in ("resnet8", "mobilenetv2")]
+    paths = [path for teacher in teachers for path in world.store(teacher, storage=storage)]
+    weights = {"task_weight": 0.0, "distill_weight": 1.0}
+    knobs, files = world.stage(teachers, paths, algorithm=At(kind="at"), **weights)
+    task = open_stage(0, knobs, files, CPU)
+    _, trainee = build_student(0, knobs, files, task)
+    batch = task.batch(0, 8)
+    assert [len(target.maps) for target in batch.targets] == [3, 4]
+    own = trainee(batch.images).side
+    pairs = [pair for target in batch.targets for pair in zip(own, target.maps, strict=False)]
+    expected = sum(attention_loss(*pair) for pair in pairs) / 2
+    torch.testing.assert_close(task.loss(trainee, batch), expected)

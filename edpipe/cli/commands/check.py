@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 
 from edpipe.errors import printable
 from edpipe.params.load import load_params
+from edpipe.params.schema import Params
 from edpipe.params.text.dvc_form import broken_by_dvc
 from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.jobs.model_checks import check_params
@@ -15,14 +16,14 @@ def add_check(command: ArgumentParser) -> None:
 
 
 def check() -> None:
-    """Prints how many experiments there are, and what DVC would break; builds the networks that they name.
+    """Prints how many experiments and trials there are, and what DVC would break; builds the networks that they name.
 
     Raises:
         ParamsError: one line for each thing that is wrong.
     """
     params = load_params()
     check_params(params)
-    print(f"params.yaml: {len(params.experiments)} experiments, nothing wrong found")
+    print(f"params.yaml: {len(params.experiments)} experiments{_searches(params)}, nothing wrong found")
     broken = broken_by_dvc(PARAMS_PATH.read_text(encoding="utf-8"))
     if broken:
         line, value = broken
@@ -30,3 +31,10 @@ def check() -> None:
             f"params.yaml: line {line}: `dvc exp run --set-param` would write {printable(value)!r} without quotes, and "
             "then the file cannot be read; write this entry on lines of its own, without braces"
         )
+
+
+def _searches(params: Params) -> str:
+    if not params.searches:
+        return ""
+    trials = sum(map(len, params.trials.values()))
+    return f", {len(params.searches)} search{'es' * (len(params.searches) != 1)} with {trials} trials"

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 
 from edpipe.params.load import load_project_plugins
-from edpipe.params.reference_page import reference_page
+from edpipe.params.text.reference_page import reference_page
 
 
 def add_knobs(command: ArgumentParser) -> None:

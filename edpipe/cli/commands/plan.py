@@ -11,7 +11,7 @@ from edpipe.pipeline.estimates import summary
 from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
 from edpipe.pipeline.estimates.summary import estimated, seconds_taken
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.graph import experiments_named, jobs_of
+from edpipe.pipeline.jobs.graph import experiments_named, jobs_named, searches_named
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Outcome, Verdict, assess, outcomes, title, version_lines
 from edpipe.results.measures.cost import duration
@@ -38,8 +38,8 @@ def add_plan(command: ArgumentParser) -> None:
         "words",
         nargs=REMAINDER,
         metavar="EXPERIMENT",
-        help="names in params.yaml, or study_<study>: all of a study's; none: those that params.yaml lists as tracked, "
-        "else all; or: soft-labels EXPERIMENT",
+        help="names in params.yaml, or study_<study>: all of a study's, or search_<search>; none: those that "
+        "params.yaml lists as tracked, else all; or: soft-labels EXPERIMENT",
     )
     command.add_argument(
         NO_ESTIMATE,
@@ -59,7 +59,7 @@ def run(words: Sequence[str], is_estimated: bool = True) -> None:
 
 
 def plan(experiments: Sequence[str], is_estimated: bool = True) -> None:
-    """Prints what would be made for the pages of these experiments and studies, and what that takes.
+    """Prints what would be made for the pages of these experiments and studies, and for searches; what that takes.
 
     Reads records, and tries each network that would run for the first time for a second.
 
@@ -71,7 +71,7 @@ def plan(experiments: Sequence[str], is_estimated: bool = True) -> None:
     if options:
         raise UsageError(f"plan: unknown option '{options[0]}'{nearest(options[0], (NO_ESTIMATE, '--help'))}")
     params = load_params()
-    found = planned(params, experiments_named(params, list(experiments or params.tracked or params.experiments)))
+    found = planned(params, list(experiments or params.tracked or params.experiments))
     for line in lines_of(found):
         print(line)
     if is_estimated:
@@ -88,17 +88,23 @@ def _print_estimate(params: Params, running: Sequence[Job]) -> None:
         print(line)
 
 
-def planned(params: Params, experiments: Sequence[str]) -> list[Outcome]:
-    """What would become of every job of these experiments, inputs before what reads them.
+def planned(params: Params, words: Sequence[str]) -> list[Outcome]:
+    """What would become of every job of these experiments, studies and searches, inputs before what reads them.
 
     Raises:
         ParamsError: no such experiment.
     """
-    jobs = jobs_of(params, experiments)
+    jobs, searches = jobs_named(params, words), searches_named(params, words)
     records = Records()
     found = [recorded_state(job, records) for job in jobs]
     judgements = [assess(job, one, present_origin(job, records)) for job, one in zip(jobs, found, strict=True)]
-    targets = frozenset(paths.report_path(name) for name in experiments)
+    others = [word for word in words if not searches_named(params, [word])]
+    targets = frozenset(
+        [
+            *(paths.report_path(name) for name in experiments_named(params, others)),
+            *(paths.search_path(name) for name in searches),
+        ]
+    )
     return outcomes(jobs, judgements, [one.missing for one in found], targets)
 
 

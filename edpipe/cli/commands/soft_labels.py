@@ -22,6 +22,7 @@ from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.plans.plan import StagePlan, TeacherUse
 from edpipe.params.schema import Params, entry
 from edpipe.params.soft_labels import SoftLabelKnobs
+from edpipe.params.student import StudentKnobs
 from edpipe.pipeline.jobs import paths, teachers
 from edpipe.soft_labels.difficulty import num_easiest
 from edpipe.soft_labels.encoding.costs import (
@@ -34,7 +35,7 @@ from edpipe.soft_labels.encoding.costs import (
     view_cost,
 )
 from edpipe.soft_labels.file.format import feature_columns
-from edpipe.training.schedule import num_images
+from edpipe.training.schedule import ImageMacs, num_images
 from edpipe.views.spec import count_views
 
 VIEW_COUNTS = (1, 8, 32)
@@ -154,11 +155,22 @@ def _images_with_teacher(params: Params, experiment: str, plans: tuple[StagePlan
     """Over all stages of one student, once for each teacher that an image is shown to; specialists share the images."""
     path = paths.partition_path(dataset.name, params.experiments[experiment].partition)
     partition = read_partition(path, dataset)
+    student = params.students[params.experiments[experiment].student]
     return sum(
-        len({use.teacher for use in stage.teachers}) * num_images(stage.budget, _num_taught(dataset, partition, stage))
+        len({use.teacher for use in stage.teachers})
+        * num_images(stage.budget, _num_taught(dataset, partition, stage), _macs(stage, student, dataset))
         for stage in plans
         if stage.teachers
     )
+
+
+def _macs(stage: StagePlan, student: StudentKnobs, dataset: Dataset) -> ImageMacs:
+    """Counts where a budget is one of compute; the network is built for no other."""
+    if stage.budget.compute is None:
+        return ImageMacs()
+    from edpipe.models.students.stage_macs import stage_and_whole_macs
+
+    return ImageMacs(*stage_and_whole_macs(stage, student, dataset.channels, dataset.image_size, dataset.num_classes))
 
 
 def _num_taught(dataset: Dataset, partition: Partition, stage: StagePlan) -> int:

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from edpipe.errors import MismatchError, UsageError, remake
 from edpipe.params.load import load_params
-from edpipe.pipeline.jobs.graph import experiments_named, jobs_of, studies_named
+from edpipe.pipeline.jobs.graph import jobs_named, studies_named
+from edpipe.pipeline.jobs.paths import SEARCH_PREFIX
 from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts, look_at
 from edpipe.pipeline.state.judgement import inspect
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
@@ -48,7 +49,8 @@ def add_verify(command: ArgumentParser) -> None:
         "words",
         nargs=REMAINDER,
         metavar="EXPERIMENT",
-        help="names in params.yaml, or study_<study>: all of a study's; none: all that was made; or: soft-labels FILE",
+        help="names in params.yaml, or study_<study>: all of a study's, or search_<search>; none: all that was made; "
+        "or: soft-labels FILE",
     )
     command.add_argument(
         QUICK,
@@ -80,7 +82,7 @@ def verify(experiments: Sequence[str], quick: bool = False) -> None:
     """
     params = load_params()
     jobs = [
-        *jobs_of(params, experiments_named(params, experiments) or params.experiments),
+        *jobs_named(params, experiments or [*params.experiments, *(f"{SEARCH_PREFIX}{s}" for s in params.searches)]),
         *studies_named(params, experiments),
     ]
     start_s = time.perf_counter()

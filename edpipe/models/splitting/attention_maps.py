@@ -1,14 +1,21 @@
-"""Attention maps: where in the image each feature stage of a network is active."""
+"""Attention maps: where in the image a network is active, at several places along it.
 
-from collections.abc import Iterator
+Networks for small images give the maps that published code compares (`attention_modules`), others those of their
+feature stages.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from edpipe.models.probe import model_name
+from edpipe.models.splitting.chain import Chain, Tap, join
 from edpipe.models.splitting.split import split_into_stages
 from edpipe.models.splitting.taps import tapped
+from edpipe.models.zoo.forms import attention_modules
 
 _REMEDY = "set storage.attention: false, or use another model"
 
@@ -21,11 +28,25 @@ def attention_map(features: Float[Tensor, "sample channel height width"]) -> Flo
 
 @contextmanager
 def attention_taps(network: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that every forward pass fills anew with the attention map of each feature stage, in order.
+    """A list that every forward pass fills anew with the network's attention maps, in order.
 
     Raises:
         NetworkError: the network is no chain of its modules, or has fewer than two such stages.
     """
     blocks, _ = split_into_stages(network, "attention maps", _REMEDY)
-    with tapped([block.tap for block in blocks], attention_map) as maps:
+    with tapped(attention_ends(network, blocks), attention_map) as maps:
         yield maps
+
+
+def attention_ends(network: nn.Module, stages: Sequence[Chain]) -> list[Tap]:
+    """Where the features of each attention map can be read, in order.
+
+    Args:
+        network: whole.
+        stages: its feature stages.
+    """
+    names = attention_modules(model_name(network))
+    if names is None:
+        return [stage.tap for stage in stages]
+    units = join(stages).units
+    return [Tap([unit.module for unit in units if f"{unit.path}.".startswith(f"{name}.")][-1]) for name in names]

@@ -72,16 +72,18 @@ def ends_of_stages(network: nn.Module, what: str, remedy: str) -> list[Tap]:
 
 
 @contextmanager
-def hint_taps(network: nn.Module, feature_stage: int, side: int, knob: str = "storage.hint") -> Iterator[list[Tensor]]:
-    """A list of one tensor that every forward pass fills anew with the pooled features of one stage.
+def hint_taps(
+    network: nn.Module, feature_stage: int, side: int | None, knob: str = "storage.hint"
+) -> Iterator[list[Tensor]]:
+    """A list of one tensor that every forward pass fills anew with the features of one stage.
 
-    They are what a hint is (Romero et al. 2015, section 2.2), averaged down: (sample, channel, height, width), float32,
-    with a gradient where the pass has one.
+    They are what a hint is (Romero et al. 2015, section 2.2): (sample, channel, height, width), float32, with a
+    gradient where the pass has one.
 
     Args:
         network: whose features are tapped.
         feature_stage: of the feature stage, from 1.
-        side: of the pooled map at most, as in `pooled`.
+        side: to which a larger map is averaged down, as in `pooled`; None: maps are left as they are.
         knob: what a refusal names, with the knob `feature_stage` in it.
 
     Raises:
@@ -95,5 +97,10 @@ def hint_taps(network: nn.Module, feature_stage: int, side: int, knob: str = "st
         raise NetworkError(
             f"model {model_name(network)!r}: {has}, {knob}.feature_stage {feature_stage} is none of them; {helps}"
         )
-    with tapped([ends[feature_stage - 1]], lambda features: pooled(features, side)) as found:
+    with tapped([ends[feature_stage - 1]], lambda features: _whole_or_pooled(features, side)) as found:
         yield found
+
+
+def _whole_or_pooled(features: Float[Tensor, "s c h w"], side: int | None) -> Float[Tensor, "s c _ _"]:
+    # A copy: the module that comes next may work in place.
+    return features.to(torch.float32, copy=True) if side is None else pooled(features, side)

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edpipe.models.splitting.attention_maps import attention_map
+from edpipe.errors import NetworkError
+from edpipe.models.probe import model_name
+from edpipe.models.splitting.attention_maps import attention_ends, attention_map
 from edpipe.models.splitting.chain import Tap, map_shapes
-from edpipe.models.splitting.split import count_feature_stages, split
+from edpipe.models.splitting.split import feature_stages, split
 from edpipe.models.students.outputs import StudentOutputs
 from edpipe.models.students.reference_blocks import reference_of
 from edpipe.models.students.setting import SideModule
@@ -71,16 +73,21 @@ class AuxiliaryStudent(nn.Module):
 
 
 class AttentionMaps(SideModule):
-    """A student's attention maps, of each of the network's feature stages that it has, in order.
+    """A student's attention maps, of those of the whole network that it can give, in order.
 
     Raises:
-        NetworkError: the network is no chain of its modules.
+        NetworkError: the network is no chain of its modules, or the student has no map.
     """
 
     def __init__(self, network: nn.Module, student: nn.Module) -> None:
         own = set(student.modules())
-        blocks, _ = split(network, count_feature_stages(network))
-        super().__init__([block.tap for block in blocks if block.tap.module in own])
+        taps = [end for end in attention_ends(network, feature_stages(network)) if end.module in own]
+        if not taps:
+            raise NetworkError(
+                f"model {model_name(network)!r}: its part that is trained has no attention map; use another loss "
+                "there, or another model"
+            )
+        super().__init__(taps)
 
     def forward(self, *features: Float[Tensor, "sample _ _ _"]) -> tuple[Float[Tensor, "sample _ _"], ...]:
         """One map for each."""

@@ -14,10 +14,15 @@ class HintShape:
 
     feature_stage: int
     """From 1."""
-    side: int
-    """To which the teacher's map was averaged down, pixels."""
+    side: int | None
+    """To which the teacher's map was averaged down, pixels, if it was larger; None: it was left as it was."""
     shape: tuple[int, int, int]
     """Channels, height and width."""
+
+    @property
+    def averaged_side(self) -> int | None:
+        """Side of a map that was averaged down, or had just that size; None: the map is whole, and smaller."""
+        return self.side if self.side is not None and max(self.shape[1:]) >= self.side else None
 
 
 @dataclass(frozen=True)

@@ -48,3 +48,26 @@ def own_form(model: str) -> OwnForm | None:
     if number in _DEPTHS[family] and is_known_width:
         return OwnForm(family.rstrip("_"), number, factor)
     return None
+
+
+_MAPS = {
+    "wrn": ("block1", "block2", "block3"),
+    "vgg": ("block1", "block2", "block3", "block4"),
+    "mobilenetv": ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
+    "shufflenetv": ("layer1", "layer2", "layer3"),
+}
+"""By family: the modules whose outputs RepDistiller's attention loss compares; of other families, all feature stages.
+
+Unlike the ends of feature stages they leave out VGG's first block, and what follows the last block: WRN's last BN and
+ReLU, and the last convolution of MobileNetV2 and ShuffleNetV2.
+"""
+
+
+def attention_modules(model: str) -> tuple[str, ...] | None:
+    """Names of the modules whose outputs the published attention loss compares; None: those that end feature stages.
+
+    >>> attention_modules("wrn_16_1"), attention_modules("resnet20")
+    (('block1', 'block2', 'block3'), None)
+    """
+    form = own_form(model)
+    return None if form is None else _MAPS.get(form.family)

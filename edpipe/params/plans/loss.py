@@ -28,7 +28,7 @@ class Stored(StrEnum):
     """What soft labels can hold besides logits."""
 
     ATTENTION = "attention"
-    """Attention maps of every feature stage."""
+    """Attention maps along the network."""
     HINT = "hint"
     """The features of one stage."""
 

@@ -1,1 +1,1 @@
-"""The text of params.yaml: new entries in it, and the form in which DVC writes it. Start with `insert`."""
+"""The text of params.yaml: new entries, the form in which DVC writes it, a page of all knobs. Start with `insert`."""

@@ -13,7 +13,7 @@ import psutil
 from edpipe.params.schema import Params
 from edpipe.pipeline.cache.places import Kind, Place, place_of, targets_of, why_gone
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.jobs.graph import jobs_of, jobs_of_searches
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Verdict, assess
 from edpipe.storage.unfinished import RESUME_FOLDER
@@ -33,7 +33,7 @@ class Entry:
     own_bytes: int
     """That deleting it would free: a file that DVC's cache holds by a hard link as well frees none."""
     used_by: tuple[str, ...] = ()
-    """Experiments of params.yaml, and studies as study_<study>."""
+    """Experiments of params.yaml, studies as study_<study>, and searches as search_<search>."""
     reason: str = ""
     """Why it may be deleted; empty: it must stay."""
 
@@ -64,6 +64,10 @@ def _users(params: Params) -> dict[Path, tuple[str, ...]]:
         for experiment in study.experiments:
             for suffix in (".json", ".csv"):
                 users[paths.result_path(experiment).with_suffix(suffix)].append(f"{paths.STUDY_PREFIX}{name}")
+    for name in params.searches:
+        for job in jobs_of_searches(params, [name]):
+            for path in job.outputs:
+                users.setdefault(path, []).append(f"{paths.SEARCH_PREFIX}{name}")
     return {path: tuple(names) for path, names in users.items()}
 
 

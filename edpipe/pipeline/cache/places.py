@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edpipe.errors import ParamsError
 from edpipe.params.schema import Params
+from edpipe.params.searches.trials import TRIAL_PATTERN
 from edpipe.pipeline.jobs.step_table import STEP
 from edpipe.storage.job import Job
 from edpipe.storage.unfinished import RESUME_FOLDER
@@ -25,6 +26,7 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     RESULT = "result"
     STUDY = "study"
+    SEARCH = "search"
     UNFINISHED = "unfinished"
     UNKNOWN = "not edpipe's"
 
@@ -35,10 +37,13 @@ SECTIONS = {
     "teacher": "teachers",
     "experiment": "experiments",
     "study": "studies",
+    "search": "searches",
 }
 """Where in params.yaml the names in a path stand."""
 _NAME = "[a-z][a-z0-9_]*"
 _TEACHER = "{dataset}/{teacher}"
+_STUDENT = rf"(?P<experiment>{_NAME}|{TRIAL_PATTERN})"
+"""Of an experiment, or of a search's trial."""
 _GRAMMAR = (
     (Kind.DATASET, "pack_dataset", "artifacts/datasets/{dataset}.(h5|json)"),
     (Kind.PARTITION, "partition_dataset", "artifacts/partitions/{dataset}/{partition}.json"),
@@ -47,9 +52,10 @@ _GRAMMAR = (
     (Kind.SOFT_LABELS, "dump_soft_labels", f"artifacts/soft_labels/{_TEACHER}/{{subset}}/views_{{views}}.(h5|json)"),
     (Kind.TEACHER_EVALUATION, "evaluate_teacher", f"artifacts/teacher_evaluations/{_TEACHER}/{{subset}}.json"),
     (Kind.TRAJECTORY, "record_trajectory", f"artifacts/trajectories/{_TEACHER}/seed{{seed}}.(h5|json)"),
-    (Kind.STUDENT, "run_stage", "artifacts/students/{experiment}/seed{seed}/[0-9]+_{stage}.(safetensors|json)"),
+    (Kind.STUDENT, "run_stage", f"artifacts/students/{_STUDENT}/seed{{seed}}/[0-9]+_{{stage}}.(safetensors|json)"),
     (Kind.EVALUATION, "evaluate", "artifacts/evaluations/{experiment}/seed{seed}.json"),
     (Kind.STUDY, "study", "results/study_{study}.(json|md)"),
+    (Kind.SEARCH, "search", "results/search_{search}.(json|md)"),
     (Kind.RESULT, "report", "results/{experiment}.html"),
     (Kind.RESULT, "result", "results/{experiment}.(json|csv)"),
     (Kind.RESULT, "result", "results/metrics/{experiment}.json"),
@@ -83,8 +89,8 @@ class Place:
     def missing_entry(self, params: Params) -> str:
         """The first name that params.yaml has no entry of, with what it is of; empty if it has all."""
         for option, name in self.names:
-            if option in SECTIONS and name not in getattr(params, SECTIONS[option]):
-                return f"{option} '{name}'"
+            if option in SECTIONS and name not in getattr(params.with_trials, SECTIONS[option]):
+                return f"{'trial' if '-' in name else option} '{name}'"
         return ""
 
     def job(self, params: Params) -> Job | None:

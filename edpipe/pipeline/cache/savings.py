@@ -8,6 +8,7 @@ from edpipe.errors import CorruptFileError
 from edpipe.params.schema import Params
 from edpipe.pipeline.cache.inventory import Entry
 from edpipe.pipeline.cache.places import Kind
+from edpipe.pipeline.jobs.resources import dataset_of
 from edpipe.pipeline.jobs.step_table import STEP
 from edpipe.pipeline.state.cost_ledger import parts_of
 from edpipe.storage.records import read_record, record_path
@@ -97,7 +98,7 @@ def _asked_online(entries: Iterable[Entry], params: Params) -> dict[tuple[Kind, 
         images = _number(entry, "images_seen")
         if job is None or not images:
             continue
-        dataset = params.experiments[str(job.arguments["experiment"])].dataset
+        dataset = dataset_of(params, job)
         for teacher in {use.teacher for use in job.knobs.plan.teachers}:
             asked[Kind.SOFT_LABELS, f"{dataset}/{teacher}"] += images
         if job.knobs.plan.trajectory is not None:

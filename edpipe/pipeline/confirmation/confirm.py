@@ -109,8 +109,9 @@ def _copy_of_package(folder: Path) -> SourceTree:
 def _probe(units: Sequence[str], before: SourceTree, now: SourceTree, folder: Path, found: Confirmation) -> None:
     jobs = probe_jobs(read_probe())
     own = jobs_with(jobs, units)
-    make_folder(folder / "before")
-    run_jobs(with_makers(jobs, own), folder / "before", before)
+    needed = with_makers(jobs, own)
+    make_folder(folder / "before", needed)
+    run_jobs(needed, folder / "before", before)
     again = _folder_without(own, folder)
     run_jobs(own, again, now)
     differences = {job.outputs[0]: first_difference(job, folder / "before", again) for job in own}

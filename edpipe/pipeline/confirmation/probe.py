@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
@@ -14,7 +14,10 @@ from PIL import Image
 from edpipe.errors import MismatchError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.params.searches.trials import TRIAL_PATTERN
+from edpipe.params.yaml_file import load_raw
+from edpipe.pipeline.jobs.graph import jobs_named
+from edpipe.pipeline.jobs.paths import SEARCH_PREFIX
 from edpipe.pipeline.jobs.students import study
 from edpipe.storage.code.modules import SourceTree
 from edpipe.storage.job import Job
@@ -34,7 +37,8 @@ SHAPES_PER_CLASS = 8
 
 def probe_jobs(params: Params) -> list[Job]:
     """All jobs of the probe, inputs before what reads them."""
-    return [*jobs_of(params, params.experiments), *(study(params, name) for name in params.studies)]
+    named = [*params.experiments, *(f"{SEARCH_PREFIX}{name}" for name in params.searches)]
+    return [*jobs_named(params, named), *(study(params, name) for name in params.studies)]
 
 
 def read_probe() -> Params:
@@ -43,8 +47,12 @@ def read_probe() -> Params:
 
 
 def jobs_with(jobs: Sequence[Job], units: Collection[str]) -> list[Job]:
-    """Those that hang on some of these units of code."""
-    return [job for job in jobs if set(job.units) & set(units)]
+    """Those that hang on some of these units of code; trials of searches run no other code than experiments."""
+    return [job for job in jobs if set(job.units) & set(units) and not _is_of_trial(job)]
+
+
+def _is_of_trial(job: Job) -> bool:
+    return re.fullmatch(TRIAL_PATTERN, str(job.arguments.get("experiment"))) is not None
 
 
 def with_makers(jobs: Sequence[Job], wanted: Sequence[Job]) -> list[Job]:
@@ -60,10 +68,16 @@ def with_makers(jobs: Sequence[Job], wanted: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.outputs[0] in needed]
 
 
-def make_folder(folder: Path) -> None:
-    """A project folder with the probe's params and its raw images."""
+def make_folder(folder: Path, jobs: Sequence[Job] = ()) -> None:
+    """A project folder with the probe's params and its raw images; the params have searches only if a job is of one.
+
+    edpipe before searches would refuse them, and is asked for other jobs still.
+    """
     folder.mkdir(parents=True)
-    shutil.copyfile(PARAMS, folder / "params.yaml")
+    params = load_raw(PARAMS)
+    if not any(job.step == "search" for job in jobs):
+        del params["searches"]
+    (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     random = np.random.default_rng(0)
     for label, name in enumerate(SHAPES):
         for number in range(SHAPES_PER_CLASS):

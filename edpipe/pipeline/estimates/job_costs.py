@@ -4,16 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from edpipe.models.zoo.forms import attention_modules
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.partition import ALL_CLASSES, PartitionKnobs
 from edpipe.params.plans.plan import StageJobKnobs
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.schema import Params
+from edpipe.params.searches.knobs import SearchJobKnobs
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.stage import StageKnobs
 from edpipe.params.teacher import TeacherKnobs
 from edpipe.pipeline.estimates.image_counts import ImageCounts, image_counts
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse
+from edpipe.pipeline.jobs.resources import dataset_of
 from edpipe.soft_labels.encoding.costs import store_bytes
 from edpipe.storage.job import Job
 from edpipe.views.spec import ViewRange
@@ -53,12 +56,12 @@ class JobCosts:
         speeds: NetworkSpeeds,
         counts: Callable[[Params, str], ImageCounts | None] = image_counts,
     ) -> None:
-        self._params, self._speeds, self._counts = params, speeds, counts
+        self._params, self._speeds, self._counts = params.with_trials, speeds, counts
         self._known: dict[str, ImageCounts | None] = {}
 
     def of(self, job: Job) -> JobCost | None:
         """None where the number of images or the speed of a network is not known."""
-        dataset = self._dataset_of(job)
+        dataset = dataset_of(self._params, job)
         counts = self._counts_of(dataset) if dataset is not None else None
         if job.step in _LIGHT:
             return JobCost(START_S, 0)
@@ -66,12 +69,6 @@ class JobCosts:
             return None
         found = _ESTIMATES[job.step](self, job, dataset, counts)
         return None if found is None else JobCost(START_S + found.seconds, found.num_bytes)
-
-    def _dataset_of(self, job: Job) -> str | None:
-        if "dataset" in job.arguments:
-            return str(job.arguments["dataset"])
-        experiment = job.arguments.get("experiment")
-        return None if experiment is None else self._params.experiments[str(experiment)].dataset
 
     def _counts_of(self, dataset: str) -> ImageCounts | None:
         if dataset not in self._known:
@@ -110,12 +107,14 @@ class JobCosts:
     def dump_soft_labels(self, job: Job, dataset: str, counts: ImageCounts) -> JobCost | None:
         """The teacher sees each training image of its classes once for each view."""
         share, num_views = self._share(job), ViewRange.parse(str(job.arguments["views"])).num_views
-        speed = self._teacher_speed(dataset, counts, self._params.teachers[str(job.arguments["teacher"])], share)
+        teacher = self._params.teachers[str(job.arguments["teacher"])]
+        speed = self._teacher_speed(dataset, counts, teacher, share)
         if speed is None:
             return None
         storage: StorageKnobs = self._params.soft_labels[dataset].storage
         samples, classes = round(counts.train * share), max(round(counts.num_classes * share), 1)
-        num_bytes = store_bytes(storage, [(samples, classes)], num_views, feature_bytes(storage, speed))
+        beside = feature_bytes(storage, speed, teacher.network.model)
+        num_bytes = store_bytes(storage, [(samples, classes)], num_views, beside)
         return JobCost(num_views * samples * TRAINING_SHARE_OF_VIEWS / speed.forward, num_bytes)
 
     def verify_soft_labels(self, job: Job, dataset: str, counts: ImageCounts) -> JobCost | None:
@@ -153,6 +152,14 @@ class JobCosts:
         speed = self._student_speed(str(job.arguments["experiment"]), dataset, counts)
         num_stages = sum(path.suffix != ".json" for path in job.inputs["students"])
         return None if speed is None else JobCost(num_stages * (counts.test + counts.val) / speed.forward, 0)
+
+    def search(self, job: Job[SearchJobKnobs], dataset: str, counts: ImageCounts) -> JobCost | None:
+        """The last student of each trial and seed sees the validation images."""
+        speeds = [self._student_speed(trial.name, dataset, counts) for trial in job.knobs.trials]
+        if any(speed is None for speed in speeds):
+            return None
+        seconds = sum(counts.val / speed.forward for speed in speeds if speed is not None)
+        return JobCost(len(job.knobs.search.seeds) * seconds, 0)
 
     def _taught(self, experiment: str, subsets: tuple[str, ...]) -> float:
         """Share of all classes in these subsets."""
@@ -192,6 +199,7 @@ _ESTIMATES: dict[str, Callable[[JobCosts, Job, str, ImageCounts], JobCost | None
     "evaluate_teacher": JobCosts.evaluate_teacher,
     "run_stage": JobCosts.run_stage,
     "evaluate": JobCosts.evaluate,
+    "search": JobCosts.search,
 }
 
 
@@ -217,12 +225,13 @@ def packed_bytes(knobs: DatasetKnobs) -> int:
     return round(side**2 * LONG_SIDE * JPEG_BYTES_PER_PIXEL)
 
 
-def feature_bytes(storage: StorageKnobs, speed: NetworkSpeed) -> int:
+def feature_bytes(storage: StorageKnobs, speed: NetworkSpeed, model: str) -> int:
     """Of what is stored of a view beside its logits: attention maps and a hint, two bytes a number."""
-    numbers = sum(height * width for _, height, width in speed.feature_stages) if storage.attention else 0
+    maps = speed.feature_stages[-len(attention_modules(model) or speed.feature_stages) :]
+    numbers = sum(height * width for _, height, width in maps) if storage.attention else 0
     if storage.hint is not None and len(speed.feature_stages) >= storage.hint.feature_stage:
         channels, height, width = speed.feature_stages[storage.hint.feature_stage - 1]
-        numbers += channels * min(height, storage.hint.side) * min(width, storage.hint.side)
+        numbers += channels * min(height, storage.hint.side or height) * min(width, storage.hint.side or width)
     return 2 * numbers
 
 

@@ -14,6 +14,7 @@ from edpipe.params.schema import Params, entry
 from edpipe.params.teacher import TeacherKnobs
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.data import pack_dataset, partition_dataset, partition_teachers
+from edpipe.pipeline.jobs.searches import search
 from edpipe.pipeline.jobs.students import evaluate, report, result, run_stage, study, teacher_uses
 from edpipe.pipeline.jobs.teachers import (
     dump_soft_labels,
@@ -32,6 +33,23 @@ def experiments_named(params: Params, words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for word in words for name in studies.get(word, (word,))))
 
 
+def searches_named(params: Params, words: Iterable[str]) -> list[str]:
+    """The searches that are named as their results are: `search_<search>`; each once."""
+    names = {f"{paths.SEARCH_PREFIX}{name}": name for name in params.searches}
+    return list(dict.fromkeys(names[word] for word in words if word in names))
+
+
+def jobs_named(params: Params, words: Iterable[str]) -> list[Job]:
+    """Every job of these experiments, studies and searches, as `jobs_of` and `jobs_of_searches` give them, each once.
+
+    Raises:
+        ParamsError: there is nothing of such a name.
+    """
+    searches = searches_named(params, words := list(words))
+    others = [word for word in words if not searches_named(params, [word])]
+    return _each_once([*jobs_of(params, experiments_named(params, others)), *jobs_of_searches(params, searches)])
+
+
 def studies_named(params: Params, words: Iterable[str]) -> list[Job]:
     """The jobs of the studies that are named as their results are; without words, of all studies."""
     names = {f"{paths.STUDY_PREFIX}{name}": name for name in params.studies}
@@ -40,11 +58,25 @@ def studies_named(params: Params, words: Iterable[str]) -> list[Job]:
 
 def jobs_of(params: Params, experiments: Iterable[str]) -> list[Job]:
     """Every job that these experiments need, each once, inputs before what reads them."""
-    jobs: dict[Path, Job] = {}
-    for experiment in experiments:
-        for job in _jobs_of_one(params, experiment):
-            jobs.setdefault(job.outputs[0], job)
-    return list(jobs.values())
+    return _each_once(job for experiment in experiments for job in _jobs_of_one(params, experiment))
+
+
+def jobs_of_searches(params: Params, searches: Iterable[str]) -> list[Job]:
+    """Every job that these searches need, each once, inputs before what reads them."""
+    return _each_once(job for name in searches for job in _jobs_of_search(params, name))
+
+
+def _each_once(jobs: Iterable[Job]) -> list[Job]:
+    found: dict[Path, Job] = {}
+    for job in jobs:
+        found.setdefault(job.outputs[0], job)
+    return list(found.values())
+
+
+def _jobs_of_search(params: Params, name: str) -> list[Job]:
+    seeds = entry(params, "searches", name).seeds
+    trained = [job for trial in params.trials[name] for job in _jobs_of_students(params.with_trials, trial.name, seeds)]
+    return [*trained, search(params, name)]
 
 
 def _jobs_of_one(params: Params, experiment: str) -> list[Job]:

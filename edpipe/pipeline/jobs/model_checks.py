@@ -9,23 +9,29 @@ from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.plans.plan import StagePlan
 from edpipe.params.plans.registered import REGISTRY
 from edpipe.params.schema import Params
+from edpipe.params.searches.checks import said_of_searches
 from edpipe.pipeline.jobs.data import partition_teachers
 from edpipe.pipeline.jobs.plan_checks import sampled_problems, source_problems
 
 
 def check_params(params: Params, experiments: tuple[str, ...] | None = None, with_networks: bool = True) -> None:
-    """All that params.yaml alone decides of the given experiments, or of everything in it.
+    """All that params.yaml alone decides of the given experiments, or of everything in it, trials included.
 
     Args:
         params: see `parse_params` for what was checked before.
-        experiments: whose names are in it; None: all.
+        experiments: whose names are in it, or names of trials; None: all.
         with_networks: builds each network, which imports torch; else their names alone are looked at.
 
     Raises:
         ParamsError: one line for each thing that is wrong, with its place in params.yaml.
     """
     _check_network_names()
-    names = tuple(experiments if experiments is not None else params.experiments)
+    found = params.with_trials
+    with said_of_searches(params):
+        _check_experiments(found, tuple(found.experiments if experiments is None else experiments), with_networks)
+
+
+def _check_experiments(params: Params, names: tuple[str, ...], with_networks: bool) -> None:
     plans = {name: curriculum(params, name) for name in names}
     for name in names:
         _check_models(params, name, plans[name])

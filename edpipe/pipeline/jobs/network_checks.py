@@ -13,12 +13,13 @@ from torch import nn
 from edpipe.errors import NetworkError
 from edpipe.models.probe import count_outputs
 from edpipe.models.splitting.attention_maps import attention_taps
-from edpipe.models.splitting.chain import map_shapes
-from edpipe.models.splitting.split import count_feature_stages, feature_stages, split
+from edpipe.models.splitting.chain import join, map_shapes
+from edpipe.models.splitting.split import feature_stages, split
 from edpipe.models.splitting.taps import hint_taps
+from edpipe.models.students.auxiliary import AttentionMaps
 from edpipe.models.students.extra_norm import ExtraNorm
 from edpipe.models.students.hint import hint_of
-from edpipe.models.students.setting import StudentSetting
+from edpipe.models.students.setting import HintShape, StudentSetting
 from edpipe.models.students.zero_start import start_as_shortcuts
 from edpipe.models.zoo.build import build_network
 from edpipe.models.zoo.names import split_name
@@ -49,7 +50,7 @@ def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ..
         if _has_extra_norm(plan, student.reference):
             problem = problem or _extra_norm_problem(model, dataset.channels)
         if Stored.ATTENTION in stored:
-            problem = problem or _maps_problem(model, dataset.channels)
+            problem = problem or _maps_problem(model, dataset.channels, plan.num_blocks, plan.blocks)
         if Stored.HINT in stored:
             problem = problem or _hint_problem(params, experiment, plan)
     if problem:
@@ -105,7 +106,8 @@ def _hint_problem(params: Params, experiment: str, plan: StagePlan) -> str | Non
     shape = _hint_shape(teacher.model, dataset.channels, side, hint.feature_stage, hint.side)
     if shape is None:
         return None  # that is the teacher's problem
-    return _hint_fit_problem(student, dataset.channels, dataset.image_size, hint.feature_stage, hint.side, shape)
+    seen = plan.budget.image_size or dataset.image_size
+    return _hint_fit_problem(student, dataset.channels, seen, shape)
 
 
 @lru_cache(maxsize=2)
@@ -150,16 +152,10 @@ def _extra_norm_problem(model: str, channels: int) -> str | None:
 
 
 @cache
-def _maps_problem(model: str, channels: int) -> str | None:
-    """Of a student that learns attention maps: it has one for each feature stage."""
-
-    def count() -> None:
-        if not count_feature_stages(_network(model, channels)):
-            raise NetworkError(
-                f"model {model!r}: has no feature stage, so no attention map; use another method or model"
-            )
-
-    return _problem_of(count)
+def _maps_problem(model: str, channels: int, num_blocks: int, blocks: int) -> str | None:
+    """Of a student that learns attention maps with its first `blocks` blocks."""
+    network = _network(model, channels)
+    return _problem_of(lambda: AttentionMaps(network, join(split(network, num_blocks)[0][:blocks])))
 
 
 @cache
@@ -181,24 +177,19 @@ def _hint_stage_problem(model: str, channels: int, feature_stage: int) -> str | 
 
 
 @cache
-def _hint_shape(
-    model: str, channels: int, side: int, feature_stage: int, hint_side: int
-) -> tuple[int, int, int] | None:
-    """Channels, height and width of the hint that a teacher gives; None if it gives none."""
+def _hint_shape(model: str, channels: int, side: int, feature_stage: int, hint_side: int | None) -> HintShape | None:
+    """What the hint of a teacher is; None if it gives none."""
     if _input_problem(model, channels, side) or _hint_stage_problem(model, channels, feature_stage):
         return None
     network = _network(model, channels)
-    _, width, *map_sides = map_shapes(network, feature_stages(network), channels, side)[feature_stage - 1]
-    height_kept, width_kept = (min(one, hint_side) for one in map_sides)
-    return width, height_kept, width_kept
+    _, depth, *map_sides = map_shapes(network, feature_stages(network), channels, side)[feature_stage - 1]
+    height, width = (min(one, hint_side or one) for one in map_sides)
+    return HintShape(feature_stage, hint_side, (depth, height, width))
 
 
 @cache
-def _hint_fit_problem(
-    model: str, channels: int, side: int, feature_stage: int, hint_side: int, shape: tuple[int, int, int]
-) -> str | None:
-    network = _network(model, channels)
-    return _problem_of(lambda: hint_of(network, feature_stage, hint_side, shape, (channels, side), 0))
+def _hint_fit_problem(model: str, channels: int, side: int, shape: HintShape) -> str | None:
+    return _problem_of(lambda: hint_of(_network(model, channels), shape, (channels, side), 0))
 
 
 def _weights_problem(network: NetworkKnobs) -> str | None:

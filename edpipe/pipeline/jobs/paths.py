@@ -11,6 +11,8 @@ TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
 CODE = Path("workflow/code.yaml")
 STUDY_PREFIX = "study_"
 """Of the files of a study, among those of experiments."""
+SEARCH_PREFIX = "search_"
+"""Of the files of a search."""
 DVC_IGNORE = Path(".dvcignore")
 LOCAL = Path(".edpipe")
 """What this folder on this machine remembers, in neither git nor DVC; safe to delete while nothing runs."""
@@ -107,6 +109,16 @@ def study_path(study: str) -> Path:
 def study_table_path(study: str) -> Path:
     """The same as a table in Markdown."""
     return study_path(study).with_suffix(".md")
+
+
+def search_path(search: str) -> Path:
+    """Trials of one experiment in order of their accuracy on the validation split."""
+    return RESULTS / f"{SEARCH_PREFIX}{search}.json"
+
+
+def search_table_path(search: str) -> Path:
+    """The same as a table in Markdown."""
+    return search_path(search).with_suffix(".md")
 
 
 def benchmark_path(step: str, output: Path) -> Path:

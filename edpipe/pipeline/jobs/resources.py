@@ -22,9 +22,17 @@ def threads_of(params: Params, job: Job) -> int:
         return PACKING_THREADS
     if not step.needs_network:
         return 1
+    return network_threads(params.datasets[str(dataset_of(params, job))].image_size)
+
+
+def dataset_of(params: Params, job: Job) -> str | None:
+    """The data set that a job is of; None: of a study."""
+    if "dataset" in job.arguments:
+        return str(job.arguments["dataset"])
+    if "search" in job.arguments:
+        return params.experiments[params.searches[str(job.arguments["search"])].experiment].dataset
     experiment = job.arguments.get("experiment")
-    dataset = str(job.arguments["dataset"]) if experiment is None else params.experiments[str(experiment)].dataset
-    return network_threads(params.datasets[dataset].image_size)
+    return None if experiment is None else params.with_trials.experiments[str(experiment)].dataset
 
 
 def network_threads(image_size: int) -> int:

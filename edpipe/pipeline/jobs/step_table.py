@@ -12,10 +12,11 @@ from edpipe.params.dataset import PackKnobs
 from edpipe.params.experiment import ResultKnobs
 from edpipe.params.partition import PartitionJobKnobs
 from edpipe.params.plans.plan import StageJobKnobs
+from edpipe.params.searches.knobs import SearchJobKnobs
 from edpipe.params.soft_labels import ConfusionJobKnobs, DumpKnobs, VerifyKnobs
 from edpipe.params.study import StudyJobKnobs
 from edpipe.params.teacher import TeacherJobKnobs, TrajectoryKnobs
-from edpipe.pipeline.jobs import data, students, teachers
+from edpipe.pipeline.jobs import data, searches, students, teachers
 from edpipe.storage.job import Job, NoKnobs
 
 OPTIMIZERS = ("torch", "torch._dynamo")
@@ -36,6 +37,7 @@ class Artifact(StrEnum):
     RESULT = "result"
     PAGE = "page"
     STUDY = "study"
+    SEARCH = "search"
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,19 @@ STEPS = (
         is_shared=False,
         is_tracked=False,
         preloads=STATISTICS,
+    ),
+    Step(
+        name="search",
+        purpose="measure the trials of a search on the validation split, and put them in order",
+        options=("search",),
+        make=searches.search,
+        knobs=SearchJobKnobs,
+        inputs=("dataset", "partitions", "students"),
+        artifact=Artifact.SEARCH,
+        needs_network=True,
+        is_shared=False,
+        is_tracked=False,
+        preloads=("torch", *STATISTICS),
     ),
 )
 STEP = {step.name: step for step in STEPS}

@@ -18,7 +18,8 @@ from edpipe.storage.records import record_path
 
 
 def run_stage(params: Params, experiment: str, seed: int, stage: str) -> Job[StageJobKnobs]:
-    """Trains the student of one experiment and seed through one stage."""
+    """Trains the student of one experiment, or of a search's trial, and seed through one stage."""
+    params = params.with_trials
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     one_of(f"seeds of experiment '{experiment}'", seed, knobs.seeds)
     plans = {plan.name: plan for plan in curriculum(params, experiment)}

@@ -153,6 +153,30 @@ def _study(job: Job, records: Records) -> None:
         check_equal(path, {name: contents.get(name) for name in again}, again, "its results")
 
 
+def _search(job: Job, records: Records) -> None:
+    from edpipe.results.comparison.search_table import (
+        SEARCH_FORMAT,
+        SEARCH_FORMAT_VERSION,
+        rows_of,
+        search_facts,
+        search_table,
+    )
+    from edpipe.results.recomputed import check_equal
+
+    path, table_path = job.outputs
+    contents = records.read(path)
+    if (contents.get("format"), contents.get("format_version")) != (SEARCH_FORMAT, SEARCH_FORMAT_VERSION):
+        raise CorruptFileError(f"{path}: not a search of version {SEARCH_FORMAT_VERSION}; {remake(path)}")
+    try:
+        table, rows = search_table(contents), rows_of(contents)
+        has_same_knobs = json.loads(job.knobs_text) == contents["knobs"]
+        again = search_facts(str(job.arguments["search"]), job.knobs, rows) if has_same_knobs else {}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CorruptFileError(f"{path}: not a whole search ({error!r}); {remake(path)}") from error
+    check_equal(path, {name: contents.get(name) for name in again}, again, "its students")
+    _check_text(table_path, table, path)
+
+
 def _are_those_of_record(job: Job, role: str, records: Records) -> bool:
     """Whether the inputs of this role are there and those that the artifact names; if not, it is stale or alone."""
     present = [records.digest(path) for path in job.inputs[role]]
@@ -178,6 +202,7 @@ _CHECKS: dict[Artifact, Callable[[Job, Records], str | None]] = {
     Artifact.EVALUATION: _evaluation,
     Artifact.RESULT: _result,
     Artifact.STUDY: _study,
+    Artifact.SEARCH: _search,
 }
 
 

@@ -24,12 +24,12 @@ MOST_KEPT = 1000
 
 
 def check_once(params: Params, experiments: Iterable[str]) -> None:
-    """As `check_params`; networks are built only for experiments that were not found to fit before.
+    """As `check_params`, of experiments and trials; networks are built only for those that were not found to fit.
 
     Raises:
         ParamsError: one line for each thing that is wrong.
     """
-    keys = {name: _key(params, name) for name in experiments}
+    keys = {name: _key(params.with_trials, name) for name in experiments}
     known = _read()
     new = tuple(name for name, key in keys.items() if key not in known)
     check_params(params, tuple(keys), with_networks=False)

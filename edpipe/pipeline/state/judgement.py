@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.params.schema import Params
-from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.jobs.graph import jobs_named
+from edpipe.pipeline.jobs.paths import SEARCH_PREFIX
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.jobs.students import study
 from edpipe.pipeline.state.artifact_checks import check_artifact, is_page_of
@@ -49,8 +50,9 @@ class Judgement:
 
 
 def all_jobs(params: Params) -> list[Job]:
-    """The jobs of all experiments and studies, each once, inputs before what reads them."""
-    return [*jobs_of(params, params.experiments), *(study(params, name) for name in params.studies)]
+    """The jobs of all experiments, studies and searches, each once, inputs before what reads them."""
+    named = [*params.experiments, *(f"{SEARCH_PREFIX}{name}" for name in params.searches)]
+    return [*jobs_named(params, named), *(study(params, name) for name in params.studies)]
 
 
 def judged(jobs: Iterable[Job], checked: CheckedArtifacts) -> list[Judgement]:

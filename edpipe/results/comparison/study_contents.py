@@ -19,7 +19,7 @@ def study_contents(name: str, knobs: StudyKnobs, result_paths: Sequence[Path]) -
     named = read_entries(result_paths)
     entries = ranked(named)
     base = base_of(entries, knobs.base)
-    check_equal(entries, base, knobs.equal)
+    check_equal(entries, base, knobs)
     found = comparisons_of(entries, base)
     warnings = [*notes_of(found, base), *warnings_of(entries)]
     inputs = {
@@ -27,4 +27,4 @@ def study_contents(name: str, knobs: StudyKnobs, result_paths: Sequence[Path]) -
         "results": [entry.result.digest for entry in named],
         "students": {e.name: [seed.stages[-1].weights_digest for seed in e.result.seeds] for e in entries},
     }
-    return inputs, {"study": name, "equal": knobs.equal, **study_facts(entries, base, found, warnings)}
+    return inputs, {"study": name, "equal": knobs.equal, **study_facts(entries, base, found, warnings, knobs.tests)}

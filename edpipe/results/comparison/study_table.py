@@ -5,21 +5,24 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from edpipe.errors import MismatchError
+from edpipe.params.study import PlannedTest, StudyKnobs
 from edpipe.results.comparison.comparison import (
     Comparison,
     Entry,
     budget_difference,
     check_comparable,
+    comparisons_of,
     difference,
     facts_of,
     recipe_difference,
 )
+from edpipe.results.comparison.paired_test import holm
 from edpipe.results.result_file import Result
 
 ALLOWED_COMPUTE = (0.98, 1.001)
 """Parts of the base's compute that another result may have had: images come in whole numbers, and in round ones."""
 STUDY_FORMAT = "edpipe-study"
-STUDY_FORMAT_VERSION = 2
+STUDY_FORMAT_VERSION = 3
 HEADINGS = (
     "experiment",
     "method",
@@ -33,12 +36,14 @@ HEADINGS = (
     "images",
     "compute, TMAC",
     "compute ÷ {base}",
+    "CPU s",
 )
 TERA = 10**12
+TRAINING_STEP = "run_stage"
 
 
-def check_equal(entries: Sequence[Entry], base: Entry, equal: Literal["images", "compute"]) -> None:
-    """Refuses results that had unequal means.
+def check_equal(entries: Sequence[Entry], base: Entry, knobs: StudyKnobs) -> None:
+    """Refuses results that had unequal means, where the study does not allow for it.
 
     Raises:
         MismatchError: datasets, students, recipes or seeds differ, or numbers of training images do (`images`), or a
@@ -47,21 +52,23 @@ def check_equal(entries: Sequence[Entry], base: Entry, equal: Literal["images", 
     check_comparable(entries, unequal_budgets=True)
     for found in (
         difference("students differ", entries, _format_student),
-        recipe_difference(entries),
+        recipe_difference(entries) if knobs.recipes == "same" else "",
         difference("seeds differ", entries, _format_seeds),
     ):
         if found:
             raise MismatchError(f"{found}; a study compares ways to teach one network; name experiments of one kind")
-    if equal == "images":
-        if found := budget_difference(entries):
+    alike = [entry for entry in entries if entry.name not in knobs.beside]
+    if knobs.equal == "images":
+        if found := budget_difference(alike):
             raise MismatchError(f"{found}; give all the same number, or make the study one of equal: compute")
         return
-    for entry in entries:
+    for entry in alike:
         ratio = entry.result.budget.training_macs / base.result.budget.training_macs
         if not ALLOWED_COMPUTE[0] <= ratio <= ALLOWED_COMPUTE[1]:
             raise MismatchError(
                 f"{entry.name}: training took {entry.result.budget.training_macs:,} multiply-accumulates, {ratio:.4f} "
-                f"times those of {base.name}; allowed: {ALLOWED_COMPUTE[0]} to {ALLOWED_COMPUTE[1]}; change its images"
+                f"times those of {base.name}; allowed: {ALLOWED_COMPUTE[0]} to {ALLOWED_COMPUTE[1]}; give its stages "
+                "compute instead of images, or name it in beside"
             )
 
 
@@ -74,12 +81,36 @@ def _format_seeds(result: Result) -> str:
 
 
 def study_facts(
-    entries: Sequence[Entry], base: Entry, found: Sequence[Comparison], warnings: Sequence[str]
+    entries: Sequence[Entry],
+    base: Entry,
+    found: Sequence[Comparison],
+    warnings: Sequence[str],
+    tests: Sequence[PlannedTest] = (),
 ) -> dict[str, Any]:
-    """All numbers of the study: those of a comparison, and of each result its other measures."""
+    """All numbers of the study: those of a comparison, of each result its other measures, and of planned tests."""
     facts = facts_of(entries, base, found, warnings)
     rows = [row | _measures(entry) for row, entry in zip(facts["results"], entries, strict=True)]
-    return facts | {"format": STUDY_FORMAT, "format_version": STUDY_FORMAT_VERSION, "results": rows}
+    facts |= {"format": STUDY_FORMAT, "format_version": STUDY_FORMAT_VERSION, "results": rows}
+    return facts | {"tests": planned_tests(entries, tests)}
+
+
+def planned_tests(entries: Sequence[Entry], tests: Sequence[PlannedTest]) -> list[dict[str, Any]]:
+    """Paired differences of the tests that a study was made for; p values adjusted for their number, and no others."""
+    by_name = {entry.name: entry for entry in entries}
+    found = [comparisons_of([by_name[t.experiment], by_name[t.minus]], by_name[t.minus])[0].paired for t in tests]
+    known = [one.p for one in found if one is not None and one.p is not None]
+    adjusted = iter(holm(known))
+    return [
+        {
+            "experiment": test.experiment,
+            "minus": test.minus,
+            "top1_difference": asdict(one.spread) if one else None,
+            "t": one.t if one else None,
+            "p": one.p if one else None,
+            "p_holm": next(adjusted) if one and one.p is not None else None,
+        }
+        for test, one in zip(tests, found, strict=True)
+    ]
 
 
 def _measures(entry: Entry) -> dict[str, Any]:
@@ -91,9 +122,18 @@ def _measures(entry: Entry) -> dict[str, Any]:
         "forgetting": {subset: asdict(spread) for subset, spread in summary.forgetting.items()},
         "agreement": {teacher: asdict(spread) for teacher, spread in summary.agreement.items()},
         "student_parameters": budget.student_parameters,
+        "training_cpu_seconds": _training_cpu_seconds(entry.result),
         "teacher_forwards_spent": budget.teacher_forwards_spent,
         "teacher_forwards_online": budget.teacher_forwards_online,
     }
+
+
+def _training_cpu_seconds(result: Result) -> float | None:
+    """Of the training of one seed's student, all stages, mean over seeds; None where a part of it is not known."""
+    training = result.cost.steps.get(TRAINING_STEP)
+    if training is None or training.cpu_seconds is None or training.with_figures < training.artifacts:
+        return None
+    return round(training.cpu_seconds / len(result.seeds), 1)
 
 
 def study_table(study: Mapping[str, Any]) -> str:
@@ -104,7 +144,17 @@ def study_table(study: Mapping[str, Any]) -> str:
     rows = [headings, ["---", "---", *["---:"] * (len(headings) - 2)]]
     rows += [_cells(row, by_name.get(row["name"]), base_macs) for row in study["results"]]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return table + "".join(f"\n{warning}\n" for warning in study["warnings"])
+    return table + _tests_text(study["tests"]) + "".join(f"\n{warning}\n" for warning in study["warnings"])
+
+
+def _tests_text(tests: Sequence[Mapping[str, Any]]) -> str:
+    """The planned tests, a line each."""
+    lines = [
+        f"- {test['experiment']} − {test['minus']}: {percent(test['top1_difference'], sign='+')} pp, "
+        + ("no p" if test["p"] is None else f"p = {test['p']:.2g}, {test['p_holm']:.2g} after Holm")
+        for test in tests
+    ]
+    return "\nPlanned tests, paired by seed:\n\n" + "".join(f"{line}\n" for line in lines) if lines else ""
 
 
 def _cells(row: Mapping[str, Any], one: Mapping[str, Any] | None, base_macs: int) -> list[str]:
@@ -122,6 +172,7 @@ def _cells(row: Mapping[str, Any], one: Mapping[str, Any] | None, base_macs: int
         f"{row['images_seen']:,}",
         f"{row['training_macs'] / TERA:.3g}",
         f"{row['training_macs'] / base_macs:.3f}",
+        "–" if row["training_cpu_seconds"] is None else f"{row['training_cpu_seconds']:,.0f}",
     ]
 
 

@@ -219,7 +219,8 @@ def check_features(path: Path, header: Header) -> None:
         side = header.storage.hint.side if name == HINT and header.storage.hint else None
         is_sound = len(shape) == (3 if name == HINT else 2) and min(shape) > 0
         if not is_sound or (side is not None and max(shape[1:]) > side):
-            kind = f"(channel, height, width) of side {side} at most" if name == HINT else "(height, width)"
+            most = "" if side is None else f" of side {side} at most"
+            kind = f"(channel, height, width){most}" if name == HINT else "(height, width)"
             raise AlteredHeaderError(f"{path}: '{name}' has rows of shape {shape}, not {kind}; {remedy(path)}")
 
 

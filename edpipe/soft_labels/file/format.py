@@ -57,8 +57,8 @@ class HintShape:
 
     feature_stage: int
     """Of the stage, from 1."""
-    side: int
-    """To which its map was averaged down."""
+    side: int | None
+    """To which its map was averaged down; None: it is whole."""
     channels: int
     height: int
     """`side`, or less where the map was smaller; likewise `width`."""

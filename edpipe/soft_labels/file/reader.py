@@ -182,7 +182,7 @@ class SoftLabels:
             MissingRowsError: a sample or a view is not in the file, or it has no such column.
         """
         if name not in self.header.features:
-            knob = "storage.hint (level, side)" if name == HINT else "storage.attention: true"
+            knob = "storage.hint.feature_stage" if name == HINT else "storage.attention: true"
             raise MissingRowsError(f"{self.path}: holds no {name}; dump it with {knob}")
         rows = gather_rows(self._mapped, {name: self.flat(name)}, self.positions(sample_ids, views))
         return rows[name].astype(np.float32)

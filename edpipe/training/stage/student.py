@@ -126,7 +126,7 @@ def _hint_shape(task: StageTask) -> HintShape:
     store = task.teachers[0].labels.store
     hint = store.hint_shape
     if hint is None:
-        raise MissingRowsError(f"{store.files[0].path}: holds no hint; dump it with storage.hint (level, side)")
+        raise MissingRowsError(f"{store.files[0].path}: holds no hint; dump it with storage.hint.feature_stage")
     return HintShape(hint.feature_stage, hint.side, (hint.channels, hint.height, hint.width))
 
 

@@ -94,8 +94,7 @@ class StageTask:
         """The student of the stage before, if the student is anchored to it."""
         self.trajectory: SoftLabelBatches | None = None
         """What a teacher said while it learnt beside a student of this seed; epochs stand for views."""
-        watches_maps = Stored.ATTENTION in plan.algorithm.stored and bool(stores)
-        self.num_maps = len(stores[0].files[0].header.attention_sizes) if watches_maps else 0
+        self.watches_maps = Stored.ATTENTION in plan.algorithm.stored
 
     @property
     def num_workers(self) -> int:
@@ -231,9 +230,11 @@ class StageTask:
         rows, device = np.flatnonzero(np.isin(self.dataset.labels[ids], teacher.class_ids)), self.batches.device
         taught = teacher.labels.logits(ids[rows], views[rows])[:, teacher.teacher_columns]
         share = torch.from_numpy((1 / count[rows]).astype(np.float32)).to(device)
+        # Of its own number: teachers of several families have more maps or fewer.
+        num_maps = len(teacher.labels.store.files[0].header.attention_sizes) if self.watches_maps else 0
         maps = tuple(
             torch.from_numpy(teacher.labels.store.attention(level, ids[rows], views[rows])).to(device)
-            for level in range(1, self.num_maps + 1)
+            for level in range(1, num_maps + 1)
         )
         hint = None
         if Stored.HINT in self.knobs.plan.algorithm.stored:

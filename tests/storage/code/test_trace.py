@@ -40,7 +40,7 @@ FINDERS = {f"edpipe.{module}" for module in ASIDE_MODULES}
 
 def run_traced(jobs, folder, what):
     """What each job executes, in order."""
-    make_folder(folder)
+    make_folder(folder, jobs)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDPIPE_", "DVC_"))}
     paths = os.pathsep.join([str(HERE.root.parent), str(SUPPORT)])
     variables = {"EDPIPE_DVC": "0", "EDPIPE_THREADS": "1", "EDPIPE_DEVICE": "cpu", "PYTHONPATH": paths}

@@ -1,5 +1,5 @@
 # What all rules share: the checked params, and the inputs, knobs and code of a job.
-from edpipe.pipeline.jobs import data, rerun_triggers, resources, students, teachers
+from edpipe.pipeline.jobs import data, rerun_triggers, resources, searches, students, teachers
 from edpipe.pipeline.snakemake import hooks
 from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server
 
@@ -30,6 +30,7 @@ wildcard_constraints:
     views=r"\d+-\d+",
     experiment="|".join(PARAMS.experiments),
     study=one_of(PARAMS.studies),
+    search=one_of(PARAMS.searches),
     seed=r"\d+",
     number=r"\d+",
     stage=NAME,

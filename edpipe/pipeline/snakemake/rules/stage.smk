@@ -6,6 +6,9 @@ rule run_stage:
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
     log:
         "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
+    # Trials of searches are trained as experiments are, and by no other rule measured or reported as those.
+    wildcard_constraints:
+        experiment=one_of(PARAMS.with_trials.experiments),
     threads: training_threads_of(students.run_stage)
     resources:
         gpu=PROCESSES * GPU,

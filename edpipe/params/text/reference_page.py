@@ -95,6 +95,8 @@ def _type(schema: Schema) -> str:
     entries = _entries(schema)
     if entries is not None:
         return f"mapping of names to {_type(entries)}"
+    if "type" not in schema:
+        return "value"
     if schema["type"] == "object":
         return f"mapping of texts to {_type(schema['additionalProperties'])}"
     if schema["type"] == "array":
