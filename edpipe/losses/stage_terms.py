@@ -52,6 +52,8 @@ class StageBatch:
     """Samples of the whole iteration, of which these are the part of one process; None: these."""
     scratch: Float[Tensor, "sample head"] | None = None
     """Logits of the teacher that learns beside the student, in this epoch; classes are the student's outputs."""
+    own_share: float = 1.0
+    """Of the student's own logits, 0 to 1; the rest is the reference's of the stage before, see `fade`."""
 
 
 def restrict_classes(

@@ -4,15 +4,15 @@ Stage k trains body blocks 1..k and teaching reference block k on subsets 1..k (
 with its own teacher. What the sources leave open is a knob with its default.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from edpipe.errors import ParamsError, nearest
+from edpipe.errors import ParamsError
 from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
+from edpipe.params.plans.level_checks import check_coarse, check_frozen, check_known, check_new_blocks, check_shares
 from edpipe.params.plans.loss import TeacherLoss, Weight
 from edpipe.params.plans.method import DistillMethod, MethodSetting
 from edpipe.params.plans.parts import WHOLE, Part, follows_training, parts_of
@@ -20,6 +20,7 @@ from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain
 from edpipe.params.plans.registered import Registered
 
 LevelLoss = Annotated[TeacherLoss, Registered("losses", "kind", only="for_levels")]
+Share = Annotated[float, Field(gt=0, le=1)]
 _SCHOOL = (
     "Education Distillation: at each school level the student grows by one block and learns from that level's teachers;"
 )
@@ -77,10 +78,31 @@ class Ed(DistillMethod):
     normalisation: Literal["slice", "full"] = Field(
         "slice", description="Student's softmax in the kd loss: over the teacher's classes, or over all taught classes."
     )
-    easiest: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(
+    easiest: dict[Name, Share] = Field(
         {},
         description="For single levels: the share (above 0, up to 1) of each taught class's samples that is taught, "
         "those which their teachers' stored logits name best (lowest mean cross-entropy). Absent: all.",
+    )
+    hardest: dict[Name, Share] = Field(
+        {}, description="Likewise, those which they name worst. A level has a share of easiest, or of hardest, or none."
+    )
+    coarse: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        (),
+        description="Levels that learn to tell the subsets apart, not their classes: in the losses, probabilities of a "
+        "subset's classes are added up. A partition by confusion makes subsets of classes that look alike.",
+    )
+    frozen: dict[Name, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="For single levels: so many of the first body blocks do not learn any more. Absent: none."
+    )
+    new_block: Literal["drawn", "zero"] = Field(
+        "drawn",
+        description="How the blocks start that a level adds. drawn: as drawn; zero: the last normalisation of each "
+        "residual unit has scale 0, so that the unit gives its shortcut.",
+    )
+    fade_in: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="Of a level that adds blocks, the share (0 to 1) over which its logits pass linearly from those of "
+        "the reference of the level before to its own. 0: at once.",
     )
     rate_schedule: Literal["restarted", "carried"] = Field(
         "restarted", description="restarted: each stage runs the whole schedule; carried: one schedule over all stages."
@@ -187,9 +209,13 @@ class Ed(DistillMethod):
             normalisation=self.normalisation,
             subset_order=self.subset_order,
             easiest=self.easiest.get(level.name, 1.0),
+            hardest=self.hardest.get(level.name, 1.0),
+            coarse=level.name in self.coarse,
+            frozen=self.frozen.get(level.name, 0),
             span=span if follows_training(loss) else WHOLE,
             **part,
             **self._terms(levels),
+            **self._growth(levels),
             **self.loss_weights(loss),
         )
 
@@ -206,13 +232,22 @@ class Ed(DistillMethod):
             "anchored": levels[-2].known if is_anchored else (),
         }
 
+    def _growth(self, levels: list[_Level]) -> dict[str, Any]:
+        """How the blocks come in that the last of these levels adds."""
+        if len(levels) == 1 or levels[-2].blocks == levels[-1].blocks:
+            return {}
+        before = {"fading": levels[-2].known, "fading_blocks": levels[-2].blocks} if self.fade_in else {}
+        return {"new_block": self.new_block, "fade_in": self.fade_in, **before}
+
     def _teachers(self, level: str, taught: tuple[str, ...], specialists: frozenset[str]) -> tuple[TeacherUse, ...]:
-        names = (self.teacher,) if self.teacher is not None else (self.teachers or {})[level]
         return tuple(
             TeacherUse(teacher=teacher, subset=subset)
-            for teacher in names
+            for teacher in self._teachers_of(level)
             for subset in (taught if teacher in specialists else (ALL_CLASSES,))
         )
+
+    def _teachers_of(self, level: str) -> tuple[str, ...]:
+        return (self.teacher,) if self.teacher is not None else (self.teachers or {})[level]
 
     def _kinds(self) -> set[str]:
         return {loss.kind for loss in self.teacher_losses()}
@@ -233,16 +268,21 @@ class Ed(DistillMethod):
         self._check_authors(setting)
         self._check_weighting(setting)
         self._check_mixing(setting)
-        if self.easiest:
-            self._check_tells_easiest(setting)
+        check_shares(setting, {"easiest": self.easiest, "hardest": self.hardest})
+        levels = {level.name: level for level in self._levels(setting.levels)}
+        blocks = {name: level.blocks for name, level in levels.items()}
+        check_new_blocks(setting, tuple(blocks.values()), self.new_block, self.fade_in)
+        check_frozen(setting, blocks, self.frozen)
+        known = {name: levels[name].known for name in self.coarse}
+        check_coarse(setting, known, {name: self._teachers_of(name) for name in self.coarse})
 
     def _check_levels(self, setting: MethodSetting) -> None:
         levels, path = tuple(level.name for level in self._levels(setting.levels)), setting.path
         self._check_subsets(setting)
         if self.teachers is not None and set(self.teachers) != set(levels):
             raise ParamsError(f"{path}.teachers: needs exactly {list(levels)}, got {list(self.teachers)}")
-        _check_known(f"{path}.distill_by_level", self.distill_by_level, levels)
-        _check_known(f"{path}.easiest", self.easiest, levels)
+        for knob in ("distill_by_level", "easiest", "hardest", "coarse", "frozen"):
+            check_known(f"{path}.{knob}", getattr(self, knob), levels)
 
     def _check_subsets(self, setting: MethodSetting) -> None:
         """That the levels introduce all subsets, at least one in the first, and all before the student is whole."""
@@ -300,24 +340,3 @@ class Ed(DistillMethod):
                     "would mix images with those of classes not taught yet; name a teacher that has a partition, or "
                     "remove mixing"
                 )
-
-    def _check_tells_easiest(self, setting: MethodSetting) -> None:
-        """That the stored views of this dataset tell how well a teacher names an image."""
-        dataset = setting.params.experiments[setting.experiment].dataset
-        where, soft_labels = f"soft_labels.{dataset}", setting.params.soft_labels[dataset]
-        if soft_labels.space.mixing is not None:
-            raise ParamsError(
-                f"{setting.path}.easiest: asks how well teachers name an image, but {where}.space.mixing shows them "
-                f"mixed images, of two classes each; remove mixing, or easiest"
-            )
-        if soft_labels.storage.temperature not in (None, 1):
-            raise ParamsError(
-                f"{setting.path}.easiest: asks how well teachers name an image at temperature 1, but {where}.storage "
-                f"samples at temperature {soft_labels.storage.temperature:g}; use another precision, or remove easiest"
-            )
-
-
-def _check_known(path: str, names: Iterable[str], levels: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in levels:
-            raise ParamsError(f"{path}: '{name}' is not in the levels{nearest(name, levels)}")

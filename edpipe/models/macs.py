@@ -18,12 +18,19 @@ def count_macs(network: nn.Module, channels: int, image_size: int) -> int:
     return counter.get_total_flops() // 2
 
 
-def count_training_macs(network: nn.Module, channels: int, image_size: int) -> int:
+def count_training_macs(network: nn.Module, channels: int, image_size: int, frozen: nn.Module | None = None) -> int:
     """Multiply-accumulates of one forward and one backward pass over one square image, see `count_macs`.
 
     A backward pass costs about twice a forward pass: one product for the inputs' gradients, one for the weights'.
+
+    Args:
+        network: what is trained, frozen blocks included.
+        channels: of the image.
+        image_size: its side, pixels.
+        frozen: the network's first blocks, if they do not learn; they have no backward pass.
     """
-    return 3 * count_macs(network, channels, image_size)
+    without_backward = 0 if frozen is None else count_macs(frozen, channels, image_size)
+    return 3 * count_macs(network, channels, image_size) - 2 * without_backward
 
 
 def count_parameters(network: nn.Module) -> int:

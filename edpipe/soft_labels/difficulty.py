@@ -1,4 +1,4 @@
-"""Which samples are the easiest of each class: those whose labels their teachers are least surprised by."""
+"""Which samples are the easiest or the hardest of each class: by how their labels surprise their teachers."""
 
 from fractions import Fraction
 from math import ceil
@@ -56,8 +56,37 @@ def easiest(
     Raises:
         ValueError: share outside (0, 1].
     """
+    return _first_of_each_class(sample_ids, labels, _ranked(sample_ids, losses), share)
+
+
+def hardest(
+    sample_ids: Int64[np.ndarray, " sample"],
+    labels: Integer[np.ndarray, " sample"],
+    losses: Float64[np.ndarray, " sample"],
+    share: float,
+) -> Int64[np.ndarray, " chosen"]:
+    """The samples of highest loss, see `easiest`; the last ones of the same ranking, so the larger id of equal losses.
+
+    Raises:
+        ValueError: share outside (0, 1].
+    """
+    return _first_of_each_class(sample_ids, labels, _ranked(sample_ids, losses)[::-1], share)
+
+
+def _ranked(
+    sample_ids: Int64[np.ndarray, " sample"], losses: Float64[np.ndarray, " sample"]
+) -> Int64[np.ndarray, " sample"]:
+    """Places of the samples, the easiest first."""
+    return np.lexsort((sample_ids, np.round(losses, TIE_DECIMALS)))
+
+
+def _first_of_each_class(
+    sample_ids: Int64[np.ndarray, " sample"],
+    labels: Integer[np.ndarray, " sample"],
+    order: Int64[np.ndarray, " sample"],
+    share: float,
+) -> Int64[np.ndarray, " chosen"]:
     is_chosen = np.zeros(len(sample_ids), dtype=bool)
-    order = np.lexsort((sample_ids, np.round(losses, TIE_DECIMALS)))
     for class_id in np.unique(labels):
         ranked = order[labels[order] == class_id]
         is_chosen[ranked[: num_easiest(len(ranked), share)]] = True

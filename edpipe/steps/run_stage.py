@@ -81,7 +81,7 @@ def open_start(
     group.check_alike("digest of the taught samples", int(task.taught_digest, 16) >> 16)
     student, trainee = build_student(seed, knobs, files, task)
     trainee.to(device).to(memory_format=torch.channels_last)
-    task.macs = training_macs(trainee, task)
+    task.macs = training_macs(student, trainee, task)
     total = task.num_images
     record = _record(seed, knobs, task, total) | {"training_macs_per_image": task.macs.own}
     budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)

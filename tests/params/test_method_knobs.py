@@ -102,6 +102,10 @@ def test_attention_has_a_weight_of_its_own_whatever_the_task_weighs():
             {**SCHOOL, "distill": {"kind": "dkd"}, "references": "kept", "anchor_weight": 0.5},
             "0.3 task + 0.7 dkd at temperature 4 + 0.3 for each earlier reference + 0.5 kd of the student before",
         ),
+        (
+            {**SCHOOL, "teacher": PANEL[0], "classes": "all", "coarse": ["university"]},
+            "0.3 task + 0.7 kd at temperature 4, of subsets in place of classes",
+        ),
     ],
 )
 def test_pages_tell_the_weights_that_are_used(method, said):

@@ -7,8 +7,11 @@ from edpipe.params.plans.plan import StagePlan, knobs_as_now, plan_as_now
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.params.stage import StageKnobs
 
-SINCE_LEVELS = ("blocks", "num_blocks", "kept_blocks", "span")
-"""Fields that plans have since stages and blocks are counted apart."""
+SINCE_LEVELS = (
+    *("blocks", "num_blocks", "kept_blocks", "span"),
+    *("hardest", "coarse", "frozen", "new_block", "fade_in", "fading", "fading_blocks"),
+)
+"""Fields that plans have since stages and blocks are counted apart, or later."""
 BUDGET = StageKnobs(epochs=2)
 METHODS = {
     "ce": {"name": "ce"},

@@ -18,6 +18,7 @@ from edpipe.datasets.splits import assign_splits
 from edpipe.errors import NetworkError
 from edpipe.params.dataset import FETCHED
 from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.estimates import network_speed, summary
 from edpipe.pipeline.estimates.image_counts import PUBLISHED, ImageCounts, image_counts
 from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts, feature_bytes
@@ -101,6 +102,16 @@ def test_an_early_level_takes_its_part_of_the_network(folder):
     cost = costs(params).of(students.run_stage(params, "digits_ed", 0, "middle"))
     assert cost.seconds == pytest.approx(START_S + 8000 * TRAINING_SHARE_OF_VIEWS * 2 / 3 / 1000)
     assert cost.num_bytes == pytest.approx(4 * 5000 * 2 / 3, abs=1)
+
+
+def test_frozen_blocks_have_no_backward_pass_and_some_samples_make_shorter_epochs(folder):
+    params = params_with()
+    job = students.run_stage(params, "digits_ed", 0, "middle")
+    knobs = {"frozen": 1, "hardest": 0.5, "budget": StageKnobs(epochs=1)}
+    job = replace(job, knobs=replace(job.knobs, plan=job.knobs.plan.model_copy(update=knobs)))
+    images = costs(params).of(job).seconds - START_S
+    whole = replace(job, knobs=replace(job.knobs, plan=job.knobs.plan.model_copy(update={"frozen": 0, "hardest": 1.0})))
+    assert images == pytest.approx((costs(params).of(whole).seconds - START_S) / 2 * (1 + 1 / 3) / 2)
 
 
 def test_packing_stores_every_pixel(folder):

@@ -25,7 +25,7 @@ from edpipe.params.soft_labels import ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.jobs import students
 from edpipe.runtime.distributed import Group
-from edpipe.soft_labels.difficulty import easiest, label_losses, num_easiest
+from edpipe.soft_labels.difficulty import easiest, hardest, label_losses, num_easiest
 from edpipe.soft_labels.file.store import open_store
 from edpipe.steps import run_stage as stage_step
 from edpipe.steps.run_stage import run_stage
@@ -58,6 +58,29 @@ def test_the_lowest_losses_of_each_class_are_chosen_by_hand():
     assert easiest(ids, labels, losses, 0.25).tolist() == [11, 14]  # 14 and 15 tie: the smaller id
     assert easiest(ids[::-1], labels[::-1], losses[::-1], 0.25).tolist() == [14, 11]
     assert easiest(ids, labels, losses, 0.01).tolist() == [11, 14]
+
+
+def test_the_highest_losses_of_each_class_are_the_hardest_by_hand():
+    ids = np.array([10, 11, 12, 13, 14, 15, 16])
+    labels = np.array([5, 5, 5, 2, 2, 2, 2])
+    losses = np.array([0.9, 0.1, 0.5, 3.0, 2.0, 2.0, 9.0])
+    assert hardest(ids, labels, losses, 0.5).tolist() == [10, 12, 13, 16]
+    assert hardest(ids, labels, losses, 0.75).tolist() == [10, 11, 12, 13, 15, 16]  # 14 and 15 tie: the larger id
+    assert hardest(ids, labels, losses, 0.01).tolist() == [10, 16]
+
+
+@given(samples(), SHARES)
+def test_what_is_left_beside_the_easiest_are_the_hardest(given_samples, share):
+    ids, labels, losses = given_samples
+    chosen = set(easiest(ids, labels, losses, share).tolist())
+    for class_id in set(labels.tolist()):
+        own = labels == class_id
+        left = [sample for sample in ids[own].tolist() if sample not in chosen]
+        if left:
+            exactly = len(left) / own.sum()
+            hard = hardest(ids[own], labels[own], losses[own], exactly).tolist()
+            assert set(left) <= set(hard)
+            assert len(hard) - len(left) in (0, 1)  # a share is rounded up
 
 
 def test_rounding_makes_no_difference():
@@ -103,8 +126,9 @@ def test_no_sample_that_is_left_out_is_easier_than_one_of_its_class_that_is_kept
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.01, float("nan")])
 def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(ValueError, match=rf"share must be above 0 and at most 1, got {share}"):
-        num_easiest(3, share)
+    for choose in (easiest, hardest):
+        with pytest.raises(ValueError, match=rf"share must be above 0 and at most 1, got {share}"):
+            choose(np.array([1]), np.array([0]), np.array([0.5]), share)
 
 
 @given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 2**32 - 1))
@@ -161,26 +185,37 @@ def test_a_share_of_one_is_the_same_job_as_none():
 )
 def test_shares_that_cannot_be_are_one_line(easy, line):
     assert complaint(school(easiest=easy)) == f"experiments.ed.method.{line}"
+    assert complaint(school(hardest=easy)) == f"experiments.ed.method.{line.replace('easiest', 'hardest')}"
 
 
-def test_mixed_images_are_neither_easy_nor_hard():
-    raw = school(easiest={"primary": 0.5})
+def test_a_level_has_a_share_of_one_kind():
+    assert complaint(school(easiest={"middle": 0.5, "primary": 0.5}, hardest={"primary": 0.2})) == (
+        "experiments.ed.method.hardest: level 'primary' has a share of easiest as well; remove one of the two"
+    )
+    plans = curriculum(parse_params(school(easiest={"primary": 0.5}, hardest={"middle": 0.2})), "ed")
+    assert [(plan.easiest, plan.hardest) for plan in plans] == [(0.5, 1.0), (1.0, 0.2)]
+
+
+@pytest.mark.parametrize("knob", ["easiest", "hardest"])
+def test_mixed_images_are_neither_easy_nor_hard(knob):
+    raw = school(**{knob: {"primary": 0.5}})
     raw["soft_labels"]["digits"]["space"]["mixing"] = {"mixup": 0.2}
     assert complaint(raw) == (
-        "experiments.ed.method.easiest: asks how well teachers name an image, but soft_labels.digits.space.mixing "
-        "shows them mixed images, of two classes each; remove mixing, or easiest"
+        f"experiments.ed.method.{knob}: asks how well teachers name an image, but soft_labels.digits.space.mixing "
+        f"shows them mixed images, of two classes each; remove mixing, or {knob}"
     )
 
 
-def test_sampled_rows_tell_the_easiest_at_temperature_1_alone():
-    raw = school(easiest={"primary": 0.5})
+@pytest.mark.parametrize("knob", ["easiest", "hardest"])
+def test_sampled_rows_tell_the_easiest_at_temperature_1_alone(knob):
+    raw = school(**{knob: {"primary": 0.5}})
     sampled = {"precision": "sampled", "draws": 9, "temperature": 2, "max_kl": None}
     raw["soft_labels"]["digits"]["storage"] = sampled
     raw["experiments"] = {"ed": raw["experiments"]["ed"]}
     raw["experiments"]["ed"]["method"]["temperature"] = 2
     assert complaint(raw) == (
-        "experiments.ed.method.easiest: asks how well teachers name an image at temperature 1, but "
-        "soft_labels.digits.storage samples at temperature 2; use another precision, or remove easiest"
+        f"experiments.ed.method.{knob}: asks how well teachers name an image at temperature 1, but "
+        f"soft_labels.digits.storage samples at temperature 2; use another precision, or remove {knob}"
     )
     sampled["temperature"] = raw["experiments"]["ed"]["method"]["temperature"] = 1
     assert parse_params(raw)
@@ -252,6 +287,17 @@ def test_the_first_level_is_taught_exactly_the_easiest(world, share):
     teachers = [world.teacher("primary")]
     knobs, files = job_of(world, teachers, share)
     assert epoch_of(opened(knobs, files)) == chosen_by_hand(world, teachers, knobs, 8)
+
+
+@pytest.mark.slow
+def test_hard_samples_are_those_that_are_not_easy(world):
+    teachers = [world.teacher("primary")]
+    every, easy, hard = (
+        epoch_of(opened(*job_of(world, teachers, **shares)))
+        for shares in ({"share": 1.0}, {"share": 0.5}, {"share": 1.0, "hardest": 0.5})
+    )
+    assert sorted(easy + hard) == every
+    assert len(easy) == len(hard)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from edpipe.cli.arguments import CommandParser
 from edpipe.datasets.dataset_file import Dataset, open_dataset
+from edpipe.datasets.partition import Partition
 from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import ParamsError
 from edpipe.params.load import load_params
@@ -157,11 +158,7 @@ def _images_with_teacher(params: Params, experiment: str, plans: tuple[StagePlan
     student = params.students[params.experiments[experiment].student]
     return sum(
         len({use.teacher for use in stage.teachers})
-        * num_images(
-            stage.budget,
-            _num_taught(dataset, partition.classes_of(stage.taught), stage.easiest),
-            _macs(stage, student, dataset),
-        )
+        * num_images(stage.budget, _num_taught(dataset, partition, stage), _macs(stage, student, dataset))
         for stage in plans
         if stage.teachers
     )
@@ -176,7 +173,8 @@ def _macs(stage: StagePlan, student: StudentKnobs, dataset: Dataset) -> ImageMac
     return ImageMacs(*stage_and_whole_macs(stage, student, dataset.channels, dataset.image_size, dataset.num_classes))
 
 
-def _num_taught(dataset: Dataset, class_ids: tuple[int, ...], share: float) -> int:
+def _num_taught(dataset: Dataset, partition: Partition, stage: StagePlan) -> int:
+    class_ids, share = partition.classes_of(stage.taught), min(stage.easiest, stage.hardest)
     return sum(num_easiest(len(dataset.sample_ids("train", (class_id,))), share) for class_id in class_ids)
 
 

@@ -23,34 +23,40 @@ class AuxiliaryStudent(nn.Module):
     Args:
         student: shares its modules with this.
         side: reads features of the student on its way; None: nothing does.
-        kept: of each earlier level, where the features are that its reference reads, and the reference.
+        earlier: of each earlier level, where the features are that its reference reads, and the reference.
+        num_kept: so many of them go on to the next stage, from the first on; None: all.
     """
 
     def __init__(
-        self, student: Student, side: SideModule | None = None, kept: Sequence[tuple[Tap, nn.Module]] = ()
+        self,
+        student: Student,
+        side: SideModule | None = None,
+        earlier: Sequence[tuple[Tap, nn.Module]] = (),
+        num_kept: int | None = None,
     ) -> None:
         super().__init__()
         self.student = student
-        self.earlier = nn.ModuleList(reference for _, reference in kept)
+        self.earlier = nn.ModuleList(reference for _, reference in earlier)
+        self._num_kept = num_kept
         self.side = side
         self._seen: dict[int, Tensor] = {}
         self._side_keys = [] if side is None else [self._tap(tap) for tap in side.taps]
-        self._kept_keys = [self._tap(end) for end, _ in kept]
+        self._earlier_keys = [self._tap(end) for end, _ in earlier]
 
     def forward(self, images: Float[Tensor, "sample channel height width"]) -> StudentOutputs:
         """All that is said of a batch."""
         logits = self.student(images)
         side = None if self.side is None else self.side(*(self._seen[key] for key in self._side_keys))
-        pairs = zip(self.earlier, self._kept_keys, strict=True)
+        pairs = zip(self.earlier, self._earlier_keys, strict=True)
         earlier = tuple(reference(self._seen[key]) for reference, key in pairs)
         self._seen.clear()  # features would outlive their batch
         return StudentOutputs(logits, side, earlier)
 
     def weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the student, and of earlier references as `aid.<level>.*`; not copies."""
+        """Parameters and buffers of the student, and of kept references as `aid.<level>.*`; not copies."""
         kept = {
             f"{AUXILIARY_PREFIX}{level}.{name}": value
-            for level, reference in enumerate(self.earlier, start=1)
+            for level, reference in enumerate(self.earlier[: self._num_kept], start=1)
             for name, value in reference.state_dict().items()
         }
         return self.student.weights() | kept
@@ -88,7 +94,7 @@ class AttentionMaps(SideModule):
         return tuple(attention_map(one) for one in features)
 
 
-def kept_references(
+def earlier_references(
     network: nn.Module, num_blocks: int, kind: str, outputs: Mapping[int, int], sizes: tuple[int, int], seed: int
 ) -> list[tuple[Tap, nn.Module]]:
     """Of each earlier level, where its reference reads the features, and a reference of `known[level]` outputs.

@@ -1,6 +1,7 @@
 """What training on one image costs in a stage, beside the whole student at full size; known before the stage runs."""
 
 from edpipe.models.macs import count_training_macs
+from edpipe.models.splitting.chain import join
 from edpipe.models.students.student import Student
 from edpipe.models.zoo.build import build_network
 from edpipe.params.plans.plan import StagePlan
@@ -12,7 +13,7 @@ def stage_and_whole_macs(
 ) -> tuple[int, int]:
     """Training multiply-accumulates of one image, in the stage and of the whole student.
 
-    Kept references, the student before and modules of losses come on top; the stage itself counts them.
+    Earlier references, the student before and modules of losses come on top; the stage itself counts them.
 
     Args:
         plan: of the stage.
@@ -28,4 +29,5 @@ def stage_and_whole_macs(
     whole = count_training_macs(network, channels, image_size)
     side = plan.budget.image_size or image_size
     stage = Student(network, plan.blocks, plan.num_blocks, num_classes, student.reference, side, channels, 0)
-    return count_training_macs(stage, channels, side), whole
+    frozen = join(stage.blocks[: plan.frozen]) if plan.frozen else None
+    return count_training_macs(stage, channels, side, frozen), whole

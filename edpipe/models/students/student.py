@@ -46,8 +46,11 @@ class Student(nn.Module):
         if level == num_levels and given != num_outputs:
             raise ValueError(f"the last level has the network's own {given} outputs, but {num_outputs} were asked for")
         blocks, _ = split(network, num_levels)
+        self.blocks = tuple(blocks[:level])
+        """The body blocks; in a tuple, for their modules to belong to the body."""
         self.block_weights = tuple(tuple(block.weights()) for block in blocks[:level])
         """Names of the weights of each body block."""
+        self._frozen: tuple[str, ...] = ()
         self.body: nn.Module = network
         self.reference: nn.Module | None = None
         if level < num_levels:
@@ -59,6 +62,22 @@ class Student(nn.Module):
         """Logits of a batch."""
         features = self.body(images)
         return features if self.reference is None else self.reference(features)
+
+    def freeze(self, num_blocks: int) -> None:
+        """From now on the first body blocks do not learn: no gradients, and statistics and dropout as in evaluation."""
+        frozen = {id(unit.module) for block in self.blocks[:num_blocks] for unit in block.units}
+        # By name: several processes exchange batch normalisations for joint ones.
+        self._frozen = tuple(name for name, module in self.named_modules() if id(module) in frozen)
+        for name in self._frozen:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Student":
+        """As of every module; frozen blocks stay in evaluation mode."""
+        super().train(mode)
+        for name in self._frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers: the body's under the network's own names, the reference's as `reference.*`.

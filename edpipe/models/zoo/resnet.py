@@ -31,6 +31,10 @@ class BasicBlock(nn.Module):
         hidden = self.relu(self.bn1(self.conv1(features)))
         return self.relu(self.bn2(self.conv2(hidden)) + shortcut)
 
+    def zero_init_last(self) -> None:
+        """The last normalisation's scale starts at 0: the block gives its shortcut (Goyal et al. 2017, section 5.1)."""
+        nn.init.zeros_(self.bn2.weight)
+
 
 class Bottleneck(nn.Module):
     """Convolutions of 1×1, 3×3 and 1×1 and a shortcut, projected where the shape changes (He et al. 2015, figure 5)."""
@@ -52,6 +56,10 @@ class Bottleneck(nn.Module):
         hidden = self.relu(self.bn1(self.conv1(features)))
         hidden = self.relu(self.bn2(self.conv2(hidden)))
         return self.relu(self.bn3(self.conv3(hidden)) + self.shortcut(features))
+
+    def zero_init_last(self) -> None:
+        """The last normalisation's scale starts at 0: the block gives its shortcut (Goyal et al. 2017, section 5.1)."""
+        nn.init.zeros_(self.bn3.weight)
 
 
 class CifarResNet(Successive):

@@ -74,6 +74,17 @@ class StagePlan(Knobs):
     )
     subset_order: Literal["mixed", "sequential"] = "mixed"
     easiest: float = Field(1.0, description="Share of each taught class's samples that is seen, the easiest ones.")
+    hardest: float = Field(1.0, description="Likewise, the hardest ones; one of the two is 1.")
+    coarse: bool = Field(False, description="Losses compare subsets: probabilities of a subset's classes are added up.")
+    frozen: int = Field(0, description="So many of the first body blocks do not learn.")
+    new_block: Literal["drawn", "zero"] = Field(
+        "drawn", description="zero: residual units of blocks that are new in this stage start as their shortcuts."
+    )
+    fade_in: float = Field(0.0, description="Share of the stage in which logits pass from the reference before to own.")
+    fading: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="Subsets whose classes that reference has an output for; empty: nothing fades."
+    )
+    fading_blocks: int = Field(0, description="It stands behind so many body blocks; 0: nothing fades.")
     trajectory: TrajectoryUse | None = Field(None, description="A teacher that learns beside the student, replayed.")
     own_loss: Annotated[StageLoss, Registered("stage_losses", "kind", unknown=UnknownStageLoss)] | None = Field(
         None, description="The loss of a method that is no sum of label loss and teachers' losses."

@@ -136,9 +136,12 @@ class JobCosts:
         if speed is None:
             return None
         part = plan.blocks / plan.num_blocks
-        taught = counts.train * self._taught(str(job.arguments["experiment"]), plan.taught) * plan.easiest
+        taught = counts.train * self._taught(str(job.arguments["experiment"]), plan.taught)
+        taught *= plan.easiest * plan.hardest
         full = self._params.datasets[dataset].image_size
-        cost = part * ((plan.budget.image_size or full) / full) ** 2
+        # Two of three parts of a block's training are its backward pass.
+        learning = (plan.blocks - 2 / 3 * plan.frozen) / plan.num_blocks
+        cost = learning * ((plan.budget.image_size or full) / full) ** 2
         # A budget of compute is in images of the whole student at full size already.
         whole = plan.budget.compute or seen_images(plan.budget, taught) * cost
         seconds = whole * TRAINING_SHARE_OF_VIEWS / speed.training

@@ -6,6 +6,7 @@ experiment with the same network. The number of classes is known once a dataset 
 
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
+from itertools import pairwise
 
 from torch import nn
 
@@ -19,6 +20,7 @@ from edpipe.models.students.auxiliary import AttentionMaps
 from edpipe.models.students.extra_norm import ExtraNorm
 from edpipe.models.students.hint import hint_of
 from edpipe.models.students.setting import HintShape, StudentSetting
+from edpipe.models.students.zero_start import start_as_shortcuts
 from edpipe.models.zoo.build import build_network
 from edpipe.models.zoo.names import split_name
 from edpipe.params.plans.loss import StageLoss, Stored
@@ -38,6 +40,9 @@ def student_problems(params: Params, experiment: str, plans: tuple[StagePlan, ..
     model, sizes = student.model, (dataset.channels, dataset.image_size)
     problem = _input_problem(model, *sizes) or _split_problem(model, dataset.channels, plans[0].num_blocks)
     problem = problem or _small_images_problem(model, *sizes, plans)
+    for before, plan in () if problem else pairwise(plans):
+        if plan.new_block == "zero":
+            problem = problem or _zero_start_problem(model, dataset.channels, before.blocks, plan)
     for plan in () if problem else plans:
         stored = plan.algorithm.stored if plan.teachers else frozenset()
         if plan.own_loss is not None:
@@ -127,6 +132,13 @@ def _input_problem(model: str, channels: int, side: int) -> str | None:
 @cache
 def _split_problem(model: str, channels: int, num_blocks: int) -> str | None:
     return _problem_of(lambda: split(_network(model, channels), num_blocks))
+
+
+def _zero_start_problem(model: str, channels: int, before: int, plan: StagePlan) -> str | None:
+    """Why the blocks that a stage adds cannot start as shortcuts."""
+    network = build_network(model, NUM_CLASSES, channels, 0)  # one of its own, for it is changed
+    blocks, _ = split(network, plan.num_blocks)
+    return _problem_of(lambda: start_as_shortcuts(network, blocks[before : plan.blocks], before + 1))
 
 
 def _own_loss_problem(model: str, channels: int, side: int, loss: StageLoss) -> str | None:

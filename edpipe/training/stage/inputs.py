@@ -83,7 +83,7 @@ def open_stage(seed: int, knobs: StageJobKnobs, files: StageFiles, device: torch
             expected = _expected(labels.views, store, digest, use, task)
             check_provenance(labels.path, labels.provenance, expected)
     _check_taught(task, files)
-    task.keep_easiest()
+    task.keep_share()
     if knobs.plan.trajectory is not None:
         store = _open_trajectory(knobs, files, task)
         task.trajectory = SoftLabelBatches(store, device, fit_in_memory([*stores, store], device))

@@ -13,11 +13,12 @@ from edpipe.errors import (
     MissingRowsError,
 )
 from edpipe.models.macs import count_macs, count_training_macs
-from edpipe.models.splitting.chain import Tap
-from edpipe.models.students.auxiliary import AuxiliaryStudent, inherit_references, kept_references
+from edpipe.models.splitting.chain import Tap, join
+from edpipe.models.students.auxiliary import AuxiliaryStudent, earlier_references, inherit_references
 from edpipe.models.students.extra_norm import ExtraNorm
 from edpipe.models.students.setting import HintShape, StudentSetting
 from edpipe.models.students.student import Student, grow, student_weights
+from edpipe.models.students.zero_start import start_as_shortcuts
 from edpipe.models.zoo.build import build_network
 from edpipe.params.plans.loss import Stored
 from edpipe.params.plans.plan import StageJobKnobs, StagePlan, knobs_as_now
@@ -60,10 +61,10 @@ def _with_auxiliaries(
     network: nn.Module, knobs: StageJobKnobs, task: StageTask, before: Previous | None
 ) -> tuple[Student, nn.Module]:
     plan, channels = knobs.plan, task.dataset.channels
-    kept = _kept_references(network, knobs, task)
+    earlier = _earlier_references(network, knobs, task)
     student = _student_of(network, knobs, task, plan.blocks, len(task.known_class_ids))
     if before is not None:
-        grow(student_weights(before.weights), student, before.blocks)
+        _inherit(student, network, plan, before)
     hint = _hint_shape(task) if Stored.HINT in plan.algorithm.stored else None
     setting = StudentSetting(network, student, channels, task.image_size, task.seed, hint)
     own = None if plan.own_loss is None else plan.own_loss.trainee(setting)
@@ -71,14 +72,23 @@ def _with_auxiliaries(
         return student, own
     side = plan.algorithm.side_module(setting) if plan.teachers else None
     is_whole = plan.blocks == plan.num_blocks > 1
-    if is_whole and knobs.student.reference == "authors" and not kept and side is None:
+    if is_whole and knobs.student.reference == "authors" and not earlier and side is None:
         return student, ExtraNorm(network)
-    if not kept and side is None:
+    if not earlier and side is None:
         return student, student
-    auxiliary = AuxiliaryStudent(student, side, kept)
-    if kept and before is not None:
+    auxiliary = AuxiliaryStudent(student, side, earlier, len(plan.kept))
+    if earlier and before is not None:
         inherit_references(before.weights, auxiliary, is_new_last=before.blocks < plan.blocks)
     return student, auxiliary
+
+
+def _inherit(student: Student, network: nn.Module, plan: StagePlan, before: Previous) -> None:
+    """Takes over what was learnt; new blocks start as the plan says, and frozen ones stop learning."""
+    grow(student_weights(before.weights), student, before.blocks)
+    if plan.new_block == "zero":
+        start_as_shortcuts(network, student.blocks[before.blocks :], before.blocks + 1)
+    if plan.frozen:
+        student.freeze(plan.frozen)
 
 
 def _student_of(network: nn.Module, knobs: StageJobKnobs, task: StageTask, level: int, num_outputs: int) -> Student:
@@ -95,12 +105,16 @@ def _student_of(network: nn.Module, knobs: StageJobKnobs, task: StageTask, level
     )
 
 
-def _kept_references(network: nn.Module, knobs: StageJobKnobs, task: StageTask) -> Sequence[tuple[Tap, nn.Module]]:
-    if not knobs.plan.kept:
+def _earlier_references(network: nn.Module, knobs: StageJobKnobs, task: StageTask) -> Sequence[tuple[Tap, nn.Module]]:
+    """Those that are taught on, and the one that fades out, which is the last of these if it is kept."""
+    plan = knobs.plan
+    outputs = dict(zip(plan.kept_blocks, (len(columns) for columns in task.kept_columns), strict=True))
+    if plan.fading:
+        outputs[plan.fading_blocks] = len(task.fading_columns)
+    if not outputs:
         return []
-    outputs = dict(zip(knobs.plan.kept_blocks, (len(columns) for columns in task.kept_columns), strict=True))
     sizes = task.dataset.channels, task.image_size
-    return kept_references(network, knobs.plan.num_blocks, knobs.student.reference, outputs, sizes, task.seed)
+    return earlier_references(network, plan.num_blocks, knobs.student.reference, outputs, sizes, task.seed)
 
 
 def _hint_shape(task: StageTask) -> HintShape:
@@ -133,11 +147,13 @@ def weights_to_keep(plan: StagePlan, student: Student, trainee: nn.Module) -> di
     return trainee.weights() if is_more else student.weights()  # type: ignore[operator]
 
 
-def training_macs(trainee: nn.Module, task: StageTask) -> ImageMacs:
+def training_macs(student: Student, trainee: nn.Module, task: StageTask) -> ImageMacs:
     """Multiply-accumulates of one image's way through everything that is trained or asked online."""
     dataset, sizes = task.dataset, (task.dataset.channels, task.image_size)
     before = 0 if task.predecessor is None else count_macs(task.predecessor, *sizes)
-    own = count_training_macs(trainee, *sizes) + before
+    num_frozen = task.knobs.plan.frozen
+    frozen = join(student.blocks[:num_frozen]) if num_frozen else None
+    own = count_training_macs(trainee, *sizes, frozen) + before
     if task.knobs.plan.budget.compute is None:
         return ImageMacs(own, own)
     whole = build_network(task.knobs.student.model, dataset.num_classes, dataset.channels, 0)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from edpipe.datasets.dataset_file import Dataset
 from edpipe.datasets.partition import Partition
 from edpipe.errors import OtherClassesError
+from edpipe.losses.coarse import group_batch, group_logits
+from edpipe.losses.fade import faded
 from edpipe.losses.stage_terms import (
     StageBatch,
     StageOutputs,
@@ -23,7 +25,7 @@ from edpipe.models.students.outputs import StudentOutputs, student_outputs
 from edpipe.params.plans.loss import Stored
 from edpipe.params.plans.plan import StageJobKnobs, plain_kd
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
-from edpipe.soft_labels.difficulty import easiest, label_losses
+from edpipe.soft_labels.difficulty import easiest, hardest, label_losses
 from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.storage.digests import digest_bytes
 from edpipe.training.sample_stream import SampleStream, stage_seed
@@ -35,7 +37,7 @@ from edpipe.views.sampling import view_of
 from edpipe.views.spec import ViewSpec
 
 MAX_SCORED_VIEWS = 8
-"""Of each sample, to find the easiest ones."""
+"""Of each sample, to find the easiest ones, or the hardest."""
 CHUNK_ROWS = 8192
 """Rows of logits that are read together: 1000 classes take 64 MB as float64."""
 
@@ -85,6 +87,9 @@ class StageTask:
         self.teachers = [_teacher_labels(self, store, is_resident) for store in stores]
         self.kept_columns = [self._columns_of(subsets) for subsets in plan.kept]
         self.anchored_columns = self._columns_of(plan.anchored)
+        self.fading_columns = self._columns_of(plan.fading)
+        self.groups = self._subset_numbers() if plan.coarse else None
+        """Of each of the student's outputs, if losses are taken over subsets."""
         self.predecessor: nn.Module | None = None
         """The student of the stage before, if the student is anchored to it."""
         self.trajectory: SoftLabelBatches | None = None
@@ -106,11 +111,12 @@ class StageTask:
         """Images that the stage shows."""
         return num_images(self.knobs.plan.budget, self.stream.num_samples, self.macs)
 
-    def keep_easiest(self) -> None:
-        """Teaches the plan's share of each class: what its teachers name best; to be called once stores are checked."""
-        share, labels = self.knobs.plan.easiest, self.dataset.labels
+    def keep_share(self) -> None:
+        """Teaches the plan's share of each class: what its teachers name best, or worst; once stores are checked."""
+        plan, labels = self.knobs.plan, self.dataset.labels
+        choose, share = (easiest, plan.easiest) if plan.hardest == 1 else (hardest, plan.hardest)
         if share < 1:
-            kept = (easiest(ids, labels[ids], self._mean_losses(ids), share) for ids in self.taught_ids)
+            kept = (choose(ids, labels[ids], self._mean_losses(ids), share) for ids in self.taught_ids)
             self.taught_ids = tuple(kept)
             self.stream = SampleStream(self.seed, self.taught_ids, self.knobs.plan.subset_order)
 
@@ -136,7 +142,10 @@ class StageTask:
         first = start // size * size
         total, (begin, end) = self.num_images, self.knobs.plan.span
         progress = begin + first / total * (end - begin)
-        batch = replace(self.batch_of(ids, views), progress=progress, num_together=min(size, total - first))
+        together, fade_in = min(size, total - first), self.knobs.plan.fade_in
+        batch = replace(self.batch_of(ids, views), progress=progress, num_together=together)
+        if fade_in:
+            batch = replace(batch, own_share=min(1.0, first / total / fade_in))
         return batch if self.trajectory is None else replace(batch, scratch=self.trajectory.logits(ids, epochs))
 
     def batch_of(self, ids: Int64[np.ndarray, " sample"], views: Int64[np.ndarray, " sample"]) -> StageBatch:
@@ -154,15 +163,42 @@ class StageTask:
         if plan.own_loss is not None:
             return plan.own_loss.losses(StageOutputs(plan, outputs, batch))
         assert isinstance(outputs, StudentOutputs), "only a loss of its own comes with a network of its own"
-        losses = batch_loss(plan, outputs.logits, batch, outputs)
-        for columns, logits in zip(self.kept_columns, outputs.earlier, strict=True):
+        logits = outputs.logits
+        if plan.fading:
+            logits = faded(logits, outputs.earlier[-1], self.fading_columns, batch.own_share)
+        losses = self._batch_loss(logits, batch, self.groups, outputs)
+        # Behind kept references may come one that only fades.
+        for columns, earlier in zip(self.kept_columns, outputs.earlier, strict=False):
             rows, part = restrict_classes(batch, columns, len(self.known_class_ids))
             if len(rows):
-                earlier = plan.reference_weight * batch_loss(plan, logits[rows], part)
-                losses = losses + torch.zeros_like(losses).index_put((rows,), earlier)
+                own = plan.reference_weight * self._batch_loss(earlier[rows], part, self._groups_of(columns))
+                losses = losses + torch.zeros_like(losses).index_put((rows,), own)
         if self.predecessor is not None:
-            losses = losses + plan.anchor_weight * self._anchor(outputs.logits, batch)
+            losses = losses + plan.anchor_weight * self._anchor(logits, batch)
         return losses
+
+    def _batch_loss(
+        self,
+        logits: Float[Tensor, "sample head"],
+        batch: StageBatch,
+        groups: Int64[Tensor, " head"] | None,
+        outputs: StudentOutputs | None = None,
+    ) -> Float[Tensor, " sample"]:
+        """Of classes, or of groups of them."""
+        if groups is None:
+            return batch_loss(self.knobs.plan, logits, batch, outputs)
+        return batch_loss(self.knobs.plan, group_logits(logits, groups), group_batch(batch, groups), outputs)
+
+    def _groups_of(self, columns: Int64[Tensor, " class"]) -> Int64[Tensor, " class"] | None:
+        """Of some outputs, without gaps."""
+        return None if self.groups is None else torch.unique(self.groups[columns], return_inverse=True)[1]
+
+    def _subset_numbers(self) -> Int64[Tensor, " head"]:
+        """Of each of the student's outputs the number of its subset."""
+        numbers = torch.empty(len(self.known_class_ids), dtype=torch.int64, device=self.batches.device)
+        for number, subset in enumerate(self.knobs.plan.known):
+            numbers[self._columns_of((subset,))] = number
+        return numbers
 
     def _anchor(self, logits: Float[Tensor, "sample head"], batch: StageBatch) -> Float[Tensor, " sample"]:
         """Each sample's kd loss against the student of the stage before, on the classes that it knew."""
