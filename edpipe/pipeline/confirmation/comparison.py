@@ -9,10 +9,12 @@ from edpipe.params.plans.plan import plan_as_now
 from edpipe.storage.job import Job
 from edpipe.storage.records import SEAL
 
-NAMES_OF_CODE = ("code", SEAL)
-"""Keys of a record that differ between two pieces of code by themselves."""
+NAMES_OF_CODE = ("code", SEAL, "file_digest")
+"""Keys that differ between two pieces of code by themselves, at any depth: evaluations name the code of stages."""
 _GENERATOR = re.compile(rb'<meta name="generator" content="[^"]*">')
-WITH_CODE_IN_DIGEST = ("result",)
+OF_RESULTS = ("digest", "cost", "results", "evaluations", "training_cpu_seconds")
+"""Keys of what is made from several records: digests of them, which cover their code, and times."""
+FROM_RECORDS = ("result", "search", "study")
 
 
 def first_difference(job: Job, before: Path, now: Path) -> str | None:
@@ -31,9 +33,20 @@ def first_difference(job: Job, before: Path, now: Path) -> str | None:
 
 
 def _contents(job: Job, text: bytes) -> dict[str, Any]:
-    """What a record says besides its code; a result has a digest of itself, code included, and tells of times."""
-    left_out = (*NAMES_OF_CODE, *(("digest", "cost") if job.step in WITH_CODE_IN_DIGEST else ()))
-    return _as_now({name: value for name, value in json.loads(text).items() if name not in left_out})
+    """What a record says besides its code; what is made from records has digests of code, and tells of times."""
+    left_out = NAMES_OF_CODE if job.step not in FROM_RECORDS else (*NAMES_OF_CODE, *OF_RESULTS)
+    contents = json.loads(text)
+    kept = {"results": contents["results"]} if job.step == "study" else {}  # its rows, not the digests in its inputs
+    return _as_now(_without(contents, left_out) | {name: _without(rows, left_out) for name, rows in kept.items()})
+
+
+def _without(value: Any, left_out: tuple[str, ...]) -> Any:
+    """A record without these keys, at any depth."""
+    if isinstance(value, list):
+        return [_without(part, left_out) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _without(part, left_out) for name, part in value.items() if name not in left_out}
 
 
 def _as_now(value: Any) -> Any:
