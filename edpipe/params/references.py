@@ -40,8 +40,10 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
     for experiment in study.experiments:
         _known(f"{path}.experiments", experiment, params.experiments, "experiments")
     chosen = {experiment: params.experiments[experiment] for experiment in study.experiments}
-    for what in ("dataset", "student", *(["recipe"] if study.recipes == "same" else [])):
+    for what in ("dataset", "student"):
         _check_same(path, what, {experiment: getattr(knobs, what) for experiment, knobs in chosen.items()})
+    if study.recipes == "same":
+        _check_same(path, "recipe", {experiment: _recipes_of(knobs) for experiment, knobs in chosen.items()})
     _check_same(path, "set of seeds", {experiment: str(sorted(knobs.seeds)) for experiment, knobs in chosen.items()})
     images = {
         experiment: [stage.images for stage in knobs.stages.values()]
@@ -54,6 +56,12 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
         _check_same(path, "number of images", counted)
     if (other := f"study_{name}") in params.experiments:
         raise ParamsError(f"{path}: results/{other}.json belongs to experiments.{other}; rename one of the two")
+
+
+def _recipes_of(experiment: ExperimentKnobs) -> str:
+    """Names of the recipes that its stages have, each once."""
+    names = (stage.recipe or experiment.recipe for stage in experiment.stages.values())
+    return ", ".join(sorted(set(names)))
 
 
 def _check_same(path: str, what: str, values: dict[str, str]) -> None:

@@ -72,9 +72,10 @@ def _check_same_data(named: Named) -> None:
 
 
 def _check_same_setup(named: Named) -> None:
+    first = named[0][1]["setup"]
     for path, seed in named:
-        for name, knobs in named[0][1]["setup"].items():
-            if seed["setup"].get(name) != knobs:
+        for name in {**first, **seed["setup"]}:
+            if seed["setup"].get(name) != first.get(name):
                 raise MismatchError(
                     f"{path}: was taught with other {name} knobs than the first seed; run its stages again"
                 )

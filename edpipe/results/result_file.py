@@ -55,9 +55,17 @@ class Setup(Knobs):
     """What was trained; the same for all seeds, with all defaults filled in."""
 
     student: StudentKnobs = Field(description="The network that is kept.")
-    recipe: RecipeKnobs = Field(description="How weights are fitted.")
+    recipe: RecipeKnobs = Field(description="How weights are fitted, but in the stages below.")
+    stage_recipes: dict[str, RecipeKnobs] = Field(
+        {}, description="Of stages with another recipe than the last one, by name; absent: there are none."
+    )
     views: StudentViews = Field(description="Which augmented versions of an image were seen.")
     stages: tuple[StagePlan, ...] = Field(strict=False, description="The curriculum, in order.")
+
+    @property
+    def recipes(self) -> tuple[RecipeKnobs, ...]:
+        """Of each stage, in order."""
+        return tuple(self.stage_recipes.get(plan.name, self.recipe) for plan in self.stages)
 
 
 class SoftLabelUse(Knobs):

@@ -8,7 +8,9 @@ from small_world import make_world
 from edpipe.datasets.dataset_file import Dataset, open_dataset
 from edpipe.datasets.partition_file import read_partition
 from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.models.students.student import Student
 from edpipe.models.zoo.build import build_network
+from edpipe.results.measures.student import StageStudent, setup_facts
 from edpipe.results.measures.teacher_evaluation import (
     TeacherEvaluation,
     read_teacher_evaluation,
@@ -67,6 +69,21 @@ def student(world, folder, teachers=(), seed=0):
     path = folder / "student.safetensors"
     write_weights(path, build_network("resnet8", 10, 1, seed).state_dict(), record)
     return path
+
+
+def test_recipes_of_earlier_stages_are_named_where_they_differ_from_that_of_the_last():
+    def stage(name, recipe):
+        knobs = {"plan": {"name": name}, "student": {}, "views": {}, "recipe": recipe}
+        student = Student(build_network("resnet8", 2, 1, 0), 1, 1, 2, "adapter", 8, 1, 0)
+        return StageStudent(student, {"knobs": knobs}, 8)
+
+    plain, slow = ({"batch_size": size} for size in (64, 8))
+    stages = [stage("one", slow), stage("two", plain), stage("three", plain)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edpipe.results.measures.student.knobs_as_now", lambda knobs: knobs)
+        found, alike = setup_facts(stages), setup_facts(stages[1:])
+    assert (found["recipe"], found["stage_recipes"]) == (plain, {"one": slow})
+    assert "stage_recipes" not in alike
 
 
 def measured(world, folder, teachers):

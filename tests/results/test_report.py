@@ -233,3 +233,20 @@ def test_steps_without_networks_do_not_import_torch():
     modules = "edpipe.steps.report, edpipe.steps.result, edpipe.cli.commands.compare"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT_S)
+
+
+def test_stages_with_smaller_images_and_other_recipes_are_named(tmp_path):
+    record = evaluation()
+    record["setup"]["stages"][0]["budget"]["image_size"] = 5
+    record["setup"]["stage_recipes"] = {"primary": record["setup"]["recipe"] | {"batch_size": 23}}
+    text = Page(page_of(tmp_path, [record])).text
+    assert "images of 5 × 5 pixels" in text
+    assert "student knew by then, on images of the stage’s size; mean over seeds." in text
+    assert "in stage university; 1 stage had another recipe (primary, see all knobs below). Each seed saw" in text
+    assert "recipe of stage primary" in text
+
+
+def test_without_them_nothing_of_the_kind_is_said(ed):
+    text = Page(ed).text
+    assert "student knew by then; mean over seeds." in text
+    assert "another recipe" not in text

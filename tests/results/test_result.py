@@ -257,6 +257,14 @@ def test_seeds_taught_differently_are_refused(tmp_path):
         gather(tmp_path, [evaluation(0), other])
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_seeds_with_another_recipe_in_one_stage_are_refused(tmp_path, number):
+    seeds = [evaluation(0), evaluation(1)]
+    seeds[number]["setup"]["stage_recipes"] = {"primary": seeds[0]["setup"]["recipe"] | {"batch_size": 32}}
+    with pytest.raises(MismatchError, match=r"1\.json: was taught with other stage_recipes knobs than the first seed"):
+        gather(tmp_path, seeds)
+
+
 @pytest.mark.parametrize("is_number", [True, False])
 def test_seeds_with_other_teachers_are_refused(tmp_path, is_number):
     other = evaluation(1)

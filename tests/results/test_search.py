@@ -193,3 +193,21 @@ def test_without_validation_images_there_is_nothing_to_judge_by(trained):
     student = load_student(paths[0], dataset, read_partition(world.partition, dataset))
     with pytest.raises(DataError, match="data set 'digits' has no validation images, by which a search judges; give"):
         measure_on_validation(5, [student], without)
+
+
+def test_values_that_are_groups_are_shown_alike_before_and_after_the_file_is_written():
+    values = [{"name": "primary", "blocks": 1}], True, None, "bf"
+    search = SearchKnobs(experiment="ed", over={"method.levels": values}, seeds=(5,))
+    found = SearchJobKnobs(
+        search, tuple(TrialKnobs(f"ed-{k}", {"method.levels": one}, 1, 0) for k, one in enumerate(values))
+    )
+    rows = {f"ed-{k}": [row(5, 0.5 - k / 8)] for k in range(len(values))}
+    before = search_facts("levels", found, rows) | {"cost": search_cost({name: [part(1.0, 1.0)] for name in rows})}
+    table = search_table(before)
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:6]] == [
+        '[{"blocks":1,"name":"primary"}]',
+        "true",
+        "null",
+        "bf",
+    ]
+    assert search_table(json.loads(json.dumps(before, sort_keys=True))) == table

@@ -271,3 +271,24 @@ def test_plan_and_verify_speak_of_a_study(tmp_path, monkeypatch, capsys, command
     assert [*capsys.readouterr().out.splitlines()[:-1], *of_study] == told.splitlines()[:-1]
     assert main([command, "study_other"]) == 2
     assert "study_other" in capsys.readouterr().err
+
+
+def test_recipes_of_single_stages_are_compared_too(tmp_path):
+    recipe = read_record(written(tmp_path / "one", "digits_ed"))["setup"]["recipe"]
+    other = {"primary": recipe | {"batch_size": 32}}
+    paths = [written(tmp_path, "digits_kd"), written(tmp_path, "digits_ed", setup__stage_recipes=other)]
+    with pytest.raises(MismatchError, match=r"recipes differ: batch_size: 32, then 64 \(digits_ed\); 64 \(digits_kd\)"):
+        make(tmp_path, paths)
+
+
+def test_check_refuses_stages_of_other_recipes_unless_the_study_allows_them():
+    raw = copy.deepcopy(RAW) | {"studies": {"one": {"experiments": ["digits_ed", "digits_kd"], "base": "digits_kd"}}}
+    raw["experiments"]["digits_ed"]["stages"]["primary"]["recipe"] = "small_images"
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == (
+        "studies.one.experiments: all must have one recipe; digits_ed has small_images, tiny_images, digits_kd has "
+        "tiny_images"
+    )
+    raw["studies"]["one"]["recipes"] = "own"
+    parse_params(raw)

@@ -148,7 +148,9 @@ def recipe_difference(entries: Sequence[Entry]) -> str:
 
 
 def _format_knob(knob: str, result: Result) -> str:
-    return canonical_json(result.setup.recipe.model_dump()[knob])
+    """Each value once, in the order of stages, which may have recipes of their own."""
+    values = (canonical_json(recipe.model_dump()[knob]) for recipe in result.setup.recipes)
+    return ", then ".join(dict.fromkeys(values))
 
 
 def base_of(entries: Sequence[Entry], name: str | None) -> Entry:

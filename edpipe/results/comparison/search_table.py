@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from edpipe.params.base import canonical_json
 from edpipe.params.searches.knobs import SearchJobKnobs, TrialKnobs
 from edpipe.results.comparison.study_table import TERA, percent
 from edpipe.results.measures.cost import CostPart, duration, sum_costs
@@ -75,11 +76,16 @@ def search_table(contents: Mapping[str, Any]) -> str:
     rows = [head, ["---:"] * len(head)]
     costs = contents["cost"]["trials"]
     rows += [
-        [str(number), *(str(trial["values"][path]) for path in paths), *_cells(trial, costs[trial["trial"]])]
+        [str(number), *(_shown(trial["values"][path]) for path in paths), *_cells(trial, costs[trial["trial"]])]
         for number, trial in enumerate(contents["trials"], start=1)
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return table + "".join(f"\n{line}\n" for line in _lines(contents))
+
+
+def _shown(value: object) -> str:
+    """As in params.yaml; a group in one order of its keys, since the file, which sorts them, must give this table."""
+    return value if isinstance(value, str) else canonical_json(value)
 
 
 def _cells(trial: Mapping[str, Any], cost: Mapping[str, Any]) -> list[str]:

@@ -142,7 +142,11 @@ def data_facts(dataset: Dataset, partition: Partition) -> dict[str, Any]:
 def setup_facts(stages: list[StageStudent]) -> dict[str, Any]:
     """What was trained, as the stages' records tell it."""
     knobs = [knobs_as_now(stage.record["knobs"]) for stage in stages]
-    return {name: knobs[-1][name] for name in ("student", "recipe", "views")} | {"stages": [k["plan"] for k in knobs]}
+    last, plans = knobs[-1], [one["plan"] for one in knobs]
+    others = {one["plan"]["name"]: one["recipe"] for one in knobs if one["recipe"] != last["recipe"]}
+    found = {name: last[name] for name in ("student", "recipe", "views")} | {"stages": plans}
+    # Left out where there is none: results of before stay equal byte for byte.
+    return found | ({"stage_recipes": others} if others else {})
 
 
 def _stage_facts(stage: StageStudent, top1_by_subset: Shares, dataset: Dataset) -> dict[str, Any]:
