@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from edpipe.errors import NetworkError
 from edpipe.models.splitting.split import split
+from edpipe.models.students.auxiliary import AttentionMaps, AuxiliaryStudent, earlier_references
 from edpipe.models.students.student import REFERENCE_PREFIX, Student, grow
 from edpipe.models.zoo.build import build_network
 
@@ -220,3 +223,19 @@ def test_students_of_every_level_are_modules_to_train():
         student = make_student(level)
         assert all(module.training for module in student.modules())
         assert not any(module.training for module in student.eval().modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_a_copy_of_a_student_with_auxiliaries_reads_its_own_features():
+    network = build_network("resnet8", num_classes=6, channels=1, seed=0)
+    student = Student(network, 2, 3, 6, "adapter", 32, 1, 0)
+    earlier = earlier_references(network, 3, "adapter", {1: 4}, (1, 32), 0)
+    first = AuxiliaryStudent(student, AttentionMaps(network, student), earlier).eval()
+    mean = copy.deepcopy(first)  # as a running mean of the weights is made
+    before = first(images())
+    with torch.no_grad():
+        mean.earlier[0].fc.weight.zero_()
+        next(mean.student.body.parameters()).zero_()
+    own, again = mean(images()), first(images())
+    assert torch.equal(own.earlier[0], mean.earlier[0].fc.bias.expand(4, 4))
+    assert not own.side[0].equal(before.side[0])
+    assert all(map(torch.equal, (*again.side, *again.earlier), (*before.side, *before.earlier)))

@@ -1,6 +1,7 @@
 """A student with what only its training needs: taps on its features, and reference blocks of earlier levels."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from edpipe.errors import NetworkError
 from edpipe.models.probe import model_name
 from edpipe.models.splitting.attention_maps import attention_ends, attention_map
 from edpipe.models.splitting.chain import Tap, map_shapes
+from edpipe.models.splitting.functional_ops import Functions
 from edpipe.models.splitting.split import feature_stages, split
 from edpipe.models.students.outputs import StudentOutputs
 from edpipe.models.students.reference_blocks import reference_of
@@ -40,6 +42,7 @@ class AuxiliaryStudent(nn.Module):
         self._num_kept = num_kept
         self.side = side
         self._seen: dict[int, Tensor] = {}
+        self._num_taps = 0
         self._side_keys = [] if side is None else [self._tap(tap) for tap in side.taps]
         self._earlier_keys = [self._tap(end) for end, _ in earlier]
 
@@ -62,14 +65,15 @@ class AuxiliaryStudent(nn.Module):
         return self.student.weights() | kept
 
     def _tap(self, end: Tap) -> int:
-        """Keeps the features of the latest forward pass under a key, which is returned."""
-        key = id(end.module)
+        """Keeps the features of the latest forward pass under a number, which is returned."""
+        number = self._num_taps
+        self._num_taps += 1
+        # A bound method: of a copy, as the running mean of the weights is one, it belongs to the copy.
+        end.module.register_forward_hook(partial(self._keep, number, end.functions))
+        return number
 
-        def keep(_: nn.Module, __: object, output: Tensor) -> None:
-            self._seen[key] = end.read(output)
-
-        end.module.register_forward_hook(keep)
-        return key
+    def _keep(self, number: int, functions: Functions, module: nn.Module, _: object, output: Tensor) -> None:
+        self._seen[number] = Tap(module, functions).read(output)
 
 
 class AttentionMaps(SideModule):
