@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from edpipe.errors import ParamsError
 from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
-from edpipe.params.plans.level_checks import check_coarse, check_frozen, check_known, check_new_blocks, check_shares
+from edpipe.params.plans import level_checks
 from edpipe.params.plans.loss import TeacherLoss, Weight
 from edpipe.params.plans.method import DistillMethod, MethodSetting
 from edpipe.params.plans.parts import WHOLE, Part, follows_training, parts_of
@@ -21,9 +21,7 @@ from edpipe.params.plans.registered import Registered
 
 LevelLoss = Annotated[TeacherLoss, Registered("losses", "kind", only="for_levels")]
 Share = Annotated[float, Field(gt=0, le=1)]
-_SCHOOL = (
-    "Education Distillation: at each school level the student grows by one block and learns from that level's teachers;"
-)
+_SCHOOL = "Education Distillation: at each school level the student {grows} and learns from that level's teachers;"
 
 
 class LevelKnobs(Knobs):
@@ -47,7 +45,7 @@ class _Level:
 class Ed(DistillMethod):
     """One stage per school level; the student grows by one block a level, or as `levels` say."""
 
-    summary: ClassVar[str] = _SCHOOL
+    summary: ClassVar[str] = _SCHOOL.format(grows="grows by one block")
     takes_specialists: ClassVar[bool] = True
 
     name: Literal["ed"]
@@ -254,9 +252,12 @@ class Ed(DistillMethod):
 
     @classmethod
     def page_text(cls, name: str, plans: tuple[StagePlan, ...]) -> str:
-        """Whether classes arrive with the levels."""
-        arrives = len({plan.known for plan in plans}) > 1
-        return f"{_SCHOOL} {'classes arrive with the levels' if arrives else 'all classes are there from the start'}."
+        """How the student grows, and whether classes arrive with the levels."""
+        blocks, arrives = [plan.blocks for plan in plans], len({plan.known for plan in plans}) > 1
+        is_plain = blocks == list(range(1, len(blocks) + 1))
+        grows = "grows by one block" if is_plain else f"has its first {', '.join(map(str, blocks))} blocks"
+        classes = "classes arrive with the levels" if arrives else "all classes are there from the start"
+        return f"{_SCHOOL.format(grows=grows)} {classes}."
 
     def check(self, setting: MethodSetting) -> None:
         """That levels, students, teachers and views fit the school.
@@ -268,13 +269,14 @@ class Ed(DistillMethod):
         self._check_authors(setting)
         self._check_weighting(setting)
         self._check_mixing(setting)
-        check_shares(setting, {"easiest": self.easiest, "hardest": self.hardest})
+        level_checks.check_anchor(setting, self.anchor_weight)
+        level_checks.check_shares(setting, {"easiest": self.easiest, "hardest": self.hardest})
         levels = {level.name: level for level in self._levels(setting.levels)}
         blocks = {name: level.blocks for name, level in levels.items()}
-        check_new_blocks(setting, tuple(blocks.values()), self.new_block, self.fade_in)
-        check_frozen(setting, blocks, self.frozen)
+        level_checks.check_new_blocks(setting, tuple(blocks.values()), self.new_block, self.fade_in)
+        level_checks.check_frozen(setting, blocks, self.frozen)
         known = {name: levels[name].known for name in self.coarse}
-        check_coarse(setting, known, {name: self._teachers_of(name) for name in self.coarse})
+        level_checks.check_coarse(setting, known, {name: self._teachers_of(name) for name in self.coarse})
 
     def _check_levels(self, setting: MethodSetting) -> None:
         levels, path = tuple(level.name for level in self._levels(setting.levels)), setting.path
@@ -282,7 +284,7 @@ class Ed(DistillMethod):
         if self.teachers is not None and set(self.teachers) != set(levels):
             raise ParamsError(f"{path}.teachers: needs exactly {list(levels)}, got {list(self.teachers)}")
         for knob in ("distill_by_level", "easiest", "hardest", "coarse", "frozen"):
-            check_known(f"{path}.{knob}", getattr(self, knob), levels)
+            level_checks.check_known(f"{path}.{knob}", getattr(self, knob), levels)
 
     def _check_subsets(self, setting: MethodSetting) -> None:
         """That the levels introduce all subsets, at least one in the first, and all before the student is whole."""

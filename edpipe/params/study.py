@@ -55,9 +55,18 @@ class StudyKnobs(Knobs):
                     raise ValueError(f"{where}: '{name}' is not among experiments{nearest(name, self.experiments)}")
             if len(set(names)) != len(names):
                 raise ValueError(f"{where}: names must differ, got {list(names)}")
+        self._check_tests()
         if self.base in self.beside:
             raise ValueError(f"beside: '{self.base}' is the base, whose budget is that of all; remove it")
         return self
+
+    def _check_tests(self) -> None:
+        pairs = [{test.experiment, test.minus} for test in self.tests]
+        for k, pair in enumerate(pairs):
+            if pair in pairs[:k]:
+                raise ValueError(
+                    f"tests.{k}: {sorted(pair)} are tested by tests.{pairs.index(pair)} already; remove it"
+                )
 
 
 @dataclass(frozen=True)

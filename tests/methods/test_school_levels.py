@@ -10,6 +10,7 @@ from edpipe.errors import ParamsError
 from edpipe.params.load import parse_params
 from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.jobs.model_checks import check_params
+from edpipe.results.page.words import loss_text, method_text
 
 LEVELS = ("primary", "middle", "university")
 BUDGETS = dict.fromkeys(LEVELS, StageKnobs(epochs=1))
@@ -138,3 +139,12 @@ def test_networks_whose_units_end_in_no_normalisation_cannot_start_as_shortcuts(
         "and none was found in block 2; use new_block: drawn, or a residual network such as resnet20"
     )
     check_params(parse_params(raw(new_block="zero")), ("ed",))
+
+
+def test_the_page_says_how_the_student_grows_and_what_fades():
+    found = school(BUDGETS, teacher="general", classes="all", fade_in=0.25)
+    assert "at each school level the student grows by one block and learns" in method_text("ed", found)
+    assert loss_text(found[0]).endswith("at temperature 4")
+    assert loss_text(found[1]).endswith("at temperature 4, of logits that come in over 0.25 of the stage")
+    same = [plan.model_copy(update={"blocks": blocks}) for plan, blocks in zip(found, (1, 1, 3), strict=True)]
+    assert "the student has its first 1, 1, 3 blocks and learns" in method_text("ed", same)

@@ -142,7 +142,7 @@ def test_one_block_is_any_network_whole():
 
 
 def test_too_few_stages_are_an_error():
-    with pytest.raises(NetworkError, match=r"'resnet8': has 3 feature stages .* but 4 levels are asked for; use a"):
+    with pytest.raises(NetworkError, match=r"'resnet8': has 3 feature stages .* but 4 blocks are asked for; use a"):
         split(build("resnet8"), 4)
 
 

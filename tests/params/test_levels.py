@@ -224,3 +224,16 @@ def test_a_reference_of_the_authors_grows_in_every_level():
         ParamsError, match=r"experiments.try.method.levels: a student whose reference is 'authors' grows"
     ):
         parse_params(raw)
+
+
+def test_the_authors_first_reference_fits_one_size_so_no_anchor_compares_with_it():
+    levels = [{"name": f"level{blocks}", "blocks": blocks} for blocks in (1, 2, 3)]
+    method = {"name": "ed", "classes": "all", "teacher": "general", "levels": levels, "anchor_weight": 0.5}
+    stages = {"level1": {"compute": 100, "image_size": 4}, "level2": {"compute": 100}, "level3": {"compute": 100}}
+    raw = params(method=method, stages=stages)
+    parse_params(raw)
+    raw["students"][raw["experiments"]["try"]["student"]]["reference"] = "authors"
+    with pytest.raises(ParamsError, match=r"^experiments\.try\.method\.anchor_weight: a student whose ref"):
+        parse_params(raw)
+    stages["level1"].pop("image_size")
+    parse_params(raw)

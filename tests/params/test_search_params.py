@@ -258,3 +258,10 @@ def test_a_search_and_an_experiment_cannot_share_a_file():
 def test_many_searches_are_read_at_once():
     params = params_with(over={BATCH: list(range(2, 402))})
     assert len(set(names(params))) == 400
+
+
+def test_a_reason_does_not_name_the_trial_either():
+    levels = [{"name": "primary", "blocks": 1}, {"name": "rest", "blocks": 3}]
+    with pytest.raises(ParamsError) as caught:
+        params_with(experiment="digits_ed", over={"method.levels": [levels]})
+    assert "needs exactly ['primary', 'rest'] (those of method.levels), got" in str(caught.value)

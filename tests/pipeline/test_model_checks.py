@@ -54,7 +54,7 @@ def test_shipped_digits_have_no_problem():
 def test_more_levels_than_feature_stages():
     assert problems(four_levels(), "digits_ed") == [
         "experiments.digits_ed.student: model 'resnet8': has 3 feature stages (sample, channel, height, width) but 4 "
-        "levels are asked for; use a partition of fewer subsets or another model"
+        "blocks are asked for; use a partition of fewer subsets, fewer blocks in method.levels, or another model"
     ]
     check_params(params(four_levels()), ("digits_ce", "digits_kd"))
     check_params(params(four_levels()), ("digits_ed",), with_networks=False)

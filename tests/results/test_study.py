@@ -231,6 +231,15 @@ def test_job_reads_the_results_and_writes_the_files():
         (study_of(beside=["digits_ed", "digits_ed"]), "beside: names must differ"),
         (study_of(beside=["digits_kd"]), "beside: 'digits_kd' is the base, whose budget is that of all; remove it"),
         (study_of(tests=[{"experiment": "digits_ed", "minus": "digits_ed"}]), r"tests\.0: names must differ"),
+        (
+            study_of(
+                tests=[
+                    {"experiment": "digits_ed", "minus": "digits_kd"},
+                    {"experiment": "digits_kd", "minus": "digits_ed"},
+                ]
+            ),
+            r"tests\.1: \['digits_ed', 'digits_kd'\] are tested by tests\.0 already; remove it",
+        ),
         (study_of(tests=[{"experiment": "digits_ed", "minus": "digits_ce"}]), r"tests\.0: 'digits_ce' is not among"),
         (study_of(equal="time"), r"studies\.s\.equal"),
         (study_of(experiments=["digits_kd", "digits_less"]), "one number of images; digits_kd has 24,000, digits_less"),

@@ -44,7 +44,8 @@ def split(network: nn.Module, num_blocks: int) -> tuple[list[Chain], Chain]:
     if len(stages) < num_blocks:
         raise NetworkError(
             f"model {model_name(network)!r}: has {len(stages)} feature stages (sample, channel, height, width) "
-            f"but {num_blocks} levels are asked for; use a partition of fewer subsets or another model"
+            f"but {num_blocks} blocks are asked for; use a partition of fewer subsets, fewer blocks in method.levels, "
+            "or another model"
         )
     bounds = [i * len(stages) // num_blocks for i in range(num_blocks + 1)]
     return [Chain(list(chain.from_iterable(stages[start:stop]))) for start, stop in pairwise(bounds)], Chain(head)

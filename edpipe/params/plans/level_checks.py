@@ -100,6 +100,21 @@ def check_frozen(setting: MethodSetting, blocks: Mapping[str, int], frozen: Mapp
         _check_reference(setting, "frozen")
 
 
+def check_anchor(setting: MethodSetting, weight: float) -> None:
+    """That the student of the level before takes the images of this one: the authors' first reference has one size.
+
+    Raises:
+        ParamsError: it does not.
+    """
+    student = setting.params.students[setting.params.experiments[setting.experiment].student]
+    sizes = {budget.image_size for budget in setting.budgets.values()}
+    if weight and student.reference == "authors" and sizes != {None}:
+        raise ParamsError(
+            f"{setting.path}.anchor_weight: a student whose reference is 'authors' has a first reference that fits one "
+            "size of images, so stages with an image_size cannot compare with it; use reference: adapter"
+        )
+
+
 def _counted(blocks: int) -> str:
     return f"{blocks or 'no'} block{'' if blocks == 1 else 's'}"
 

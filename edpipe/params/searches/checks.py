@@ -196,4 +196,5 @@ def _of_search(searches: Mapping[str, tuple[str, Trial]], line: str) -> str:
     if found is None or found[1] not in searches:
         return line
     name, trial = searches[found[1]]
-    return _line(f"searches.{name}", trial.values, line[found.end() :])
+    # The trial may be named again in the reason.
+    return _line(f"searches.{name}", trial.values, line[found.end() :].replace(found[0], ""))

@@ -27,7 +27,8 @@ def loss_text(plan: StagePlan) -> str:
     terms += [f"{plan.reference_weight:g} for each earlier reference"] if plan.kept else []
     terms += [f"{plan.anchor_weight:g} kd of the student before"] if plan.anchor_weight else []
     smoothed = f", labels smoothed by {plan.label_smoothing:g}" if plan.label_smoothing else ""
-    return " + ".join(terms) + smoothed + (", of subsets in place of classes" if plan.coarse else "")
+    fading = f", of logits that come in over {plan.fade_in:.3g} of the stage" if plan.fading else ""
+    return " + ".join(terms) + smoothed + fading + (", of subsets in place of classes" if plan.coarse else "")
 
 
 def _against_teachers(plan: StagePlan) -> str:
