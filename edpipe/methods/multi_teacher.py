@@ -1,4 +1,4 @@
-"""One stage, all classes, several teachers of all classes: aver, ebkd, aekd and ca_mkd.
+"""All classes, several teachers of all classes: aver, ebkd, aekd and ca_mkd.
 
 The teachers are combined when the student trains, so all rules share the same stored logits. A rule weighs teachers by
 what their logits say, whatever the loss of each teacher is.
@@ -24,7 +24,7 @@ _RULES = {
 
 
 class MultiTeacher(DistillMethod, Phased):
-    """One stage, several teachers of all classes; the weights of each sample's teachers add up to 1."""
+    """Several teachers of all classes; the weights of each sample's teachers add up to 1."""
 
     summary: ClassVar[str] = _SEVERAL
 

@@ -101,7 +101,7 @@ class AttentionMaps(SideModule):
 def earlier_references(
     network: nn.Module, num_blocks: int, kind: str, outputs: Mapping[int, int], sizes: tuple[int, int], seed: int
 ) -> list[tuple[Tap, nn.Module]]:
-    """Of each earlier level, where its reference reads the features, and a reference of `known[level]` outputs.
+    """Of each earlier level, where its reference reads the features, and its reference.
 
     Args:
         network: whole.

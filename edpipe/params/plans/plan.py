@@ -99,7 +99,7 @@ class StagePlan(Knobs):
 
 
 def all_subsets(name: str, budget: StageKnobs, **given: object) -> StagePlan:
-    """The one stage of a method without school levels: the whole student, all classes."""
+    """A stage of a method without school levels, the only one if nothing else is given: whole student, all classes."""
     everything = (ALL_CLASSES,)
     only = {"name": name, "number": 1, "num_stages": 1, "taught": everything, "known": everything, "budget": budget}
     return StagePlan.model_validate(only | given)
