@@ -242,7 +242,7 @@ def test_stages_with_smaller_images_and_other_recipes_are_named(tmp_path):
     text = Page(page_of(tmp_path, [record])).text
     assert "images of 5 × 5 pixels" in text
     assert "student knew by then, on images of the stage’s size; mean over seeds." in text
-    assert "in stage university; 1 stage had another recipe (primary, see all knobs below). Each seed saw" in text
+    assert "learning rate and float32 in stage university; 1 stage had another recipe (primary, see all knobs" in text
     assert "recipe of stage primary" in text
 
 
