@@ -276,7 +276,9 @@ class Ed(DistillMethod):
         level_checks.check_new_blocks(setting, tuple(blocks.values()), self.new_block, self.fade_in)
         level_checks.check_frozen(setting, blocks, self.frozen)
         known = {name: levels[name].known for name in self.coarse}
-        level_checks.check_coarse(setting, known, {name: self._teachers_of(name) for name in self.coarse})
+        level_checks.check_coarse(
+            setting, list(levels)[-1], known, {name: self._teachers_of(name) for name in self.coarse}
+        )
 
     def _check_levels(self, setting: MethodSetting) -> None:
         levels, path = tuple(level.name for level in self._levels(setting.levels)), setting.path

@@ -20,7 +20,7 @@ def error_lines(raw: dict[str, Any], items: list[Any]) -> list[str]:
     for item in items:
         places.setdefault(_real_location(raw, item["loc"], item["type"]), []).append(item)
     # Elements that are wrong are not counted: a list that is too short only for that reason is passed over.
-    inner = {place[:-1] for place in places}
+    inner = {place[:depth] for place in places for depth in range(len(place))}
     short = {place for place, found in places.items() if place in inner and found[0]["type"] == "too_short"}
     wrong = [(place, found) for place, found in places.items() if place not in short]
     return [_one_line(raw, *each) for each in wrong[:MOST_LINES]] + [_path(place) for place, _ in wrong[MOST_LINES:]]

@@ -93,6 +93,14 @@ def test_only_levels_that_add_blocks_say_how_these_start():
             "all, or name a later level",
         ),
         (
+            {"coarse": ["primary", "university"]},
+            "coarse: 'university' is the last level, which must learn the classes; name earlier ones alone",
+        ),
+        (
+            {"levels": [{"name": "Primary", "blocks": 3}]},
+            "levels.0.name: got 'Primary'; input should be a text that matches '^[a-z][a-z0-9_]*$'",
+        ),
+        (
             {"teacher": "specialists", "coarse": ["middle"]},
             "coarse: level 'middle' tells subsets apart, but teacher 'specialists' knows one subset at a time; use a "
             "teacher whose partition is absent",

@@ -102,14 +102,16 @@ def test_attention_has_a_weight_of_its_own_whatever_the_task_weighs():
             {**SCHOOL, "distill": {"kind": "dkd"}, "references": "kept", "anchor_weight": 0.5},
             "0.3 task + 0.7 dkd at temperature 4 + 0.3 for each earlier reference + 0.5 kd of the student before",
         ),
-        (
-            {**SCHOOL, "teacher": PANEL[0], "classes": "all", "coarse": ["university"]},
-            "0.3 task + 0.7 kd at temperature 4, of subsets in place of classes",
-        ),
     ],
 )
 def test_pages_tell_the_weights_that_are_used(method, said):
     assert loss_text(plans_of(method)[-1]) == said
+
+
+def test_pages_tell_which_levels_learn_subsets():
+    plans = plans_of({**SCHOOL, "teacher": PANEL[0], "classes": "all", "coarse": ["middle"]})
+    plain = "0.3 task + 0.7 kd at temperature 4"
+    assert [loss_text(plan) for plan in plans] == [plain, f"{plain}, of subsets in place of classes", plain]
 
 
 def test_pages_tell_of_a_teacher_that_learns_beside_the_student():

@@ -128,12 +128,13 @@ def _check_reference(setting: MethodSetting, knob: str) -> None:
 
 
 def check_coarse(
-    setting: MethodSetting, known: Mapping[str, Sequence[str]], teachers: Mapping[str, Sequence[str]]
+    setting: MethodSetting, last: str, known: Mapping[str, Sequence[str]], teachers: Mapping[str, Sequence[str]]
 ) -> None:
-    """That there are subsets to be told apart, by teachers that know more than one.
+    """That there are subsets to be told apart, by teachers that know more than one, and classes in the end.
 
     Args:
         setting: the experiment.
+        last: of all levels.
         known: of each coarse level the subsets whose classes are known.
         teachers: of each coarse level.
 
@@ -141,6 +142,8 @@ def check_coarse(
         ParamsError: there are none, or teachers cannot tell them apart.
     """
     path, dataset = f"{setting.path}.coarse", setting.params.experiments[setting.experiment].dataset
+    if last in known:
+        raise ParamsError(f"{path}: '{last}' is the last level, which must learn the classes; name earlier ones alone")
     for level, subsets in known.items():
         if len(subsets) < 2:
             raise ParamsError(
