@@ -214,6 +214,6 @@ def _budget(epochs: int | float | None, images: int | None) -> StageKnobs:
         return StageKnobs.model_validate({"epochs": epochs, "images": images, "learning_rate": 1.0})
     except ValidationError:
         raise ValueError(
-            f"give epochs (above 0, up to 100,000) or images (1 to 10**12), not both; got epochs={epochs}, "
+            f"give epochs (above 0, up to 100,000) or images (2 to 10**12), not both; got epochs={epochs}, "
             f"images={images}"
         ) from None

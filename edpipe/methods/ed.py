@@ -275,9 +275,9 @@ class Ed(DistillMethod):
         blocks = {name: level.blocks for name, level in levels.items()}
         level_checks.check_new_blocks(setting, tuple(blocks.values()), self.new_block, self.fade_in)
         level_checks.check_frozen(setting, blocks, self.frozen)
-        known = {name: levels[name].known for name in self.coarse}
+        taught = {name: levels[name].taught for name in self.coarse}
         level_checks.check_coarse(
-            setting, list(levels)[-1], known, {name: self._teachers_of(name) for name in self.coarse}
+            setting, list(levels)[-1], taught, {name: self._teachers_of(name) for name in self.coarse}
         )
 
     def _check_levels(self, setting: MethodSetting) -> None:

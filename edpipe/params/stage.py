@@ -16,7 +16,7 @@ class StageKnobs(Knobs):
     epochs: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
         None, description="Passes over the taught subsets; may be a fraction."
     )
-    images: Annotated[int, Field(ge=1, le=10**12)] | None = Field(
+    images: Annotated[int, Field(ge=2, le=10**12)] | None = Field(
         None, description="Instead of epochs: images seen in the stage."
     )
     compute: Annotated[int, Field(ge=1, le=10**12)] | None = Field(

@@ -83,6 +83,10 @@ def open_start(
     trainee.to(device).to(memory_format=torch.channels_last)
     task.macs = training_macs(student, trainee, task)
     total = task.num_images
+    if total < 2:
+        raise ParamsError(
+            f"stage '{knobs.plan.name}': its budget is {total} image, and normalisation needs 2; give it more"
+        )
     record = _record(seed, knobs, task, total) | {"training_macs_per_image": task.macs.own}
     budget = Budget(total, knobs.plan.budget.learning_rate, knobs.plan.window)
     training = Training(trainee, knobs.recipe, budget, task.seed, group)

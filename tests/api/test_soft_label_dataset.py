@@ -187,7 +187,7 @@ def test_a_training_is_resumed_at_a_batch(world, stores):
     ("settings", "line"),
     [
         ({"batch_size": 1, "epochs": 1}, "batch_size must be at least 2, got 1"),
-        ({"batch_size": 8}, "give epochs (above 0, up to 100,000) or images (1 to 10**12), not both; got epochs=None,"),
+        ({"batch_size": 8}, "give epochs (above 0, up to 100,000) or images (2 to 10**12), not both; got epochs=None,"),
         ({"batch_size": 8, "epochs": 1, "images": 1}, "not both; got epochs=1, images=1"),
         ({"batch_size": 8, "epochs": 0}, "got epochs=0, images=None"),
         ({"batch_size": 8, "images": -1}, "got epochs=None, images=-1"),

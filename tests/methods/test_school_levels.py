@@ -89,8 +89,13 @@ def test_only_levels_that_add_blocks_say_how_these_start():
         ({"new_block": "null"}, "new_block: 'null' is not allowed; allowed: 'drawn' or 'zero'"),
         (
             {"classes": "growing", "coarse": ["primary"]},
-            "coarse: level 'primary' knows only subset 'primary', so there is nothing to be told apart; set classes: "
-            "all, or name a later level",
+            "coarse: level 'primary' teaches only subset 'primary', so there is nothing to be told apart; set classes: "
+            "all or replay: true, or name a later level",
+        ),
+        (
+            {"classes": "growing", "replay": False, "coarse": ["middle"]},
+            "coarse: level 'middle' teaches only subset 'middle', so there is nothing to be told apart; set classes: "
+            "all or replay: true, or name a later level",
         ),
         (
             {"coarse": ["primary", "university"]},

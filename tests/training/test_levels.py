@@ -9,6 +9,7 @@ from small_world import CPU, SHIFTS, make_world
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.datasets.partition_file import read_partition
+from edpipe.errors import ParamsError
 from edpipe.models.macs import count_macs
 from edpipe.models.students.stage_macs import stage_and_whole_macs
 from edpipe.models.zoo.build import build_network
@@ -177,3 +178,9 @@ def test_what_a_stage_costs_is_known_before_it_runs(world, taught, blocks, side)
     own, whole = stage_and_whole_macs(knobs.plan, knobs.student, 1, 8, 10)
     assert own == start.record["training_macs_per_image"]
     assert whole == 3 * count_macs(build_network("resnet8", 10, 1, 0), 1, 8)
+
+
+def test_a_budget_of_one_image_is_refused(world, taught):
+    knobs, files = level(world, taught, 1, 1, 6, budget=StageKnobs(epochs=0.0001, image_size=6))
+    with pytest.raises(ParamsError, match="stage 'level1': its budget is 1 image, and normalisation needs 2; give it"):
+        open_start(0, knobs, files, CPU)

@@ -128,27 +128,27 @@ def _check_reference(setting: MethodSetting, knob: str) -> None:
 
 
 def check_coarse(
-    setting: MethodSetting, last: str, known: Mapping[str, Sequence[str]], teachers: Mapping[str, Sequence[str]]
+    setting: MethodSetting, last: str, taught: Mapping[str, Sequence[str]], teachers: Mapping[str, Sequence[str]]
 ) -> None:
     """That there are subsets to be told apart, by teachers that know more than one, and classes in the end.
 
     Args:
         setting: the experiment.
         last: of all levels.
-        known: of each coarse level the subsets whose classes are known.
+        taught: of each coarse level the subsets whose samples are seen.
         teachers: of each coarse level.
 
     Raises:
         ParamsError: there are none, or teachers cannot tell them apart.
     """
     path, dataset = f"{setting.path}.coarse", setting.params.experiments[setting.experiment].dataset
-    if last in known:
+    if last in taught:
         raise ParamsError(f"{path}: '{last}' is the last level, which must learn the classes; name earlier ones alone")
-    for level, subsets in known.items():
+    for level, subsets in taught.items():
         if len(subsets) < 2:
             raise ParamsError(
-                f"{path}: level '{level}' knows only subset '{subsets[0]}', so there is nothing to be told apart; "
-                "set classes: all, or name a later level"
+                f"{path}: level '{level}' teaches only subset '{subsets[0]}', so there is nothing to be told apart; "
+                "set classes: all or replay: true, or name a later level"
             )
         specialists = [teacher for teacher in teachers[level] if teacher in setting.specialists]
         if specialists:
@@ -157,7 +157,7 @@ def check_coarse(
                 "time; use a teacher whose partition is absent"
             )
     temperature = setting.params.soft_labels[dataset].storage.temperature
-    if known and temperature not in (None, 1):
+    if taught and temperature not in (None, 1):
         raise ParamsError(
             f"{path}: adds up probabilities at temperature 1, but soft_labels.{dataset}.storage samples at temperature "
             f"{temperature:g}; use another precision, or remove coarse"
