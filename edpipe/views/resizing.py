@@ -39,7 +39,7 @@ def resize_weights(full: int, side: int) -> Int64[np.ndarray, "side full"]:
     """How much each old pixel of a row counts for each new one, in parts of 256.
 
     >>> resize_weights(4, 2).tolist()
-    [[96, 128, 32, 0], [0, 32, 128, 96]]
+    [[110, 110, 36, 0], [0, 36, 110, 110]]
     """
     new, old = np.arange(side, dtype=np.int64)[:, None], np.arange(full, dtype=np.int64)[None]
     # A triangle of half width full/side around each new centre, times 2 · side · full: all in whole numbers.

@@ -47,7 +47,7 @@ def test_comments_and_texts_edit_no_unit(clone):
     edit(clone, LOGITS, "def dkd_loss(", "# A comment.\ndef dkd_loss(")
     edit(clone, "edpipe/storage/atomic.py", "cannot be written:", "was not written:")
     ran = clone.edpipe("code")
-    assert (ran.rc, ran.out) == (0, "42 of 42 units of the code are confirmed\n")
+    assert (ran.rc, ran.out) == (0, "43 of 43 units of the code are confirmed\n")
     assert clone.edpipe("code", "--confirmed").rc == 0
 
 
@@ -66,7 +66,7 @@ def test_an_edit_is_listed_and_confirmed_when_it_gives_the_same_bytes(clone):
     ]
     ran = clone.edpipe("code", "confirm")
     assert ran.rc == 0, ran.text
-    assert "losses.dkd: confirmed, 2 jobs of the probe gave the same bytes" in ran.out
+    assert "losses.dkd: confirmed, 4 jobs of the probe gave the same bytes" in ran.out
     after = entry(clone, "losses.dkd")
     assert after["version"] == before["version"]
     assert after["digest"] != before["digest"]

@@ -96,7 +96,8 @@ def test_a_carried_rate_needs_one_unit():
     with pytest.raises(ParamsError) as caught:
         windows(stages)
     assert str(caught.value) == (
-        "experiments.digits_ed.method.rate_schedule: 'carried' needs all stages in epochs or all in images, got both"
+        "experiments.digits_ed.method.rate_schedule: 'carried' needs the budgets of all stages in one of epochs, "
+        "images and compute, got epochs and images"
     )
 
 

@@ -26,6 +26,7 @@ from edpipe.pipeline.jobs import graph, paths
 from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
 from edpipe.pipeline.state.judgement import inspect, judged
 from edpipe.pipeline.state.recorded import Records
+from edpipe.results.comparison.study_table import STUDY_FORMAT_VERSION
 from edpipe.storage.digests import digest_file
 from edpipe.storage.records import read_record, record_path, write_record
 
@@ -344,7 +345,7 @@ def test_a_forged_study_is_computed_again(folder):
         reseal(job, **{name: contents[name]})
     assert not damage_of(job)
     reseal(job, format_version=1)
-    assert damage_of(job).startswith(f"{path}: not a study of version 2; make it again with")
+    assert damage_of(job).startswith(f"{path}: not a study of version {STUDY_FORMAT_VERSION}; make it again with")
 
 
 def test_a_forged_result_is_computed_again_from_its_evaluations(folder):

@@ -77,7 +77,7 @@ def train(knobs, files, live=None, before=None):
         task.teachers = [replace(teacher, labels=targets) for teacher, targets in teachers]
     student, _ = build_student(0, knobs, replace(files, previous=None), task)
     if before is not None:
-        grow(before, student)
+        grow(before, student, knobs.plan.blocks - 1)
     student.to(memory_format=torch.channels_last)
     budget = knobs.plan.budget
     total = num_images(budget, task.stream.num_samples)
