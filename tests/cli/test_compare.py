@@ -107,11 +107,22 @@ def test_one_dataset_by_two_names_is_one(tmp_path):
 def test_unequal_budgets_are_refused_unless_told_to(tmp_path, capsys):
     paths = written(tmp_path), written(tmp_path, "digits_kd", budget__images_seen=30_000)
     assert refusal_of(capsys, *paths) == (
-        "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd); name results of one image budget, or "
-        "compare these all the same with --unequal-budgets"
+        "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd); name results of one budget of images or "
+        "of compute, or compare these all the same with --unequal-budgets"
     )
     lines = lines_from(capsys, *paths, "--unequal-budgets")
     assert "budgets differ: images seen: 24,000 (digits_ed); 30,000 (digits_kd)" in lines
+
+
+@pytest.mark.parametrize(("macs", "is_equal"), [(1_000_000, True), (985_000, True), (970_000, False)])
+def test_budgets_of_equal_compute_are_compared_and_the_images_named(tmp_path, capsys, macs, is_equal):
+    base = written(tmp_path, "digits_kd", budget__training_macs=1_000_000)
+    other = written(tmp_path, "digits_ed", budget__training_macs=macs, budget__images_seen=30_000)
+    if is_equal:
+        lines = lines_from(capsys, base, other)
+        assert "budgets differ: images seen: 24,000 (digits_kd); 30,000 (digits_ed)" in lines
+    else:
+        assert refusal_of(capsys, base, other).startswith("budgets differ: images seen")
 
 
 def test_a_result_named_twice_is_refused(tmp_path, capsys):

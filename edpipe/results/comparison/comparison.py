@@ -19,6 +19,8 @@ from edpipe.storage.records import read_json_object
 COMPARISON_FORMAT = "edpipe-comparison"
 COMPARISON_FORMAT_VERSION = 2
 BASE_METHOD = "ce"
+ALLOWED_COMPUTE = (0.98, 1.001)
+"""Parts of the base's compute that another result may have had: images come in whole numbers, and in round ones."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +107,28 @@ def _check_seeds(path: Path, result: Result) -> None:
 
 
 def check_comparable(entries: Sequence[Entry], unequal_budgets: bool) -> None:
-    """Refuses what would mislead: other test images always, other numbers of training images unless allowed.
+    """Refuses what would mislead: other test images always, other budgets unless allowed.
+
+    Budgets are equal in images, or in the compute of the student's training.
 
     Raises:
-        MismatchError: datasets differ, or image budgets do and `unequal_budgets` is false.
+        MismatchError: datasets differ, or budgets do and `unequal_budgets` is false.
     """
     # The digest, not the name: one dataset may be listed twice in params.yaml.
     if len({(e.result.inputs.dataset, len(e.result.data.class_names)) for e in entries}) > 1:
         found = difference("datasets differ", entries, _format_dataset)
         raise MismatchError(f"{found}; top1 on other test images cannot be compared; name results of one dataset")
-    if not unequal_budgets and (found := budget_difference(entries)):
+    if not unequal_budgets and not have_equal_compute(entries) and (found := budget_difference(entries)):
         raise MismatchError(
-            f"{found}; name results of one image budget, or compare these all the same with --unequal-budgets"
+            f"{found}; name results of one budget of images or of compute, or compare these all the same with "
+            "--unequal-budgets"
         )
+
+
+def have_equal_compute(entries: Sequence[Entry]) -> bool:
+    """Whether the training of all took as many multiply-accumulates, within what a study allows."""
+    macs = [entry.result.budget.training_macs for entry in entries]
+    return max(macs) * ALLOWED_COMPUTE[0] <= min(macs) * ALLOWED_COMPUTE[1]
 
 
 def _format_dataset(result: Result) -> str:

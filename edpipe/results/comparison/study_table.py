@@ -7,6 +7,7 @@ from typing import Any, Literal
 from edpipe.errors import MismatchError
 from edpipe.params.study import PlannedTest, StudyKnobs
 from edpipe.results.comparison.comparison import (
+    ALLOWED_COMPUTE,
     Comparison,
     Entry,
     budget_difference,
@@ -19,8 +20,6 @@ from edpipe.results.comparison.comparison import (
 from edpipe.results.comparison.paired_test import holm
 from edpipe.results.result_file import Result
 
-ALLOWED_COMPUTE = (0.98, 1.001)
-"""Parts of the base's compute that another result may have had: images come in whole numbers, and in round ones."""
 STUDY_FORMAT = "edpipe-study"
 STUDY_FORMAT_VERSION = 3
 HEADINGS = (
