@@ -14,7 +14,7 @@ from edpipe.params.base import Knobs
 from edpipe.params.partition import ALL_CLASSES, Name
 from edpipe.params.plans import level_checks
 from edpipe.params.plans.loss import TeacherLoss, Weight
-from edpipe.params.plans.method import DistillMethod, MethodSetting
+from edpipe.params.plans.method import MOST_STAGES, DistillMethod, MethodSetting
 from edpipe.params.plans.parts import WHOLE, Part, follows_training, parts_of
 from edpipe.params.plans.plan import StagePlan, TeacherUse, WeightingRule, plain_kd
 from edpipe.params.plans.registered import Registered
@@ -53,7 +53,7 @@ class Ed(DistillMethod):
     teachers: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]] | None = Field(
         None, description="Instead of teacher: those of each level, so that a panel can grow with the level."
     )
-    levels: Annotated[tuple[LevelKnobs, ...], Field(min_length=1, strict=False)] | None = Field(
+    levels: Annotated[tuple[LevelKnobs, ...], Field(min_length=1, max_length=MOST_STAGES, strict=False)] | None = Field(
         None,
         description="In order, from few blocks to all of them, the number of the last level. Absent: one level for "
         "each subset of the partition, a block each.",

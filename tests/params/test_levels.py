@@ -237,3 +237,13 @@ def test_the_authors_first_reference_fits_one_size_so_no_anchor_compares_with_it
         parse_params(raw)
     stages["level1"].pop("image_size")
     parse_params(raw)
+
+
+@pytest.mark.parametrize("knob", ["phases", "levels"])
+def test_stages_are_fewer_than_a_byte_of_their_seeds_can_tell_apart(knob):
+    names = [f"s{k}" for k in range(256)]
+    levels = {"name": "ed", "classes": "all", "levels": [{"name": name, "blocks": 1} for name in names]}
+    method = {"name": "kd", "phases": names} if knob == "phases" else levels
+    message = complaint(method=method | {"teacher": "general"}, stages={name: {"epochs": 1} for name in names})
+    assert message.startswith(f"experiments.try.method.{knob}: ")
+    assert "200" in message

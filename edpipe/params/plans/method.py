@@ -19,6 +19,8 @@ from edpipe.params.stage import StageKnobs
 if TYPE_CHECKING:
     import edpipe.params.schema
 
+MOST_STAGES = 200
+"""The number of a stage is a byte of the seed of its order and views."""
 ONLY_STAGE = "only"
 """Name of the single stage of a method that has no school levels."""
 
@@ -107,7 +109,7 @@ class Method(Knobs):
 class Phased(Method):
     """A method without school levels: one stage, or several that differ in the size of images or in the recipe."""
 
-    phases: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+    phases: Annotated[tuple[Name, ...], Field(max_length=MOST_STAGES, strict=False)] = Field(
         (), description="Names of consecutive stages, each an entry of `stages`; absent: one stage, named 'only'."
     )
     rate_schedule: Literal["carried", "restarted"] = Field(
