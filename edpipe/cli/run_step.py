@@ -15,7 +15,9 @@ from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import Artifact, Step
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
 from edpipe.pipeline.state.running import refuse_beside_snakemake, refuse_edited_knobs, refuse_other_knobs
+from edpipe.runtime import bfloat16
 from edpipe.runtime.loggers import chosen_logger
+from edpipe.runtime.progress import announce
 from edpipe.runtime.threads import by_default
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
 from edpipe.storage.job import Job
@@ -38,12 +40,20 @@ def command_of(step: Step) -> Callable[..., None]:
             if step.trains and is_to_be_shared():
                 run_together(job.command.split()[1:])
                 return
+            _warn_of_precision(job)
             with costs_recorded(job), made_by(job.units), _watched(params, job):
                 import_module(f"edpipe.steps.{step.name}").run(job, **_also_given(step, params, job))
         if is_under_dvc():
             refuse_edited_knobs(job, step.make(load_params(), **options))
 
     return command
+
+
+def _warn_of_precision(job: Job) -> None:
+    """One line where the recipe of a training asks for what this machine is slow in."""
+    recipe = getattr(job.knobs, "recipe", None)
+    if getattr(recipe, "precision", None) == "bfloat16" and bfloat16.is_slow_here():
+        announce(f"warning: bfloat16: {bfloat16.SLOW}; {bfloat16.REMEDY}")
 
 
 def _watched(params: Params, job: Job) -> AbstractContextManager[None]:

@@ -102,6 +102,16 @@ def test_a_device_that_is_none_is_a_fault(monkeypatch):
     assert only(machine.check_device).startswith("fault check: EDPIPE_DEVICE='gpu': no device of torch; use cpu, cuda")
 
 
+def test_a_cpu_that_is_slow_in_bfloat16_is_a_warning(monkeypatch):
+    monkeypatch.setattr(machine.bfloat16, "is_slow_here", lambda: True)
+    assert only(machine.check_bfloat16) == (
+        "warning bfloat16: this CPU has no instructions for bfloat16 (AVX-512), so that float32 is several times as "
+        "fast; where a recipe says bfloat16, write `precision: float32` into the recipe"
+    )
+    monkeypatch.setattr(machine.bfloat16, "is_slow_here", lambda: False)
+    assert not lines(machine.check_bfloat16)
+
+
 def test_a_gpu_that_torch_does_not_see_is_a_warning(monkeypatch, tmp_path):
     import torch
 

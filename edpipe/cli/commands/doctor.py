@@ -31,6 +31,7 @@ def checks(asks_remote: bool) -> list[tuple[str, Check]]:
         ("python", software.check_python),
         ("packages", software.check_packages),
         ("device", machine.check_device),
+        ("bfloat16", machine.check_bfloat16),
         ("threads", machine.check_threads),
         ("memory", machine.check_memory),
         ("disk", machine.check_disk),

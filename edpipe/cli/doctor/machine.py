@@ -16,6 +16,7 @@ from rich.filesize import decimal as size
 
 from edpipe.cli.doctor.findings import Finding, fault, ok, warning
 from edpipe.pipeline.jobs import paths
+from edpipe.runtime import bfloat16
 from edpipe.runtime.threads import num_processes, num_threads
 
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
@@ -49,6 +50,12 @@ def check_device() -> Iterator[Finding]:
             f"this machine has an NVIDIA GPU that torch {torch.__version__} does not see",
             "install a torch that is built for CUDA, or a driver that is new enough for it",
         )
+
+
+def check_bfloat16() -> Iterator[Finding]:
+    """Whether recipes in bfloat16 would be slow here."""
+    if bfloat16.is_slow_here():
+        yield warning("bfloat16", bfloat16.SLOW, f"where a recipe says bfloat16, {bfloat16.REMEDY}")
 
 
 def _also_mps(torch: Any) -> str:

@@ -13,6 +13,7 @@ from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.state.cost_ledger import read_entry
 from edpipe.results.measures.cost import duration
+from edpipe.runtime import bfloat16
 from edpipe.storage.job import Job
 
 
@@ -89,6 +90,8 @@ def lines_of(found: Estimate, running: Sequence[Job], speeds: NetworkSpeeds) -> 
             f"{speed.training:,.0f} images/s in training, {speed.forward:,.0f} forward ({speed.device}, "
             f"{use.threads} thread{'s' if use.threads > 1 else ''})"
         )
+    if any(use.precision == "bfloat16" for use in speeds.used) and bfloat16.is_slow_here():
+        yield f"bfloat16: {bfloat16.SLOW}; {bfloat16.REMEDY}"
 
 
 def parallel(found: Estimate) -> str:
