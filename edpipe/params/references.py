@@ -44,7 +44,7 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
         _check_same(path, what, {experiment: getattr(knobs, what) for experiment, knobs in chosen.items()})
     if study.recipes == "same":
         _check_same(path, "recipe", {experiment: _recipes_of(knobs) for experiment, knobs in chosen.items()})
-    _check_same(path, "set of seeds", {experiment: str(sorted(knobs.seeds)) for experiment, knobs in chosen.items()})
+    _check_seeds(path, study, chosen)
     images = {
         experiment: [stage.images for stage in knobs.stages.values()]
         for experiment, knobs in chosen.items()
@@ -56,6 +56,17 @@ def _check_study(params: Params, name: str, study: StudyKnobs) -> None:
         _check_same(path, "number of images", counted)
     if (other := f"study_{name}") in params.experiments:
         raise ParamsError(f"{path}: results/{other}.json belongs to experiments.{other}; rename one of the two")
+
+
+def _check_seeds(path: str, study: StudyKnobs, chosen: dict[str, ExperimentKnobs]) -> None:
+    """That every seed has its counterpart of the base, since differences are taken seed by seed."""
+    base = chosen[study.base].seeds
+    for experiment, knobs in chosen.items():
+        if not set(knobs.seeds) <= set(base):
+            raise ParamsError(
+                f"{path}.experiments: seeds must be seeds of the base '{study.base}', {sorted(base)}, or some of them; "
+                f"{experiment} has {sorted(knobs.seeds)}"
+            )
 
 
 def _recipes_of(experiment: ExperimentKnobs) -> str:

@@ -180,6 +180,18 @@ def test_two_results_of_one_experiment_are_told_apart_by_path(tmp_path):
     assert [e.name for e in entries_of(first, second, third)] == [str(first), str(second), "digits_kd"]
 
 
+def test_smaller_images_of_earlier_stages_are_named(tmp_path):
+    path = written(tmp_path)
+    contents = read_record(path)
+    for plan, size in zip(contents["setup"]["stages"], (4, 4, None), strict=True):
+        plan["budget"]["image_size"] = size
+    rewrite_result(path, contents)
+    assert warnings_of(entries_of(path, written(tmp_path, "digits_kd"))) == [
+        "earlier stages learn and are measured on smaller images, so that forgetting also has what full size gains: "
+        "digits_ed (4 pixels)"
+    ]
+
+
 def test_a_single_seed_is_named(tmp_path):
     path = written(tmp_path, seeds=(0,))
     assert warnings_of(entries_of(path)) == ["one seed only, so no spread is known: digits_ed"]

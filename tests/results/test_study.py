@@ -155,7 +155,7 @@ def test_unequal_images_are_refused_and_nothing_is_written(tmp_path):
     [
         ({"setup__recipe__batch_size": 32}, "recipes differ: batch_size: 32"),
         ({"setup__student__reference": "linear"}, "students differ: .*resnet8 with reference linear"),
-        ({"seeds": (0, 1)}, "seeds differ: .*0, 1 "),
+        ({"seeds": (0, 1, 4, 3)}, "seeds of digits_ed that digits_kd lacks: 3, 4; a study"),
     ],
 )
 def test_what_a_study_has_in_common_must_be_equal(tmp_path, changes, said):
@@ -163,6 +163,14 @@ def test_what_a_study_has_in_common_must_be_equal(tmp_path, changes, said):
     with pytest.raises(MismatchError, match=said):
         make(tmp_path, paths)
     assert not any(path.exists() for path in files(tmp_path))
+
+
+def test_some_of_the_bases_seeds_are_enough(tmp_path):
+    base = with_top1(tmp_path, "digits_kd", {0: 0.5, 1: 0.6, 2: 0.9})
+    study, _ = make(tmp_path, [base, with_top1(tmp_path, "digits_ed", {0: 0.6, 1: 0.7})])
+    [one] = study["comparisons"]
+    assert one["seeds"] == [0, 1]
+    assert one["top1_difference"]["mean"] == pytest.approx(0.1)
 
 
 def test_warnings_stand_below_the_table(tmp_path):
@@ -244,7 +252,10 @@ def test_job_reads_the_results_and_writes_the_files():
         (study_of(equal="time"), r"studies\.s\.equal"),
         (study_of(experiments=["digits_kd", "digits_less"]), "one number of images; digits_kd has 24,000, digits_less"),
         (study_of(experiments=["digits_kd", "digits_other"]), "one student; digits_kd has resnet8, digits_other"),
-        (study_of(experiments=["digits_kd", "digits_seeds"]), r"one set of seeds; digits_kd has \[0, 1, 2\]"),
+        (
+            study_of(experiments=["digits_kd", "digits_seeds"]),
+            r"seeds must be seeds of the base 'digits_kd', \[0, 1, 2\], or some of them; digits_seeds has \[3\]",
+        ),
     ],
 )
 def test_wrong_study_is_one_line(study_knobs, said):

@@ -323,4 +323,20 @@ def warnings_of(entries: Sequence[Entry]) -> list[str]:
     lonely = [entry.name for entry in entries if len(entry.result.seeds) == 1]
     if lonely:
         found.append(f"one seed only, so no spread is known: {', '.join(lonely)}")
+    found.append(_smaller_images(entries))
     return [line for line in found if line]
+
+
+def _smaller_images(entries: Sequence[Entry]) -> str:
+    """Which results were measured on smaller images after their earlier stages; empty if none was."""
+    sizes = {
+        entry.name: sorted({size for plan in entry.result.setup.stages if (size := plan.budget.image_size) is not None})
+        for entry in entries
+    }
+    named = [f"{name} ({', '.join(map(str, found))} pixels)" for name, found in sizes.items() if found]
+    if not named:
+        return ""
+    return (
+        "earlier stages learn and are measured on smaller images, so that forgetting also has what full size gains: "
+        + ", ".join(named)
+    )

@@ -45,14 +45,15 @@ def check_equal(entries: Sequence[Entry], base: Entry, knobs: StudyKnobs) -> Non
     """Refuses results that had unequal means, where the study does not allow for it.
 
     Raises:
-        MismatchError: datasets, students, recipes or seeds differ, or numbers of training images do (`images`), or a
-            result had over 0.1 % more compute than the base or over 2 % less (`compute`).
+        MismatchError: datasets, students or recipes differ, or a result has seeds that the base lacks, or numbers of
+            training images differ (`images`), or a result had over 0.1 % more compute than the base or over 2 % less
+            (`compute`).
     """
     check_comparable(entries, unequal_budgets=True)
     for found in (
         difference("students differ", entries, _format_student),
         recipe_difference(entries) if knobs.recipes == "same" else "",
-        difference("seeds differ", entries, _format_seeds),
+        _unpaired_seeds(entries, base),
     ):
         if found:
             raise MismatchError(f"{found}; a study compares ways to teach one network; name experiments of one kind")
@@ -75,8 +76,13 @@ def _format_student(result: Result) -> str:
     return f"{result.setup.student.model} with reference {result.setup.student.reference}"
 
 
-def _format_seeds(result: Result) -> str:
-    return ", ".join(str(seed) for seed in sorted(seed.seed for seed in result.seeds))
+def _unpaired_seeds(entries: Sequence[Entry], base: Entry) -> str:
+    """Which results have seeds that the base lacks; empty if none has."""
+    for entry in entries:
+        lacking = sorted(set(entry.seeds) - set(base.seeds))
+        if lacking:
+            return f"seeds of {entry.name} that {base.name} lacks: {', '.join(map(str, lacking))}"
+    return ""
 
 
 def study_facts(
