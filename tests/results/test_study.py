@@ -30,18 +30,19 @@ def knobs(*experiments, base="digits_kd", equal="images", **more):
 
 
 def files(folder):
-    return folder / "results/study_digits.json", folder / "results/study_digits.md"
+    return tuple(folder / f"results/study_digits.{kind}" for kind in ("json", "md", "svg"))
 
 
 def make(folder, paths, equal="images", base="digits_kd", **more):
-    out, table = files(folder)
-    study("digits", knobs(*(path.stem for path in paths), base=base, equal=equal, **more), tuple(paths), out, table)
+    out, table, figure = files(folder)
+    made = knobs(*(path.stem for path in paths), base=base, equal=equal, **more)
+    study("digits", made, tuple(paths), out, table, figure)
     return read_record(out), table.read_text().splitlines()
 
 
 def test_study_holds_each_against_the_base_seed_by_seed(tmp_path):
     contents, _ = make(tmp_path, [with_top1(tmp_path, "digits_kd", KD), with_top1(tmp_path, "digits_ed", ED)])
-    assert (contents["format"], contents["format_version"], contents["study"]) == ("edpipe-study", 3, "digits")
+    assert (contents["format"], contents["format_version"], contents["study"]) == ("edpipe-study", 4, "digits")
     assert [row["experiment"] for row in contents["results"]] == ["digits_ed", "digits_kd"]  # the best first
     only = contents["comparisons"][0]
     assert only["top1_differences"] == [0.25, 0.125, 0.0]
@@ -223,7 +224,7 @@ def test_job_reads_the_results_and_writes_the_files():
     job = students.study(params, "digits")
     assert job.command == "edpipe study --study digits"
     assert [str(path) for path in job.all_inputs] == ["results/digits_kd.json", "results/digits_ed.json"]
-    assert [str(path) for path in job.outputs] == ["results/study_digits.json", "results/study_digits.md"]
+    assert [str(path) for path in job.outputs] == [f"results/study_digits.{kind}" for kind in ("json", "md", "svg")]
     assert json.loads(job.knobs_text)["study"]["equal"] == "images"
 
 

@@ -111,6 +111,11 @@ def study_table_path(study: str) -> Path:
     return study_path(study).with_suffix(".md")
 
 
+def study_figure_path(study: str) -> Path:
+    """The same as a picture: accuracy against compute."""
+    return study_path(study).with_suffix(".svg")
+
+
 def search_path(search: str) -> Path:
     """Trials of one experiment in order of their accuracy on the validation split."""
     return RESULTS / f"{SEARCH_PREFIX}{search}.json"

@@ -156,6 +156,6 @@ def study(params: Params, study: str) -> Job[StudyJobKnobs]:
         arguments={"study": study},
         knobs=StudyJobKnobs(knobs),
         inputs={"results": tuple(paths.result_path(experiment) for experiment in knobs.experiments)},
-        outputs=(paths.study_path(study), paths.study_table_path(study)),
+        outputs=(paths.study_path(study), paths.study_table_path(study), paths.study_figure_path(study)),
         keys=(f"studies.{study}",),
     )

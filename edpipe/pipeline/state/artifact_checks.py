@@ -134,18 +134,20 @@ def _result(job: Job, records: Records) -> None:
 
 def _study(job: Job, records: Records) -> None:
     from edpipe.results.comparison.study_contents import study_contents
+    from edpipe.results.comparison.study_figure import study_figure
     from edpipe.results.comparison.study_table import STUDY_FORMAT, STUDY_FORMAT_VERSION, study_table
     from edpipe.results.recomputed import check_equal
 
-    path, table_path = job.outputs
+    path, table_path, figure_path = job.outputs
     contents = records.read(path)
     if (contents.get("format"), contents.get("format_version")) != (STUDY_FORMAT, STUDY_FORMAT_VERSION):
         raise CorruptFileError(f"{path}: not a study of version {STUDY_FORMAT_VERSION}; {remake(path)}")
     try:
-        table = study_table(contents)
+        table, figure = study_table(contents), study_figure(contents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{path}: not a whole study ({error!r}); {remake(path)}") from error
     _check_text(table_path, table, path)
+    _check_text(figure_path, figure, path)
     has_same_knobs = json.loads(job.knobs_text) == contents["knobs"]
     if has_same_knobs and _are_those_of_record(job, "results", records):
         inputs, facts = study_contents(str(job.arguments["study"]), job.knobs.study, job.inputs["results"])

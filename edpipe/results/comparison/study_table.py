@@ -19,9 +19,10 @@ from edpipe.results.comparison.comparison import (
 )
 from edpipe.results.comparison.paired_test import holm
 from edpipe.results.result_file import Result
+from edpipe.storage.digests import digest_json
 
 STUDY_FORMAT = "edpipe-study"
-STUDY_FORMAT_VERSION = 3
+STUDY_FORMAT_VERSION = 4
 HEADINGS = (
     "experiment",
     "method",
@@ -39,6 +40,8 @@ HEADINGS = (
 )
 TERA = 10**12
 TRAINING_STEP = "run_stage"
+BUDGET_OF_STAGE = ("budget", "window")
+"""Of a stage's plan: how long it is trained, and which part of a schedule that is."""
 
 
 def check_equal(entries: Sequence[Entry], base: Entry, knobs: StudyKnobs) -> None:
@@ -126,11 +129,19 @@ def _measures(entry: Entry) -> dict[str, Any]:
         "ece": asdict(summary.ece),
         "forgetting": {subset: asdict(spread) for subset, spread in summary.forgetting.items()},
         "agreement": {teacher: asdict(spread) for teacher, spread in summary.agreement.items()},
+        "curve": _curve_of(entry.result),
         "student_parameters": budget.student_parameters,
         "training_cpu_seconds": _training_cpu_seconds(entry.result),
         "teacher_forwards_spent": budget.teacher_forwards_spent,
         "teacher_forwards_online": budget.teacher_forwards_online,
     }
+
+
+def _curve_of(result: Result) -> str:
+    """Digest of what was trained but for its budgets: results with the same one differ in their budgets alone."""
+    setup = result.setup.model_dump(mode="json")
+    stages = [{name: one for name, one in plan.items() if name not in BUDGET_OF_STAGE} for plan in setup["stages"]]
+    return digest_json([result.method, setup | {"stages": stages}])
 
 
 def _training_cpu_seconds(result: Result) -> float | None:

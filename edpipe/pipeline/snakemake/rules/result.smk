@@ -51,6 +51,7 @@ rule study:
     output:
         study=report("results/study_{study}.json", caption="../report/study.rst", category="Studies"),
         table="results/study_{study}.md",
+        figure=report("results/study_{study}.svg", caption="../report/study.rst", category="Studies"),
     log:
         "logs/study/{study}.log",
     threads: 1
