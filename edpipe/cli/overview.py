@@ -9,6 +9,7 @@ from edpipe.errors import UsageError, nearest
 GROUPS: dict[str, dict[str, str]] = {
     "run and look": {
         "plan": "what snakemake would run, why, and what it takes; or what storing soft labels costs",
+        "explain": "what one artifact was made from, by which code, when, and what hangs on it",
         "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
         "adopt": "take over artifacts that other code made, if evidence shows that they fit",
         "compare": "a table of results, and the paired difference of each to a base",

@@ -108,6 +108,7 @@ GONE = {
     "results/digits_old.json": "params.yaml has no experiment 'digits_old'",
     "results/digits_old.html": "params.yaml has no experiment 'digits_old'",
     "results/study_old.md": "params.yaml has no study 'old'",
+    "results/study_old.svg": "params.yaml has no study 'old'",
     "artifacts/students/digits_old/seed0/.resume/1_only": "unfinished, and params.yaml has no job that would go on "
     "from it",
     "artifacts/.resume/datasets-mnist-0a1b": "unfinished, and params.yaml has no job that would go on from it",

@@ -54,7 +54,7 @@ _GRAMMAR = (
     (Kind.TRAJECTORY, "record_trajectory", f"artifacts/trajectories/{_TEACHER}/seed{{seed}}.(h5|json)"),
     (Kind.STUDENT, "run_stage", f"artifacts/students/{_STUDENT}/seed{{seed}}/[0-9]+_{{stage}}.(safetensors|json)"),
     (Kind.EVALUATION, "evaluate", "artifacts/evaluations/{experiment}/seed{seed}.json"),
-    (Kind.STUDY, "study", "results/study_{study}.(json|md)"),
+    (Kind.STUDY, "study", "results/study_{study}.(json|md|svg)"),
     (Kind.SEARCH, "search", "results/search_{search}.(json|md)"),
     (Kind.RESULT, "report", "results/{experiment}.html"),
     (Kind.RESULT, "result", "results/{experiment}.(json|csv)"),

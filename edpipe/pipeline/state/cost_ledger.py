@@ -97,10 +97,16 @@ def _counted_as(job: Job, experiment: str | None) -> str:
     return "fetch_teacher" if of_another else job.step
 
 
-def _figures_of_present(job: Job) -> Figures | None:
+def entry_of_present(job: Job) -> CostEntry | None:
+    """What the ledger says of the very artifact that lies here; None where it tells of another, or of none."""
     entry = read_entry(job)
     is_of_it = entry is not None and entry.record is not None and entry.record == _record_digest(job)
-    return entry.figures if entry and is_of_it else None
+    return entry if is_of_it else None
+
+
+def _figures_of_present(job: Job) -> Figures | None:
+    entry = entry_of_present(job)
+    return entry.figures if entry else None
 
 
 def _record_digest(job: Job) -> str | None:
