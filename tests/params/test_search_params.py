@@ -97,6 +97,13 @@ def test_a_path_inside_of_another_comes_after_it():
     assert found == [("kd", 2.0), ("dkd", 2.0), ("kd", 3.0), ("dkd", 3.0)]
 
 
+def test_any_level_may_be_named_in_a_mapping_of_levels():
+    raw = raw_with({"experiment": "digits_ed", "over": {"method.easiest.middle": [0.5, 0.75]}, "seeds": [1000]})
+    raw["experiments"]["digits_ed"]["method"]["easiest"] = {"primary": 0.5}
+    found = [dict(trial.experiment.method.easiest) for trial in parse_params(raw).trials["s0"]]
+    assert found == [{"primary": 0.5, "middle": share} for share in (0.5, 0.75)]
+
+
 def test_another_recipe_is_the_one_that_is_reached_into():
     params = params_with(over={"recipe": ["small_images", "tiny_images"], BATCH: [48]})
     named = [params.with_trials.recipes[trial.experiment.recipe] for trial in params.trials["s0"]]

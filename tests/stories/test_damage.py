@@ -358,7 +358,7 @@ def test_a_forged_result_is_computed_again_from_its_evaluations(folder):
     )
 
 
-@pytest.mark.parametrize(("step", "output"), [("result", 1), ("result", 2), ("study", 1)])
+@pytest.mark.parametrize(("step", "output"), [("result", 1), ("result", 2), ("study", 1), ("study", 2)])
 def test_a_table_is_derived_again(folder, capsys, step, output):
     job = first(step)
     path = job.outputs[output]

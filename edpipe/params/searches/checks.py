@@ -89,17 +89,23 @@ def _check_paths(params: Params, where: str, search: SearchKnobs) -> None:
         if path.split(".")[0] in NOT_VARIED:
             raise ParamsError(f"{where}.over.{path}: cannot be varied; {NOT_VARIED[path.split('.')[0]]}")
         if not any(path.startswith(f"{outer}.") for outer in search.over):
-            _check_path(f"{where}.over.{path}", path, known, search.experiment)
+            _check_path(f"{where}.over.{path}", path, known, search.experiment, _mappings(base))
 
 
-def _check_path(where: str, path: str, known: Any, experiment: str) -> None:
+def _mappings(base: ExperimentKnobs) -> set[str]:
+    """Paths of the method's knobs that are mappings of names, such as `method.easiest`: any name may stand there."""
+    return {f"method.{name}" for name, value in base.method if isinstance(value, Mapping)}
+
+
+def _check_path(where: str, path: str, known: Any, experiment: str, mappings: set[str]) -> None:
     """Every part of the path is a knob, with those that have a default; below a group that is absent anything may be.
 
     Raises:
         ParamsError: naming the first part that is none.
     """
-    for part in path.split("."):
-        if known in (None, {}):
+    parts = path.split(".")
+    for number, part in enumerate(parts):
+        if known in (None, {}) or ".".join(parts[:number]) in mappings:
             return
         inside = _parts(known)
         if part not in inside:
