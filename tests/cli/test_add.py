@@ -110,7 +110,7 @@ def test_all_examples_at_once_and_again(folder, capsys):
 
 @pytest.mark.slow
 def test_one_by_one_gives_what_all_at_once_give(folder):
-    names = ["cifar100_ed", "cifar10_kd", "study_fashion_mnist_compute", "svhn_ctkd"]
+    names = ["cifar100_ed", "cifar10_kd", "study_fashion_mnist", "svhn_ctkd"]
     for name in names:
         assert main(["add", name]) == 0
     one_by_one = load_raw()
@@ -120,13 +120,13 @@ def test_one_by_one_gives_what_all_at_once_give(folder):
 
 
 def test_what_was_added_is_said_with_the_command_that_comes_next(folder, capsys):
-    assert main(["add", "digits_aver", "study_fashion_mnist_compute"]) == 0
+    assert main(["add", "digits_aver", "study_fashion_mnist"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "params.yaml: added",
         "  teachers: digits_teacher_b",
-        "  experiments: digits_aver, fashion_mnist_ed_compute",
-        "  studies: fashion_mnist_compute",
-        "now run: snakemake --cores 2 results/digits_aver.json results/study_fashion_mnist_compute.json",
+        "  experiments: digits_aver, fashion_mnist_dkd, fashion_mnist_ed_kd, fashion_mnist_kd_sizes",
+        "  studies: fashion_mnist",
+        "now run: snakemake --cores 2 results/digits_aver.json results/study_fashion_mnist.json",
     ]
 
 
@@ -163,7 +163,7 @@ def test_every_name_has_a_line_in_the_list_also_where_no_params_are(tmp_path, mo
         name for example in add.read_examples() for name in example.names()
     ]
     assert "  cifar100_ed                  ed on cifar100, student resnet20, 3 seeds" in lines
-    assert "  study_fashion_mnist          18 experiments against fashion_mnist_kd at equal images" in lines
+    assert "  study_fashion_mnist          6 experiments against fashion_mnist_kd at equal compute" in lines
     assert [line for line in lines if not line.startswith("  ")] == [f"examples/{path.name}" for path in EXAMPLE_PATHS]
 
 

@@ -18,19 +18,28 @@ from edpipe.storage.weights import read_weights
 
 pytestmark = pytest.mark.slow
 
-LEVELS = ("primary", "middle", "university")
-TEACHERS = ("food101_teacher", "food101_teacher_b")
+SUBSETS = ("primary", "middle", "university")
+SIDES = {
+    "primary": 16,
+    "middle": 16,
+    "university_112": 16,
+    "university_160": 24,
+    "university_192": 28,
+    "university": None,
+}
+"""By level, where images of full size have 32 pixels."""
+TEACHER = "food101_teacher"
 FULL_JOB = {
     "pack_dataset": 1,
     "partition_dataset": 1,
-    "fetch_teacher": 2,
-    "dump_soft_labels": 2,
-    "verify_soft_labels": 2,
-    "evaluate_teacher": 2,
-    "run_stage": 9,
+    "fetch_teacher": 1,
+    "dump_soft_labels": 1,
+    "verify_soft_labels": 1,
+    "evaluate_teacher": 1,
+    "run_stage": 18,
     "evaluate": 3,
     "result": 1,
-    "total": 23,
+    "total": 28,
 }
 TRAIN_IMAGES, TEST_IMAGES, FOREIGN_CLASSES = 3, 2, 7
 
@@ -43,10 +52,9 @@ def shrunk_params(root, weights):
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     network = {"model": "resnet8", "source": "file", "location": str(weights), "sha256": digest}
     fitting = {"recipe": "photographs", "epochs": 0.5, "learning_rate": 0.02}
-    for teacher in TEACHERS:
-        params["teachers"][teacher] |= {"network": network, "fitting": fitting, "min_top1": 0.0}
+    params["teachers"][TEACHER] |= {"network": network, "fitting": fitting, "min_top1": 0.0}
     params["soft_labels"]["food101"]["views"]["number"] = 2
-    stages = {"primary": {"images": 64}, "middle": {"images": 64}, "university": {"images": 128}}
+    stages = {level: {"images": 64} | ({"image_size": side} if side else {}) for level, side in SIDES.items()}
     params["experiments"]["food101_ed"] |= {"seeds": [0], "stages": stages}
     return params
 
@@ -61,7 +69,7 @@ def finished(tmp_path_factory):
     project = make_project(folder / "project", shrunk_params(raw, weights))
     ran = project.snakemake("--", "results/food101_ed.json")
     assert ran.rc == 0, ran.err
-    assert planned_jobs(ran) == FULL_JOB | {"run_stage": 3, "evaluate": 1, "total": 15}
+    assert planned_jobs(ran) == FULL_JOB | {"run_stage": 6, "evaluate": 1, "total": 14}
     return project
 
 
@@ -97,32 +105,30 @@ def test_labels_are_those_of_the_images_folders(finished):
 
 def test_partition_deals_every_class_to_one_level(finished):
     subsets = finished.read_json("results/food101_ed.json")["data"]["subsets"]
-    assert [subset["name"] for subset in subsets] == list(LEVELS)
+    assert [subset["name"] for subset in subsets] == list(SUBSETS)
     assert [len(subset["class_ids"]) for subset in subsets] in ([34, 34, 33], [33, 34, 34], [34, 33, 34])
     assert sorted(c for subset in subsets for c in subset["class_ids"]) == list(range(101))
 
 
-def test_teachers_are_fetched_and_get_a_fresh_classifier(finished):
-    for teacher in TEACHERS:
-        weights, record = read_weights(finished.root / f"artifacts/teachers/food101/{teacher}/all.safetensors")
-        assert record["step"] == "fetch_teacher"
-        assert record["fresh_classifier"] is True
-        assert record["class_ids"] == list(range(101))
-        build_network("resnet8", 101, 3, 0).load_state_dict(weights)
+def test_the_teacher_is_fetched_and_gets_a_fresh_classifier(finished):
+    weights, record = read_weights(finished.root / f"artifacts/teachers/food101/{TEACHER}/all.safetensors")
+    assert record["step"] == "fetch_teacher"
+    assert record["fresh_classifier"] is True
+    assert record["class_ids"] == list(range(101))
+    build_network("resnet8", 101, 3, 0).load_state_dict(weights)
 
 
 def test_soft_labels_cover_the_training_images(finished):
     dataset = open_dataset(finished.root / "artifacts/datasets/food101.h5")
-    for teacher in TEACHERS:
-        labels = open_soft_labels(finished.root / f"artifacts/soft_labels/food101/{teacher}/all/views_0-1.h5")
-        assert labels.class_ids.tolist() == list(range(101))
-        assert labels.sample_ids.tolist() == dataset.sample_ids("train").tolist()
-        assert labels.views.num_views == 2
+    labels = open_soft_labels(finished.root / f"artifacts/soft_labels/food101/{TEACHER}/all/views_0-1.h5")
+    assert labels.class_ids.tolist() == list(range(101))
+    assert labels.sample_ids.tolist() == dataset.sample_ids("train").tolist()
+    assert labels.views.num_views == 2
 
 
 def test_students_know_all_classes_from_the_first_level_and_grow(finished):
     sizes = []
-    for number, level in enumerate(LEVELS, 1):
+    for number, level in enumerate(SIDES, 1):
         path = finished.root / f"artifacts/students/food101_ed/seed0/{number}_{level}.safetensors"
         weights, record = read_weights(path)
         assert record["known_class_ids"] == list(range(101))
@@ -135,6 +141,6 @@ def test_result_is_measured_on_the_official_test_images(finished):
     evaluation = finished.read_json("artifacts/evaluations/food101_ed/seed0.json")
     assert evaluation["metrics"]["test_samples"] == 101 * TEST_IMAGES
     assert evaluation["data"]["class_names"] == list(FOOD101_CLASSES)
-    assert [stage["images_seen"] for stage in evaluation["stages"]] == [64, 64, 128]
+    assert [stage["images_seen"] for stage in evaluation["stages"]] == [64] * 6
     assert 0 <= evaluation["metrics"]["top1"] <= 1
     assert "food101" in json.dumps(finished.read_json("results/food101_ed.json"))

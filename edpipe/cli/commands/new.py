@@ -3,13 +3,14 @@
 import re
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edpipe.cli.commands.params_edit import alone, checked, read_text, write_text
 from edpipe.cli.own_images import summary
 from edpipe.cli.own_images.entries import entries_of
 from edpipe.cli.own_images.facts import FolderFacts, look_at
-from edpipe.cli.own_images.sizes import Sizes, Wishes, choose, levels_for
+from edpipe.cli.own_images.sizes import BLOCKS, SMALLER, Sizes, Wishes, choose, smaller_side
 from edpipe.cli.own_images.teacher import MODES, FetchedTeacher, Mode, fetched_teacher
 from edpipe.errors import DataError, NetworkError, ParamsError, TeacherError
 from edpipe.params.load import parse_params
@@ -83,6 +84,7 @@ def new(
     choice = choose(facts, wishes, lambda sizes: _estimate(before, name, facts, sizes, speeds).seconds)
     checked(insert_entries(before, _entries(name, facts, choice.sizes)), experiments_of(name))
     _check_networks(choice.sizes, facts.num_classes)
+    choice = replace(choice, sizes=_fitted(choice.sizes, facts.num_classes))
     estimate = _estimate(before, name, facts, choice.sizes, speeds)
     with alone():
         _check_free(load_raw(), name)  # another command may have added it meanwhile
@@ -148,14 +150,23 @@ def _check_weights(fetched: FetchedTeacher, facts: FolderFacts, channels: int | 
         )
 
 
+def _fitted(sizes: Sizes, num_classes: int) -> Sizes:
+    """The same, without smaller images where the student takes images of one size alone."""
+    from edpipe.cli.network_description import describe
+
+    sides = [smaller_side(sizes.image_size, part) for part in SMALLER]
+    found = (describe(sizes.student, num_classes, sizes.channels, side) for side in sides)
+    return sizes if all(one.macs is not None for one in found) else replace(sizes, has_sizes=False)
+
+
 def _check_networks(sizes: Sizes, num_classes: int) -> None:
     """Tries both networks: what cannot be grown or cannot take such images would end the run after hours."""
     from edpipe.cli.network_description import describe
 
     student = describe(sizes.student, num_classes, sizes.channels, sizes.image_size)
-    problem, num_levels = student.problem, len(levels_for(num_classes))
-    if problem is None and len(student.stages) < num_levels:
-        problem = f"has {len(student.stages)} feature stages, a school of {num_levels} levels needs as many"
+    problem = student.problem
+    if problem is None and len(student.stages) < BLOCKS:
+        problem = f"has {len(student.stages)} feature stages, a student that grows by {BLOCKS} blocks needs as many"
     if problem is not None:
         raise NetworkError(f"--student {sizes.student}: {problem}; choose another, `edpipe zoo` lists them")
     wanted = sizes.fetched.image_size if sizes.fetched else None

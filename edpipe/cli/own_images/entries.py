@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from edpipe.cli.own_images.facts import FolderFacts
-from edpipe.cli.own_images.sizes import FEW_IMAGES, Sizes, budgets, levels_for
+from edpipe.cli.own_images.sizes import FEW_IMAGES, Level, Sizes, school, subsets_for
 from edpipe.cli.own_images.teacher import FetchedTeacher
 from edpipe.pipeline.jobs.resources import SMALL_SIDE
 
@@ -55,9 +55,9 @@ def _dataset(name: str, facts: FolderFacts, sizes: Sizes) -> str:
 
 
 def _partition(name: str, num_classes: int) -> str:
-    levels = levels_for(num_classes)
-    ratio = ", ".join("1" for _ in levels)
-    return f"{name}: {{ subsets: [{', '.join(levels)}], ratio: [{ratio}] }}\n"
+    subsets = subsets_for(num_classes)
+    ratio = ", ".join("1" for _ in subsets)
+    return f"{name}: {{ subsets: [{', '.join(subsets)}], ratio: [{ratio}] }}\n"
 
 
 def _recipe(name: str, batch_size: int) -> str:
@@ -123,31 +123,38 @@ def _soft_labels(name: str, num_train: int, image_size: int) -> str:
 
 
 def _experiments(name: str, facts: FolderFacts, sizes: Sizes) -> str:
-    images, levels = sizes.epochs * facts.num_train, levels_for(facts.num_classes)
-    rates = dict.fromkeys(levels, RATE / 5) | {levels[-1]: RATE}
-    school = budgets(images, levels, sizes.batch_size)
-    stages = {level: f"{{ images: {school[level]}, learning_rate: {rates[level]:g} }}" for level in levels}
-    only = {"only": f"{{ images: {images}, learning_rate: {RATE:g} }}"}
+    images = sizes.epochs * facts.num_train
+    levels = school(images, sizes.image_size, sizes.has_sizes)
+    stages = {level.name: _stage(level) for level in levels}
+    only = {"only": f"{{ compute: {sum(level.compute for level in levels)}, learning_rate: {RATE:g} }}"}
     kd = [f"  method: {{ name: kd, teacher: {name}_teacher }}"]
-    passes = f" # {sizes.epochs} passes over the {facts.num_train:,} training images"
+    passes = f" # the compute of {sizes.epochs} passes over the {facts.num_train:,} training images"
     return "".join(
         [
             _experiment(name, "ed", passes, _ed(levels, teacher_names(name, sizes)), stages, sizes.seeds),
-            _experiment(name, "kd", " # as many images, one teacher, no school", kd, only, sizes.seeds),
-            _experiment(name, "ce", " # as many images, no teacher", ["  method: { name: ce }"], only, sizes.seeds),
+            _experiment(name, "kd", " # as much compute, one teacher, no school", kd, only, sizes.seeds),
+            _experiment(name, "ce", " # as much compute, no teacher", ["  method: { name: ce }"], only, sizes.seeds),
         ]
     )
 
 
-def _ed(levels: tuple[str, ...], teachers: tuple[str, ...]) -> list[str]:
+def _stage(level: Level) -> str:
+    size = f", image_size: {level.image_size}" if level.image_size else ""
+    return f"{{ compute: {level.compute}, learning_rate: {RATE:g}{size} }}"
+
+
+def _ed(levels: tuple[Level, ...], teachers: tuple[str, ...]) -> list[str]:
     """The method's lines: the second teacher joins in the last level."""
-    panels = dict.fromkeys(levels, teachers[:1]) | {levels[-1]: teachers}
-    lines = ["  method:", "    name: ed", "    classes: all", "    distill: { kind: dkd }", "    task_weight: 1"]
+    panels = {level.name: teachers[:1] for level in levels} | {levels[-1].name: teachers}
+    lines = ["  method:", "    name: ed", "    classes: all", "    rate_schedule: carried", "    levels:"]
     return [
         *lines,
+        *(f"    - {{ name: {level.name}, blocks: {level.blocks} }}" for level in levels),
+        "    distill: { kind: dkd, beta: 2 }",
+        "    task_weight: 1",
         "    distill_weight: 1",
         "    teachers:",
-        *(f"      {level}: [{', '.join(panels[level])}]" for level in levels),
+        *(f"      {level}: [{', '.join(panel)}]" for level, panel in panels.items()),
     ]
 
 

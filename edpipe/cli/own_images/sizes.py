@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from edpipe.cli.own_images.facts import FolderFacts
 from edpipe.cli.own_images.teacher import FetchedTeacher
@@ -21,12 +22,12 @@ LEAST_MINUTES, QUICK_MINUTES = 8.0, 2.0
 IMAGES_A_MINUTE = 100
 """Of the training set: more images may take longer."""
 LARGEST_BATCH, SMALLEST_BATCH = 64, 8
-EARLY_SHARES = {"primary": 0.02, "middle": 0.03}
-"""Of the budget: short early levels, as in the shipped fashion_mnist_ed."""
-EARLY_ITERATIONS = 50
-"""A level that gets fewer teaches nothing."""
-MOST_EARLY = 0.15
-"""Of the budget, for one early level."""
+BLOCKS = 3
+"""Into which students are split."""
+EARLY_SHARES = (0.004, 0.006)
+"""Of the compute: levels with one block and with two, as in the shipped fashion_mnist_ed."""
+SMALLER, SHARES = (Fraction(1, 2), Fraction(5, 7), Fraction(6, 7)), (0.14, 0.25, 0.3)
+"""Of the full size and of the compute: levels of the whole student with smaller images; the last level has the rest."""
 SMALL_NETWORKS = (("resnet20", "resnet8"), ("resnet56", "resnet20"))
 """Teacher and student, the smallest first."""
 LARGE_NETWORKS = (("timm:resnet34", "timm:resnet18"),)
@@ -59,6 +60,8 @@ class Sizes:
     batch_size: int
     seeds: tuple[int, ...] = (0, 1, 2)
     fetched: FetchedTeacher | None = None
+    has_sizes: bool = True
+    """Whether the student takes images of other sizes, too."""
 
     @property
     def is_small(self) -> bool:
@@ -177,25 +180,51 @@ def batch_for(num_train: int) -> int:
     return batch
 
 
-def levels_for(num_classes: int) -> tuple[str, ...]:
-    """School levels: each needs a class of its own."""
+def subsets_for(num_classes: int) -> tuple[str, ...]:
+    """Of the partition: each needs a class of its own."""
     return ("primary", "middle", "university") if num_classes >= 3 else ("primary", "university")
 
 
-def budgets(num_images: int, levels: tuple[str, ...], batch_size: int) -> dict[str, int]:
-    """Images of each level, which add up to all; an early one has EARLY_ITERATIONS where there is room for them.
+@dataclass(frozen=True)
+class Level:
+    """One level of ed."""
 
-    >>> budgets(100_000, ("primary", "middle", "university"), 32)
-    {'primary': 2000, 'middle': 3000, 'university': 95000}
-    >>> budgets(22_300, ("primary", "middle", "university"), 16)
-    {'primary': 800, 'middle': 800, 'university': 20700}
-    >>> budgets(48, ("primary", "university"), 8)
-    {'primary': 8, 'university': 40}
+    name: str
+    blocks: int
+    compute: int
+    """Of so many images of full size, through the whole student."""
+    image_size: int | None
+    """None: full size."""
+
+
+def school(num_images: int, side: int, has_sizes: bool = True) -> tuple[Level, ...]:
+    """Levels as those of the shipped fashion_mnist_ed, which have the compute of `num_images` together.
+
+    Args:
+        num_images: that the other methods' students see.
+        side: of images of full size.
+        has_sizes: whether the student takes images of other sizes.
+
+    >>> [(level.name, level.compute, level.image_size) for level in school(1000, 32)][:3]
+    [('primary', 4, 16), ('middle', 6, 16), ('university_16', 140, 16)]
     """
-    most = max(1, min(num_images - len(levels), round(MOST_EARLY * num_images)))
-    least = min(max(1, min(batch_size, num_images // (2 * len(levels)))), num_images)
-    early = {
-        level: max(least, min(most, max(EARLY_ITERATIONS * batch_size, round(EARLY_SHARES[level] * num_images))))
-        for level in levels[:-1]
-    }
-    return early | {levels[-1]: num_images - sum(early.values())}
+    sides = [smaller_side(side, part) for part in SMALLER] if has_sizes else []
+    shares: dict[int, float] = {}
+    for each, share in zip(sides, SHARES, strict=False):
+        shares[each] = shares.get(each, 0) + share
+    first = sides[0] if sides else None
+    early = [(name, k + 1, EARLY_SHARES[k], first) for k, name in enumerate(("primary", "middle"))]
+    early += [(f"university_{each}", BLOCKS, share, each) for each, share in shares.items()]
+    levels = [Level(name, blocks, max(2, round(num_images * share)), each) for name, blocks, share, each in early]
+    left = num_images - sum(level.compute for level in levels)
+    return (*levels, Level("university", BLOCKS, max(2, left), None))
+
+
+def smaller_side(side: int, part: Fraction) -> int:
+    """A part of the full size, in whole fours of pixels, or twos of small images.
+
+    >>> [smaller_side(32, part) for part in SMALLER], [smaller_side(8, part) for part in SMALLER]
+    ([16, 24, 28], [4, 6, 6])
+    """
+    step = 4 if side >= 16 else 2
+    return max(4, min(step * round(side * part / step), side - 1))

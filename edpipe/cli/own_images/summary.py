@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from edpipe.cli.own_images.facts import FolderFacts
-from edpipe.cli.own_images.sizes import EARLY_ITERATIONS, FEW_IMAGES, Choice, Sizes, Wishes, budgets, levels_for
+from edpipe.cli.own_images.sizes import BLOCKS, FEW_IMAGES, Choice, Sizes, Wishes, school
 from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.estimates.summary import Estimate, parallel, size
 from edpipe.pipeline.jobs.resources import SMALL_SIDE
@@ -66,19 +66,13 @@ def _why_networks(wishes: Wishes, choice: Choice) -> str:
 
 def _budget_lines(facts: FolderFacts, sizes: Sizes) -> Iterator[str]:
     images, batch = sizes.epochs * facts.num_train, sizes.batch_size
-    levels = levels_for(facts.num_classes)
-    iterations = {level: -(-count // batch) for level, count in budgets(images, levels, batch).items()}
-    listed = ", ".join(f"{level} {count:,}" for level, count in iterations.items())
+    levels = school(images, sizes.image_size, sizes.has_sizes)
+    sides = list(dict.fromkeys(level.image_size or sizes.image_size for level in levels))
+    shown = f"images of {', '.join(map(str, sides))} pixels" if len(sides) > 1 else "images of full size"
     yield (
-        f"each student sees {images:,} images: {sizes.epochs} epochs, {-(-images // batch):,} iterations of {batch}; "
-        f"levels of ed: {listed}"
+        f"each student gets the compute of {images:,} images: {sizes.epochs} epochs, {-(-images // batch):,} "
+        f"iterations of {batch}; levels of ed: one, two, then all of {BLOCKS} blocks, {shown}"
     )
-    fewest = min(iterations[level] for level in levels[:-1])
-    if fewest < EARLY_ITERATIONS:
-        yield (
-            f"warning: {fewest} iterations are too few for a level of ed to learn, {EARLY_ITERATIONS} are wanted; "
-            f"give more --epochs or more images"
-        )
 
 
 def _estimate_lines(choice: Choice, estimate: Estimate) -> Iterator[str]:
