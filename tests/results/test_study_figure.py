@@ -86,6 +86,13 @@ def test_names_are_text_and_hints_name_every_dot():
     assert sorted(map(str, titles)) == ["a<b>&c: 80.00 %, n = 3", "d: 90.00 %, n = 3"]
 
 
+def test_a_name_stands_at_the_height_of_its_last_dot():
+    root = drawn(row("low", 10**12, 0.8), row("high", 10**12, 0.9))
+    heights = {e.text: float(e.attrib["y"]) for e in root.iter(f"{SVG}text") if e.text in ("low", "high")}
+    (_, high), (_, low) = sorted(dots(root), key=lambda dot: dot[1])
+    assert heights == {"low": pytest.approx(low + 4, abs=0.06), "high": pytest.approx(high + 4, abs=0.06)}
+
+
 def test_equal_results_can_be_drawn():
     assert len(dots(drawn(row("a", 10**12, 1.0, half=0.0), row("b", 10**12, 1.0, half=0.0)))) == 2
 

@@ -51,7 +51,7 @@ def study_figure(study: Mapping[str, Any]) -> str:
     for row in rows:
         curves.setdefault(row["curve"], []).append(row)
     ends = sorted(curves.values(), key=lambda curve: -curve[-1]["top1"]["mean"])
-    heights = spread_out([up.at(curve[-1]["top1"]["mean"]) for curve in ends])
+    heights = spread_out([up.at(100 * curve[-1]["top1"]["mean"]) for curve in ends])
     for number, (curve, height) in enumerate(zip(ends, heights, strict=True)):
         _draw_curve(root, curve, across, up, COLOURS[number % len(COLOURS)], height)
     ET.indent(root)
