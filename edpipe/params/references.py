@@ -67,6 +67,12 @@ def _check_seeds(path: str, study: StudyKnobs, chosen: dict[str, ExperimentKnobs
                 f"{path}.experiments: seeds must be seeds of the base '{study.base}', {sorted(base)}, or some of them; "
                 f"{experiment} has {sorted(knobs.seeds)}"
             )
+    for number, test in enumerate(study.tests):
+        if not set(chosen[test.experiment].seeds) & set(chosen[test.minus].seeds):
+            raise ParamsError(
+                f"{path}.tests.{number}: {test.experiment} and {test.minus} share no seed, and differences are taken "
+                "seed by seed; give them common seeds"
+            )
 
 
 def _recipes_of(experiment: ExperimentKnobs) -> str:

@@ -16,7 +16,8 @@ def is_slow_here() -> bool:
 
     named = os.environ.get("EDPIPE_DEVICE", "")
     computes_on_cpu = named.startswith("cpu") if named else not torch.cuda.is_available()
-    return computes_on_cpu and lacks_instructions(torch.cpu.get_capabilities())
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
+    return computes_on_cpu and lacks_instructions(capabilities)
 
 
 def lacks_instructions(capabilities: Mapping[str, Any]) -> bool:

@@ -78,6 +78,20 @@ def test_an_absent_one_and_a_last_one(folder):
     assert list(lines_of(page))[-1] == "  read by     nothing: it is a last result"
 
 
+def test_what_no_experiment_needs_is_explained_too(folder):
+    found = explanation("artifacts/trajectories/digits/digits_teacher/seed0.h5")
+    assert found.outcome.verdict is Verdict.ABSENT
+    lines = list(lines_of(found))
+    assert lines[2] == "  state       not there"
+    assert not [line for line in lines if line.strip() == "absent"]
+    assert found.readers == ()
+
+
+def test_a_study_has_its_name(folder):
+    params = params_with()
+    assert job_of(params, Path("study_fashion_mnist")).outputs[0] == paths.study_path("fashion_mnist")
+
+
 def test_json_has_all_of_it(folder, capsys, monkeypatch):
     monkeypatch.setattr("edpipe.cli.commands.explain.load_params", params_with)
     explain(STUDENT, is_json=True)

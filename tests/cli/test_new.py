@@ -122,7 +122,7 @@ def test_what_was_done_and_why_is_said_with_the_command_that_comes_next(folder, 
     assert new("--epochs", "7") == 0
     cores = len(os.sched_getaffinity(0))
     said = capsys.readouterr().out.splitlines()
-    estimate = said.pop(5)
+    estimate = said.pop(6)
     assert re.fullmatch(
         rf"estimate: ~\d+ s on {cores} cores? for all three, ~1 min \d+ s one after the other; ~[\d.]+ MB", estimate
     )
@@ -131,8 +131,8 @@ def test_what_was_done_and_why_is_said_with_the_command_that_comes_next(folder, 
         "left aside in mine: 1 Thumbs.db",
         "image size 16: half of the images are 20 pixels or more on their short side",
         "teacher resnet56, student resnet20: the largest of those that are tried",
-        "each student gets the compute of 112 images: 7 epochs, 14 iterations of 8; levels of ed: one, two, then all "
-        "of 3 blocks, images of 8, 12, 16 pixels",
+        "each student gets the compute of 112 images: 7 epochs, 14 iterations of 8",
+        "levels of ed: one block, two, then all of 3, with images of 8, 12, 16 pixels",
         f"now run: snakemake --cores {cores} results/photos_ed.json",
         f"and to compare: snakemake --cores {cores} results/photos_{{ed,kd,ce}}.json && "
         "edpipe compare results/photos_*.json",
@@ -485,7 +485,7 @@ def test_three_lines_lead_from_two_classes_of_twelve_images_to_a_result(tmp_path
     assert compared.rc == 0, compared
     found = [json.loads((project.root / path).read_text()) for path in results]
     macs = [result["budget"]["training_macs"] for result in found]
-    assert max(macs) <= 1.1 * min(macs)  # whole images of so small a budget are not quite equal compute
+    assert max(macs) <= 1.03 * min(macs)
     names = [stage["name"] for stage in found[0]["setup"]["stages"]]
     assert names == ["primary", "middle", "university_8", "university_12", "university"]
 

@@ -212,6 +212,8 @@ def params_of(studies, experiments=()):
     raw["experiments"]["digits_less"] = KD_KNOBS | {"stages": {"only": {"images": 100}}}
     raw["experiments"]["digits_other"] = KD_KNOBS | {"student": "resnet20"}
     raw["experiments"]["digits_seeds"] = KD_KNOBS | {"seeds": [3]}
+    raw["experiments"]["digits_first"] = KD_KNOBS | {"seeds": [0]}
+    raw["experiments"]["digits_last"] = KD_KNOBS | {"seeds": [2]}
     return parse_params(raw)
 
 
@@ -256,6 +258,13 @@ def test_job_reads_the_results_and_writes_the_files():
         (
             study_of(experiments=["digits_kd", "digits_seeds"]),
             r"seeds must be seeds of the base 'digits_kd', \[0, 1, 2\], or some of them; digits_seeds has \[3\]",
+        ),
+        (
+            study_of(
+                experiments=["digits_kd", "digits_first", "digits_last"],
+                tests=[{"experiment": "digits_first", "minus": "digits_last"}],
+            ),
+            r"tests\.0: digits_first and digits_last share no seed, and differences are taken seed by seed; give",
         ),
     ],
 )

@@ -93,13 +93,24 @@ def test_a_name_stands_at_the_height_of_its_last_dot():
     assert heights == {"low": pytest.approx(low + 4, abs=0.06), "high": pytest.approx(high + 4, abs=0.06)}
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.89, 1.0), (0.8, 0.95), (0.7, 0.93), (0.0, 0.0), (0.0, 1.0)])
+def test_no_line_leaves_the_scale(low, high):
+    root = drawn(row("a", 10**12, low, half=0.0), row("b", 10**12, high, half=0.0))
+    ys = [float(line.attrib["y1"]) for line in root.iter(f"{SVG}line") if line.get("class") == "grid"]
+    assert min(ys) >= TOP
+    assert max(ys) <= BOTTOM
+    assert len(ys) <= 11
+    assert not [text for text in texts(root) if text.startswith("-") or text == "101"]
+
+
 def test_equal_results_can_be_drawn():
     assert len(dots(drawn(row("a", 10**12, 1.0, half=0.0), row("b", 10**12, 1.0, half=0.0)))) == 2
 
 
-@given(st.lists(st.floats(TOP, BOTTOM), min_size=1, max_size=24))
+@given(st.lists(st.floats(TOP, BOTTOM), min_size=1, max_size=60))
 def test_names_never_overlap_nor_leave_the_picture(heights):
-    placed = spread_out(sorted(heights))
+    bottom = max(HEIGHT, TOP + LABEL_STEP * len(heights))
+    placed = spread_out(sorted(heights), bottom)
     assert all(b - a >= LABEL_STEP - 1e-6 for a, b in pairwise(placed))
-    assert placed[-1] <= HEIGHT
+    assert placed[-1] <= bottom
     assert placed[0] >= 0

@@ -50,7 +50,9 @@ class Explanation:
 def add_explain(command: ArgumentParser) -> None:
     """The command's words."""
     command.add_argument(
-        "artifact", type=Path, help="a file in artifacts/ or results/, or the name of an experiment: its result"
+        "artifact",
+        type=Path,
+        help="a file in artifacts/ or results/; or for a result an experiment, study_<study> or search_<search>",
     )
     command.add_argument("--json", action="store_true", dest="is_json", help="print it as JSON, with all knobs")
     command.set_defaults(run=explain)
@@ -78,24 +80,32 @@ def job_of(params: Params, named: Path) -> Job:
     Raises:
         UsageError: there is none.
     """
-    here = Path.cwd()
-    path = named.absolute().relative_to(here) if named.absolute().is_relative_to(here) else named
-    if str(named) in params.experiments:
-        path = paths.result_path(str(named))
+    here, known = Path.cwd().resolve(), _results_by_name(params)
+    path = named.resolve().relative_to(here) if named.resolve().is_relative_to(here) else named
+    path = known.get(str(named), path)
     place = place_of(path)
     if job := place.job(params):
         return job
     if place.step:
         raise UsageError(f"explain: {path}: {why_gone(place, params)}; nothing of today's params.yaml makes this file")
-    known = nearest(str(named), params.experiments)
     raise UsageError(
-        f"explain: {path} is neither an experiment nor a file that edpipe makes in artifacts/ or results/{known}"
+        f"explain: {path} is neither an experiment nor a file that edpipe makes in artifacts/ or results/"
+        f"{nearest(str(named), known)}"
     )
+
+
+def _results_by_name(params: Params) -> dict[str, Path]:
+    """Of experiments, and of studies and searches as other commands name them."""
+    names = {name: paths.result_path(name) for name in params.experiments}
+    names |= {f"{paths.STUDY_PREFIX}{name}": paths.study_path(name) for name in params.studies}
+    return names | {f"{paths.SEARCH_PREFIX}{name}": paths.search_path(name) for name in params.searches}
 
 
 def explained(params: Params, job: Job) -> Explanation:
     """What records and params.yaml say of the artifact of a job."""
     jobs, records = all_jobs(params), Records()
+    if all(one.outputs != job.outputs for one in jobs):  # no experiment needs it
+        jobs.append(job)
     states = [recorded_state(one, records) for one in jobs]
     judgements = [assess(one, state, present_origin(one, records)) for one, state in zip(jobs, states, strict=True)]
     found = outcomes(jobs, judgements, [state.missing for state in states])
@@ -126,7 +136,8 @@ def lines_of(found: Explanation) -> Iterator[str]:
     yield f"  made by     {found.job.command}"
     yield f"  state       {STATES[found.outcome.verdict]}"
     for reason in (*found.outcome.reasons, *found.outcome.notes):
-        yield f"              {reason}"
+        if reason != found.outcome.verdict:  # an absent one has no other reason
+            yield f"              {reason}"
     if (cost := found.cost) is not None:
         again = f" in {cost.attempts} attempts" if cost.attempts > 1 else ""
         yield f"  made        {cost.ended} on {cost.host} by edpipe {cost.version}, {duration(cost.seconds)}{again}"

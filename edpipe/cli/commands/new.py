@@ -10,7 +10,7 @@ from edpipe.cli.commands.params_edit import alone, checked, read_text, write_tex
 from edpipe.cli.own_images import summary
 from edpipe.cli.own_images.entries import entries_of
 from edpipe.cli.own_images.facts import FolderFacts, look_at
-from edpipe.cli.own_images.sizes import BLOCKS, SMALLER, Sizes, Wishes, choose, smaller_side
+from edpipe.cli.own_images.sizes import BLOCKS, Sizes, Wishes, choose, smaller_sides
 from edpipe.cli.own_images.teacher import MODES, FetchedTeacher, Mode, fetched_teacher
 from edpipe.errors import DataError, NetworkError, ParamsError, TeacherError
 from edpipe.params.load import parse_params
@@ -154,7 +154,7 @@ def _fitted(sizes: Sizes, num_classes: int) -> Sizes:
     """The same, without smaller images where the student takes images of one size alone."""
     from edpipe.cli.network_description import describe
 
-    sides = [smaller_side(sizes.image_size, part) for part in SMALLER]
+    sides = dict.fromkeys(smaller_sides(sizes.image_size))
     found = (describe(sizes.student, num_classes, sizes.channels, side) for side in sides)
     return sizes if all(one.macs is not None for one in found) else replace(sizes, has_sizes=False)
 

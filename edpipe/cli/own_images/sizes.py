@@ -208,7 +208,7 @@ def school(num_images: int, side: int, has_sizes: bool = True) -> tuple[Level, .
     >>> [(level.name, level.compute, level.image_size) for level in school(1000, 32)][:3]
     [('primary', 4, 16), ('middle', 6, 16), ('university_16', 140, 16)]
     """
-    sides = [smaller_side(side, part) for part in SMALLER] if has_sizes else []
+    sides = smaller_sides(side) if has_sizes else ()
     shares: dict[int, float] = {}
     for each, share in zip(sides, SHARES, strict=False):
         shares[each] = shares.get(each, 0) + share
@@ -220,11 +220,12 @@ def school(num_images: int, side: int, has_sizes: bool = True) -> tuple[Level, .
     return (*levels, Level("university", BLOCKS, max(2, left), None))
 
 
-def smaller_side(side: int, part: Fraction) -> int:
-    """A part of the full size, in whole fours of pixels, or twos of small images.
+def smaller_sides(side: int) -> tuple[int, ...]:
+    """Parts of the full size, in whole fours of pixels, or twos of small images; none of an image that is too small.
 
-    >>> [smaller_side(32, part) for part in SMALLER], [smaller_side(8, part) for part in SMALLER]
-    ([16, 24, 28], [4, 6, 6])
+    >>> smaller_sides(32), smaller_sides(8), smaller_sides(4)
+    ((16, 24, 28), (4, 6, 6), ())
     """
     step = 4 if side >= 16 else 2
-    return max(4, min(step * round(side * part / step), side - 1))
+    sides = (max(4, min(step * round(side * part / step), side - 1)) for part in SMALLER)
+    return tuple(each for each in sides if each < side)

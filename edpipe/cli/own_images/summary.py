@@ -65,14 +65,15 @@ def _why_networks(wishes: Wishes, choice: Choice) -> str:
 
 
 def _budget_lines(facts: FolderFacts, sizes: Sizes) -> Iterator[str]:
-    images, batch = sizes.epochs * facts.num_train, sizes.batch_size
-    levels = school(images, sizes.image_size, sizes.has_sizes)
-    sides = list(dict.fromkeys(level.image_size or sizes.image_size for level in levels))
-    shown = f"images of {', '.join(map(str, sides))} pixels" if len(sides) > 1 else "images of full size"
+    batch = sizes.batch_size
+    levels = school(sizes.epochs * facts.num_train, sizes.image_size, sizes.has_sizes)
+    images = sum(level.compute for level in levels)
     yield (
         f"each student gets the compute of {images:,} images: {sizes.epochs} epochs, {-(-images // batch):,} "
-        f"iterations of {batch}; levels of ed: one, two, then all of {BLOCKS} blocks, {shown}"
+        f"iterations of {batch}"
     )
+    sides = ", ".join(str(side) for side in dict.fromkeys(level.image_size or sizes.image_size for level in levels))
+    yield f"levels of ed: one block, two, then all of {BLOCKS}, with images of {sides} pixels"
 
 
 def _estimate_lines(choice: Choice, estimate: Estimate) -> Iterator[str]:

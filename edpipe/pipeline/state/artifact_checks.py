@@ -1,6 +1,6 @@
 """Whether an artifact is whole: each step's artifact is read to its end by its own reader and compared with its record.
 
-What is a function of other files is computed again from them: the table beside a result or a study from its JSON, a
+What is a function of other files is computed again from them: tables and figures from the JSON that they stand beside, a
 result from its evaluations, a study from its results.
 """
 

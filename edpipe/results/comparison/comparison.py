@@ -337,6 +337,6 @@ def _smaller_images(entries: Sequence[Entry]) -> str:
     if not named:
         return ""
     return (
-        "earlier stages learn and are measured on smaller images, so that forgetting also has what full size gains: "
-        + ", ".join(named)
+        "after their earlier stages these were measured on smaller images, so their forgetting includes the gain of full "
+        f"size: {', '.join(named)}"
     )

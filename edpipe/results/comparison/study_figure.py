@@ -43,19 +43,25 @@ def study_figure(study: Mapping[str, Any]) -> str:
     """
     rows = sorted(study["results"], key=lambda row: (row["training_macs"], row["name"]))
     across, up = _compute_axis(rows), _top1_axis(rows)
-    root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img")
+    curves = _curves(rows)
+    bottom = max(HEIGHT, TOP + LABEL_STEP * len(curves))
+    root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH:g} {bottom:g}", role="img")
     ET.SubElement(root, "title").text = f"{study['study']}: top1 against compute"
     ET.SubElement(root, "style").text = STYLE
     _draw_axes(root, across, up, rows)
-    curves: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        curves.setdefault(row["curve"], []).append(row)
-    ends = sorted(curves.values(), key=lambda curve: -curve[-1]["top1"]["mean"])
-    heights = spread_out([up.at(100 * curve[-1]["top1"]["mean"]) for curve in ends])
-    for number, (curve, height) in enumerate(zip(ends, heights, strict=True)):
+    heights = spread_out([up.at(100 * curve[-1]["top1"]["mean"]) for curve in curves], bottom)
+    for number, (curve, height) in enumerate(zip(curves, heights, strict=True)):
         _draw_curve(root, curve, across, up, COLOURS[number % len(COLOURS)], height)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Rows that differ in their budget alone, by compute; the best at its largest budget is first."""
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        curves.setdefault(row["curve"], []).append(row)
+    return sorted(curves.values(), key=lambda curve: -curve[-1]["top1"]["mean"])
 
 
 def _compute_axis(rows: Sequence[Mapping[str, Any]]) -> Axis:
@@ -69,11 +75,11 @@ def _top1_axis(rows: Sequence[Mapping[str, Any]]) -> Axis:
     """In percent, from whole to whole number."""
     ends = [100 * row["top1"][end] for row in rows for end in ("low", "high", "mean") if row["top1"][end] is not None]
     low, high = math.floor(max(min(ends), 0)), math.ceil(min(max(ends), 100))
-    low = min(low, high - 1)
-    return Axis(float(low), float(high), BOTTOM, TOP)
+    high = max(high, 1)
+    return Axis(float(min(low, high - 1)), float(high), BOTTOM, TOP)
 
 
-def spread_out(heights: Sequence[float]) -> list[float]:
+def spread_out(heights: Sequence[float], bottom: float = HEIGHT) -> list[float]:
     """Ascending heights, moved down as little as keeps names `LABEL_STEP` apart, and then up as far as they stick out.
 
     >>> spread_out([20.0, 22.0, 100.0])
@@ -83,14 +89,15 @@ def spread_out(heights: Sequence[float]) -> list[float]:
     for height in heights:
         placed.append(max(height, placed[-1] + LABEL_STEP) if placed else height)
     for i in range(len(placed) - 1, -1, -1):
-        lowest = placed[i + 1] - LABEL_STEP if i + 1 < len(placed) else HEIGHT - 8
+        lowest = placed[i + 1] - LABEL_STEP if i + 1 < len(placed) else bottom - 8
         placed[i] = min(placed[i], lowest)
     return placed
 
 
 def _draw_axes(root: ET.Element, across: Axis, up: Axis, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Lines and numbers of top1, at most eleven; a mark for each compute that has room, and what both axes are."""
     step = next(s for s in (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if (up.high - up.low) / s <= 10)
-    for k in range(round((up.high - up.low) / step) + 1):
+    for k in range(math.floor((up.high - up.low) / step + 1e-9) + 1):
         value = up.low + k * step
         y = up.at(value)
         _line(root, LEFT, y, RIGHT, y, {"class": "grid"})
@@ -117,6 +124,7 @@ def _marked(values: Sequence[int], across: Axis) -> list[int]:
 def _draw_curve(
     root: ET.Element, curve: Sequence[Mapping[str, Any]], across: Axis, up: Axis, colour: str, label_y: float
 ) -> None:
+    """Dots, intervals, the line between them, and the name of the last one beside the drawing area."""
     group = ET.SubElement(root, "g", stroke=colour, fill=colour)
     dots = [(across.at(math.log10(row["training_macs"])), up.at(100 * row["top1"]["mean"])) for row in curve]
     if len(dots) > 1:

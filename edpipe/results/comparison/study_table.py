@@ -40,8 +40,9 @@ HEADINGS = (
 )
 TERA = 10**12
 TRAINING_STEP = "run_stage"
-BUDGET_OF_STAGE = ("budget", "window")
-"""Of a stage's plan: how long it is trained, and which part of a schedule that is."""
+BUDGETS = ("epochs", "images", "compute")
+OF_BUDGETS = ("window", "span")
+"""Of a stage's plan: which part of the schedule and of the training it is, which follows from budgets."""
 
 
 def check_equal(entries: Sequence[Entry], base: Entry, knobs: StudyKnobs) -> None:
@@ -140,7 +141,9 @@ def _measures(entry: Entry) -> dict[str, Any]:
 def _curve_of(result: Result) -> str:
     """Digest of what was trained but for its budgets: results with the same one differ in their budgets alone."""
     setup = result.setup.model_dump(mode="json")
-    stages = [{name: one for name, one in plan.items() if name not in BUDGET_OF_STAGE} for plan in setup["stages"]]
+    for plan in setup["stages"]:
+        plan["budget"] = {name: one for name, one in plan["budget"].items() if name not in BUDGETS}
+    stages = [{name: one for name, one in plan.items() if name not in OF_BUDGETS} for plan in setup["stages"]]
     return digest_json([result.method, setup | {"stages": stages}])
 
 
