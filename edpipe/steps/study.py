@@ -29,7 +29,7 @@ def study(
 
     Raises:
         CorruptFileError: a result is missing, damaged, or of another version.
-        MismatchError: datasets, students, recipes, or what `knobs.equal` names differ; or the base lacks seeds.
+        MismatchError: datasets, students, recipes, or what `knobs.equal` names differ; seeds are lacking.
     """
     inputs, facts = study_contents(name, knobs, result_paths)
     for warning in facts["warnings"]:

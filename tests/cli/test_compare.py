@@ -187,8 +187,8 @@ def test_smaller_images_of_earlier_stages_are_named(tmp_path):
         plan["budget"]["image_size"] = size
     rewrite_result(path, contents)
     assert warnings_of(entries_of(path, written(tmp_path, "digits_kd"))) == [
-        "after their earlier stages these were measured on smaller images, so their forgetting includes the gain of full "
-        "size: digits_ed (4 pixels)"
+        "after their earlier stages these were measured on smaller images, so their forgetting includes the gain of "
+        "full size: digits_ed (4 pixels)"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Whether an artifact is whole: each step's artifact is read to its end by its own reader and compared with its record.
+"""Whether an artifact is whole: each step's artifact is read to its end by its reader and compared with its record.
 
 What is a function of other files is computed again from them: tables and figures from the JSON that they stand beside, a
 result from its evaluations, a study from its results.

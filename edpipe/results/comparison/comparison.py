@@ -337,6 +337,6 @@ def _smaller_images(entries: Sequence[Entry]) -> str:
     if not named:
         return ""
     return (
-        "after their earlier stages these were measured on smaller images, so their forgetting includes the gain of full "
-        f"size: {', '.join(named)}"
+        "after their earlier stages these were measured on smaller images, so their forgetting includes the gain of "
+        f"full size: {', '.join(named)}"
     )

@@ -14,7 +14,7 @@ def study_contents(name: str, knobs: StudyKnobs, result_paths: Sequence[Path]) -
 
     Raises:
         CorruptFileError: a result is missing, damaged, or of another version.
-        MismatchError: datasets, students, recipes, or what `knobs.equal` names differ; or the base lacks seeds.
+        MismatchError: datasets, students, recipes, or what `knobs.equal` names differ; seeds are lacking.
     """
     named = read_entries(result_paths)
     entries = ranked(named)
