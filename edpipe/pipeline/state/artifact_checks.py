@@ -1,6 +1,6 @@
 """Whether an artifact is whole: each step's artifact is read to its end by its reader and compared with its record.
 
-What is a function of other files is computed again from them: tables and figures from the JSON that they stand beside, a
+What is a function of other files is computed again from them: tables and figures from the JSON beside them, a
 result from its evaluations, a study from its results.
 """
 
