@@ -5,7 +5,7 @@ BIN := .venv/bin
 RULES := workflow edpipe/pipeline/snakemake edpipe/pipeline/project/templates
 DEMO := digits_ed digits_kd digits_ce
 
-.PHONY: help install demo test test-fast check format lock ci clean
+.PHONY: help install demo test test-fast check docs format lock ci clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,6 +38,13 @@ check: install ## style, types, workflow lint
 	$(BIN)/edpipe check
 	$(BIN)/edpipe upgrade --check
 	$(BIN)/edpipe code --confirmed
+
+docs: .venv/docs ## the pages of docs/ as a site, to read without a network: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "mkdocs-material>=9.6,<10"
+	touch $@
 
 format: install ## puts style right where a tool can
 	$(BIN)/ruff check --fix .
