@@ -5,7 +5,7 @@ BIN := .venv/bin
 RULES := workflow edpipe/pipeline/snakemake edpipe/pipeline/project/templates
 DEMO := digits_ed digits_kd digits_ce
 
-.PHONY: help install demo test test-fast check docs format lock ci clean
+.PHONY: help install demo test test-fast check docs format wheel lock ci clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -50,6 +50,9 @@ format: install ## puts style right where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt $(RULES)
+
+wheel: install ## the package as a file to install, in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
 lock: ## writes requirements.lock from what is installed in .venv
 	@echo '# Every package at the version that was tested; no index addresses. Made by `make lock`.' > requirements.lock
