@@ -22,6 +22,7 @@ from edpipe.results.page.page import SampleImages
 from edpipe.results.page.sample_sheet import GAP, TILE, TILES, chosen_samples, sheet_png, strips
 from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.steps.report import report
+from edpipe.storage.records import read_record
 
 NAMES = ("cat", "<b>dog</b>", "owl", "yak")
 HALVES = PartitionKnobs(subsets=("primary", "middle"), ratio=(1, 1))
@@ -89,6 +90,7 @@ def test_a_page_shows_each_subset_and_needs_nothing_else(folder, capsys):
     assert "primary        2" in capsys.readouterr().out
     assert "<b>dog</b>" not in text
     assert text.count('<img src="data:image/jpeg;base64,') == 2
+    assert '<h2 id="images">What each level introduces</h2>' in text
     assert "http" not in text.replace("http-equiv", "")
     assert len(text) < 40_000
     first = Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].split('"')[0])))
@@ -215,6 +217,23 @@ def test_a_report_shows_what_each_level_introduces(folder):
     assert "primary: 2 classes, such as cat, &lt;b&gt;dog&lt;/b&gt;." in text
     assert "<img" not in (folder / "without.html").read_text(encoding="utf-8")
     assert len(text) - len((folder / "without.html").read_text(encoding="utf-8")) < 40_000
+
+
+def test_a_school_with_all_classes_from_the_start_introduces_none(folder):
+    from examples import evaluation, rewrite_result, write_result
+
+    record = evaluation()
+    record["inputs"]["dataset"] = open_dataset(paths.dataset_path("digits")).digest
+    path = write_result(folder, [record])
+    contents = read_record(path)
+    for plan in contents["setup"]["stages"]:
+        plan["known"] = plan["taught"] = ["primary", "middle", "university"]
+    rewrite_result(path, contents)
+    images = SampleImages(paths.dataset_path("digits"), paths.partition_path("digits", "halves"))
+    report(path, folder / "page.html", images)
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    assert '<h2 id="images">Classes of each subset</h2>' in text
+    assert "introduces" not in text
 
 
 def test_a_sheet_is_as_wide_as_its_longest_strip(tmp_path):

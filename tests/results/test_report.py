@@ -77,6 +77,7 @@ def test_page_is_well_formed(tmp_path, experiment, seeds):
     [
         "88.5 % ± 1.0",  # top1
         "95 % interval 86.0 % to 91.0 %",
+        "; 1 of 3 blocks",
         "360 test images, 10 classes",
         "seeds 0, 1, 2",
         "After university: primary 89.0 %; middle 85.0 %; university 91.0 %.",
