@@ -124,7 +124,8 @@ def test_what_was_added_is_said_with_the_command_that_comes_next(folder, capsys)
     assert capsys.readouterr().out.splitlines() == [
         "params.yaml: added",
         "  teachers: digits_teacher_b",
-        "  experiments: digits_aver, fashion_mnist_dkd, fashion_mnist_ed_kd, fashion_mnist_kd_sizes",
+        "  experiments: digits_aver, fashion_mnist_dkd, fashion_mnist_ed_kd, fashion_mnist_kd_sizes, "
+        "fashion_mnist_kd_longer",
         "  studies: fashion_mnist",
         "now run: snakemake --cores 2 results/digits_aver.json results/study_fashion_mnist.json",
     ]

@@ -63,7 +63,7 @@ def test_nothing_is_lost():
         "teachers": 30,
         "students": 5,
         "soft_labels": 9,
-        "experiments": 63,
+        "experiments": 64,
         "studies": 2,
     }
 
