@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from pretended import params_with, pretend_all
+from shipped import shipped_and_examples
 
 from edpipe.cli.commands.explain import explain, explained, job_of, lines_of
 from edpipe.errors import UsageError
+from edpipe.params.load import parse_params
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.pipeline.state.staleness import Verdict
@@ -88,7 +90,7 @@ def test_what_no_experiment_needs_is_explained_too(folder):
 
 
 def test_a_study_has_its_name(folder):
-    params = params_with()
+    params = parse_params(shipped_and_examples())
     assert job_of(params, Path("study_fashion_mnist")).outputs[0] == paths.study_path("fashion_mnist")
 
 
