@@ -583,7 +583,7 @@ TEACHER = "teachers.digits_teacher"
             f"{TEACHER}.fitting.recipe",
             "tiny",
             f"{TEACHER}.fitting.recipe: 'tiny' is not in recipes; known: cifar_crd, imagenet_usual, photographs, "
-            "small_images, tiny_imagenet_dot, tiny_images",
+            "small_batches, small_images, tiny_imagenet_dot, tiny_images",
         ),
         (
             f"{TEACHER}.partition",

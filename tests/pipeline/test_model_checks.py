@@ -155,10 +155,11 @@ def test_teskd_needs_two_feature_stages():
 
 @pytest.mark.slow
 def test_the_authors_reference_needs_their_head():
-    authors = {"students.resnet8.reference": "authors"}
+    own = {"model": "resnet8", "reference": "authors"}
+    authors = {"students.own": own, "experiments.digits_ed.student": "own"}
     check_params(params(authors), ("digits_ed",))
     (line,) = problems(
-        authors | {"students.resnet8.model": "timm:test_convnext", "datasets.digits.image_size": 64}, "digits_ed"
+        authors | {"students.own": own | {"model": "timm:test_convnext"}, "datasets.digits.image_size": 64}, "digits_ed"
     )
     assert line.startswith(
         "experiments.digits_ed.student: model 'timm:test_convnext': its head is NormMlpClassifierHead, "
