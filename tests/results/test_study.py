@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from comparable_results import with_top1, written
-from examples import evaluation, write_result
+from examples import evaluation, rewrite_result, write_result
 from project import as_yaml
 from shipped import shipped_and_examples
 
@@ -164,6 +164,25 @@ def test_what_a_study_has_in_common_must_be_equal(tmp_path, changes, said):
     with pytest.raises(MismatchError, match=said):
         make(tmp_path, paths)
     assert not any(path.exists() for path in files(tmp_path))
+
+
+def curves_of(folder, *changes):
+    """Of results with these changes of the budget of the last stage."""
+    paths = []
+    for number, change in enumerate(changes):
+        path = written(folder, f"digits_{number}")
+        contents = read_record(path)
+        contents["setup"]["stages"][-1]["budget"].update(change)
+        rewrite_result(path, contents)
+        paths.append(path)
+    study, _ = make(folder, paths, base="digits_0", recipes="own", beside=[path.stem for path in paths[1:]])
+    return {row["name"]: row["curve"] for row in study["results"]}
+
+
+def test_results_of_one_curve_differ_in_their_budgets_alone(tmp_path):
+    found = curves_of(tmp_path, {}, {"images": 77}, {"learning_rate": 0.7}, {"image_size": 5})
+    assert found["digits_0"] == found["digits_1"]
+    assert len(set(found.values())) == 3
 
 
 def test_some_of_the_bases_seeds_are_enough(tmp_path):
