@@ -172,6 +172,7 @@ def curves_of(folder, *changes):
     for number, change in enumerate(changes):
         path = written(folder, f"digits_{number}")
         contents = read_record(path)
+        contents["method"] = "ed"
         contents["setup"]["stages"][-1]["budget"].update(change)
         rewrite_result(path, contents)
         paths.append(path)
