@@ -78,6 +78,7 @@ def test_the_page_has_many_messages_of_each_kind():
     assert len({message for message, _ in MESSAGES}) == len(MESSAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("message", "is_snakemakes"), MESSAGES, ids=[message[:60] for message, _ in MESSAGES])
 def test_a_quoted_message_is_in_the_code(message, is_snakemakes):
     assert len(fixed(message)) >= LEAST_FIXED
@@ -85,6 +86,7 @@ def test_a_quoted_message_is_in_the_code(message, is_snakemakes):
     assert is_said_by(message, folder)
 
 
+@pytest.mark.slow
 def test_what_is_not_said_is_found():
     assert is_said_by("…: no such file; get it with `dvc pull`, or …", ROOT / "edpipe")
     assert not is_said_by("…: no such file; get it with `dvc fetch`, or …", ROOT / "edpipe")
