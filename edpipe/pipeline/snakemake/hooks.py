@@ -16,6 +16,7 @@ from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.project.note import line_about_age
 from edpipe.pipeline.state.checked_networks import check_once
 from edpipe.pipeline.state.judgement import all_jobs
@@ -139,6 +140,21 @@ def hand_over_to_dvc(workflow: Any) -> None:
     try:
         record.record()
     except EdpipeError as error:
+        print(f"edpipe: {error}", file=sys.stderr)
+
+
+def draw_index() -> None:
+    """The page of all results, where a page was drawn since; a failure is told, but the run has still succeeded."""
+    index = paths.RESULTS / "index.html"
+    pages = [path for path in paths.RESULTS.glob("*.html") if path != index]
+    made_ns = index.stat().st_mtime_ns if index.exists() else 0
+    if all(path.stat().st_mtime_ns <= made_ns for path in pages):
+        return
+    from edpipe.results.page.index import write_index  # here, since it imports pydantic's models of results
+
+    try:
+        write_index(paths.RESULTS)
+    except (EdpipeError, OSError) as error:
         print(f"edpipe: {error}", file=sys.stderr)
 
 

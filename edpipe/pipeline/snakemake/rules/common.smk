@@ -8,6 +8,7 @@ PARAMS = hooks.load(workflow, config)
 check_before_first_job = hooks.check_before_first_job
 pass_sigterm_on = hooks.pass_sigterm_on
 hand_over_to_dvc = hooks.hand_over_to_dvc
+draw_index = hooks.draw_index
 explain_failures = hooks.explain_failures
 
 NAME = r"[a-z][a-z0-9_]*"
