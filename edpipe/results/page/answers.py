@@ -73,10 +73,9 @@ class Answers:
     @cached_property
     def most_named(self) -> Int64[np.ndarray, " sample"]:
         """The class that most seeds name; of equally many the lower one."""
-        counts = np.zeros((len(self.labels), self.num_classes), dtype=np.int64)
-        for named in self.named:
-            counts[np.arange(len(named)), named] += 1
-        return counts.argmax(axis=1)
+        from scipy.stats import mode  # here, since it takes half a second
+
+        return mode(self.named, axis=0).mode.astype(np.int64)
 
     @cached_property
     def confusion(self) -> Float64[np.ndarray, "label named"]:

@@ -28,6 +28,8 @@ from edpipe.storage.code.versions import token
 FOLDER = Path(__file__).parent
 MOST_CONFUSIONS = 10
 """Pairs of classes in the list of those that are confused."""
+MOST_SAVED = 2000
+"""Pairs in the file beside it: a page of a thousand classes stays below 200 kB of them."""
 
 
 def drawn(files: PageFiles, curves: Curves | None = None) -> str:
@@ -60,7 +62,7 @@ def _of_answers(answers: Answers, dataset: Dataset) -> dict[str, Any]:
     names, confusions = dataset.class_names, answers.confusions(MOST_CONFUSIONS)
     every_pair = [
         {"label": names[one.label], "named": names[one.named], "share": one.share, "teacher_share": one.teacher_share}
-        for one in answers.confusions(len(names) ** 2)
+        for one in answers.confusions(MOST_SAVED)
     ]
     return {
         "galleries": galleries(answers, dataset),
