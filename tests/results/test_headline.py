@@ -63,4 +63,8 @@ def test_the_store_pays_off_when_as_many_forwards_were_saved(tmp_path):
     record = evaluation(0, "digits_kd")
     record["stages"][0]["soft_labels"][0]["teacher_forwards"] = 24_001
     assert break_even(read_result(write_result(tmp_path / "more", [record], "digits_kd"))) == 2
+    three = [evaluation(seed, "digits_kd") for seed in (0, 1, 2)]
+    for one in three:
+        one["stages"][0]["soft_labels"][0]["teacher_forwards"] = 24_001
+    assert break_even(read_result(write_result(tmp_path / "three", three, "digits_kd"))) == 2
     assert break_even(made(tmp_path, "digits_ce")) is None
