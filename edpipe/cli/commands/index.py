@@ -22,7 +22,9 @@ def index() -> None:
     from edpipe.results.page.index import INDEX, write_index  # here, since they import half of edpipe
 
     if not RESULTS.is_dir():
-        raise EdpipeError(f"index: no folder {RESULTS} here; make a result first, such as `snakemake results/digits_ed.html`")
+        raise EdpipeError(
+            f"index: no folder {RESULTS} here; make a result first, such as `snakemake results/digits_ed.html`"
+        )
     found = write_index(RESULTS)
     for line in found.left_out:
         print(f"edpipe: left out: {line}", file=sys.stderr)

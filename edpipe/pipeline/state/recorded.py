@@ -135,13 +135,15 @@ def _other_result(job: Job, records: Records) -> tuple[str, ...]:
         present = [seal_of(records.read(path)) for path in paths]
     except EdpipeError:  # found damaged by itself
         return ()
-    drawn_from = [*read_page_results(job.outputs[0]), *(NOTHING for _ in paths)]
+    named = read_page_results(job.outputs[0])
+    drawn_from = [*named, *(NOTHING for _ in paths)]
     others = [
         f"{'result' if path in job.inputs['result'] else path} is another one now ({old} → {new})"
         for path, old, new in zip(paths, drawn_from, present, strict=False)
         if old != new
     ]
-    return tuple(others)
+    fewer = len(named) - len(paths)
+    return (*others, *([f"it shows {fewer} results beside its own that are not asked for now"] if fewer > 0 else []))
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:
