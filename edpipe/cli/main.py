@@ -13,6 +13,7 @@ from edpipe.cli.arguments import CommandParser
 from edpipe.cli.overview import FIRST_STEPS, add_arguments, command_names, help_lines, help_of, refuse_command
 from edpipe.cli.run_step import STEP_COMMANDS
 from edpipe.errors import EdpipeError, LostProcessError
+from edpipe.runtime.memory_errors import line_about_memory
 from edpipe.runtime.os_errors import is_outside, line_of
 from edpipe.runtime.signals import Interrupted, interruptible
 from edpipe.runtime.terminal import escaped_output
@@ -44,6 +45,12 @@ def _exit_code(words: Sequence[str]) -> int:
         if not is_outside(error):
             raise
         print(f"edpipe: {line_of(error)}", file=sys.stderr)
+        return EXIT_MENDABLE
+    except (MemoryError, RuntimeError) as error:
+        line = line_about_memory(error)
+        if line is None:
+            raise
+        print(f"edpipe: {line}", file=sys.stderr)
         return EXIT_MENDABLE
     except Interrupted as interruption:
         if not is_started_by_torchrun():  # whoever started them says it once

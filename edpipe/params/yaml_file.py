@@ -44,7 +44,9 @@ def load_raw(path: Path = PARAMS_PATH) -> dict[str, Any]:
     try:
         text = _read_text(path)
     except FileNotFoundError as error:
-        raise ParamsError(f"{path}: not found; run edpipe in the folder that holds params.yaml") from error
+        raise ParamsError(
+            f"{path}: not found; run edpipe in the folder that holds params.yaml, or make one with `edpipe init FOLDER`"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read: {error}") from error
     return parse_text(text, path)

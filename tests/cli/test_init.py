@@ -219,7 +219,8 @@ def test_an_altered_note_is_one_line(project, capsys, text):
 def test_upgrade_outside_a_project_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert said(capsys, "upgrade", code=2) == [
-        "edpipe: params.yaml: not found; run edpipe in the folder that holds params.yaml"
+        "edpipe: params.yaml: not found; run edpipe in the folder that holds params.yaml, or make one with "
+        "`edpipe init FOLDER`"
     ]
 
 

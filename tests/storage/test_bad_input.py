@@ -119,7 +119,10 @@ def test_values_on_snakemakes_command_line_are_refused(project):
 
 def test_missing_params_file(project):
     (project.root / "params.yaml").unlink()
-    line = r"params\.yaml: not found; run edpipe in the folder that holds params\.yaml"
+    line = (
+        r"params\.yaml: not found; run edpipe in the folder that holds params\.yaml, "
+        r"or make one with `edpipe init FOLDER`"
+    )
     check_last_line(project.snakemake("--", "results/ed.json"), line)
     check_one_line(project.edpipe_here("check"), line)
 
