@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
@@ -61,6 +61,7 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self._command = _command()
+        self._stream: Any = sys.stdout if self.common_settings.stdout else sys.stderr
         self._learn: Callable[["RunFacts"], None] | None = None
         self._has_failed = False
         try:
@@ -117,10 +118,6 @@ class LogHandler(LogHandlerBase):
             self._fall_back(error)
         super().close()
 
-    @property
-    def _stream(self) -> TextIO:
-        return sys.stdout if self.common_settings.stdout else sys.stderr
-
     def _first_shown(self) -> _Shown:
         settings = self.common_settings
         view = getattr(self.settings, "view", AUTO)
@@ -159,7 +156,7 @@ class LogHandler(LogHandlerBase):
         with suppress(Exception):  # it would be the same error
             if before is not None:
                 before.leave()
-        now.warn(
+        now.tell(
             f"edpipe: warning: the view of this run failed ({type(error).__name__}: {error}); Snakemake's own output "
             "follows; `--logger-edpipe-view snakemake` asks for that"
         )
@@ -168,7 +165,7 @@ class LogHandler(LogHandlerBase):
 class _AsSnakemake:
     """Snakemake's own output."""
 
-    def __init__(self, stream: TextIO, settings: Any) -> None:
+    def __init__(self, stream: Any, settings: Any) -> None:
         from snakemake.logging import ColorizingTextHandler
 
         self._handler = ColorizingTextHandler(settings.nocolor, stream, _formatter(settings))
@@ -183,7 +180,7 @@ class _AsSnakemake:
             except BrokenPipeError:  # in this thread nobody could do anything about it
                 self._is_broken = True
 
-    def warn(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Shows a line."""
         try:
             self._stream.write(text + "\n")

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edpipe.errors import printable
+from edpipe.errors import printable, shortened
 from edpipe.runtime.progress_line import ProgressLine
 
 TAIL_BYTES = 8192
@@ -111,11 +111,12 @@ def _lines(path: Path, num_bytes: int) -> list[str]:
             text = stream.read().decode(errors="replace")
     except OSError:
         return []
-    lines = text.splitlines()[1 if start else 0 :]  # the first one is no whole one then
-    return [printable(line) for line in lines if line.strip()]
+    lines = text.splitlines()
+    if start and len(lines) > 1:  # the first one is no whole one
+        del lines[0]
+    return [printable(shortened(line)) for line in lines if line.strip()]
 
 
 def _without_repeats(lines: list[str]) -> list[str]:
-    is_progress = [ProgressLine.parse(line) is not None for line in lines]
-    is_last = [not (now and after) for now, after in zip(is_progress, [*is_progress[1:], False], strict=True)]
-    return [line for line, is_kept in zip(lines, is_last, strict=True) if is_kept]
+    is_progress = [*(ProgressLine.parse(line) is not None for line in lines), False]
+    return [line for number, line in enumerate(lines) if not (is_progress[number] and is_progress[number + 1])]

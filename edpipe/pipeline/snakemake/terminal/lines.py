@@ -1,6 +1,7 @@
 """Lines above what changes: how a job began, ended or failed, and what Snakemake says besides."""
 
 import re
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,10 @@ DURATION_WIDTH = 10
 """Characters of "9 min 59 s"."""
 OWN_WORDS = "edpipe: "
 """How a step begins the line that says what is wrong."""
+INTERRUPTIONS = tuple(f"exit status {128 + number}" for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+"""How a step ends that was stopped: after a checkpoint."""
 EXIT = re.compile(r"Command '(.*)' (returned non-zero exit status \d+|died with .*)\.\s*", re.DOTALL)
+KILLED = re.compile(r"died with <Signals\.(\w+): \d+>")
 
 
 class Tone(StrEnum):
@@ -54,14 +58,16 @@ def ended_line(title: str, fact: str, seconds: float) -> Line:
 def state_text(run: Run) -> str:
     """How far all of it is.
 
-    >>> state_text(Run(total=48, done=14, cached=12, failed=1))
-    '14 of 48 jobs done, 12 from the cache, 1 failed'
+    >>> state_text(Run(total=48, done=14, cached=12, failed=1, interrupted=2))
+    '14 of 48 jobs done, 12 from the cache, 1 failed, 2 interrupted'
     """
     words = [f"{run.done:,} of {count(max(run.total, run.done), 'job')} done"]
     if run.cached:
         words.append(f"{run.cached:,} from the cache")
     if run.failed:
         words.append(f"{run.failed:,} failed")
+    if run.interrupted:
+        words.append(f"{run.interrupted:,} interrupted")
     return ", ".join(words)
 
 
@@ -101,9 +107,19 @@ class Failure:
     command: str
     """That goes on."""
 
+    @property
+    def is_interruption(self) -> bool:
+        """Whether somebody has stopped it."""
+        return self.end in INTERRUPTIONS
+
     def lines(self) -> Iterator[Line]:
-        """What failed, the rule, the end of each log, and what to do."""
+        """What failed, the rule, the end of each log, and what to do; less of it, if somebody has stopped the job."""
         after = f" after {duration(self.seconds)}" if self.seconds is not None else ""
+        if self.is_interruption:
+            yield Line(f"interrupted{after}: {self.title}", Tone.WARNING)
+            yield from [Line(line, is_whole=True) for log in self.logs for line in log.end()[-1:]]
+            yield Line(f"  to go on: {printable(self.command)}", is_whole=True)
+            return
         yield Line(f"failed{after}: {self.title}", Tone.ERROR)
         yield Line("  " + ", ".join(filter(None, (f"rule {self.rule}", self.end))))
         for note in self.notes:
@@ -135,4 +151,9 @@ def end_of_command(text: str) -> tuple[str, str] | None:
     found = EXIT.fullmatch(told)
     if head != "RuleException:" or not place.startswith("CalledProcessError in file ") or found is None:
         return None
-    return found[1], found[2].replace("returned non-zero ", "")
+    return found[1], KILLED.sub(_killed_by, found[2].removeprefix("returned non-zero "))
+
+
+def _killed_by(found: re.Match[str]) -> str:
+    hint = ", as the system does when memory runs out" if found[1] == "SIGKILL" else ""
+    return f"killed by {found[1]}{hint}"

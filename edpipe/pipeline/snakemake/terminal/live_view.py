@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -47,7 +47,7 @@ class LiveView:
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: Any,
         run: Run,
         lock: AbstractContextManager[Any],
         on_fault: Callable[[Exception], None],
@@ -87,6 +87,8 @@ class LiveView:
     def finished(self, job: RunningJob, fact: str, seconds: float) -> None:
         """One line, above what changes."""
         self._is_expected &= job.rule != PACKS
+        if self._live is not None:
+            self._draw()
         self.say([ended_line(job.title, fact, seconds)])
 
     def failed(self, failure: Failure) -> None:
@@ -112,14 +114,18 @@ class LiveView:
             if has_begun and is_over:
                 self.say([Line(end_text(self._run, self._clock()))])
 
+    def refresh(self) -> None:
+        """Reads the logs and draws anew; called without the lock."""
+        self._find_expected()
+        self._look()
+        with self._lock:
+            if not self._over.is_set():
+                self._draw()
+
     def _tick(self) -> None:
         try:
             while not self._over.wait(max(EVERY_S, LOOK_S * len(self._run.running))):
-                self._find_expected()
-                self._look()
-                with self._lock:
-                    if not self._over.is_set():
-                        self._draw()
+                self.refresh()
         except Exception as error:
             self._on_fault(error)
 
@@ -167,6 +173,6 @@ class LiveView:
         return Size(width, height, "…" if self._console.encoding.startswith("utf") else ".")
 
 
-def is_live(stream: TextIO) -> bool:
+def is_live(stream: Any) -> bool:
     """Whether something can change in place there."""
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown") and sys.platform != "win32"

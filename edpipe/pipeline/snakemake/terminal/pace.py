@@ -90,7 +90,7 @@ def _left_of(job: RunningJob, pace: Pace, now_s: float) -> float | None:
 def _lanes(run: Run, now_s: float) -> float:
     """How many jobs run at once: on the average until now, or just now if that is more."""
     busy_s = sum(job.seconds for job in run.ended) + sum(now_s - job.started_s for job in run.running.values())
-    return max(1.0, busy_s / max(now_s - run.started_s, 1e-9), len(run.running))
+    return max(1.0, busy_s / max(now_s - run.started_s, 1e-9), float(len(run.running)))
 
 
 def _scale(samples: list[_Sample]) -> float | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from typing import Any
 
 from edpipe.pipeline.snakemake.terminal.lines import Failure, Line, end_text, message_lines
 from edpipe.pipeline.snakemake.terminal.run import Run, RunningJob
@@ -14,7 +14,7 @@ class PlainView:
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: Any,
         run: Run,
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], str] = lambda: time.strftime("%H:%M:%S"),

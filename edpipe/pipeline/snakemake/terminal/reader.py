@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from edpipe.errors import printable
 from edpipe.pipeline.jobs.step_table import STEP
 from edpipe.pipeline.snakemake.terminal.job_logs import SEEN_BEFORE, JobLog
 from edpipe.pipeline.snakemake.terminal.lines import Failure, Line, Tone, end_of_command, message_lines
@@ -148,7 +149,7 @@ class Reader:
         job = RunningJob(
             number=record.jobid,
             rule=record.rule_name,
-            title=" ".join(name.split()),
+            title=printable(" ".join(name.split())),
             output=output,
             log=logs[0] if logs else None,
             started_s=self._clock(),
@@ -180,24 +181,27 @@ class Reader:
             self._held.append((*ended, record))
 
     def _fail(self, record: Any) -> None:
-        job = self._run.fail(record.jobid)
-        held = next((one for one in self._held if record.shellcmd and record.shellcmd.strip() in one[0]), None)
-        if held is not None:
-            self._held.remove(held)
+        job, held = self._run.running.get(record.jobid), self._held_of(record.shellcmd)
         own = [job.log] if job and job.log else []
         others = [JobLog(Path(path), 0.0) for path in (record.log or ())[len(own) :]]
         notes = [*filter(None, [record.rule_msg]), *(f"{name}: {value}" for name, value in record.aux.items())]
-        self._view.failed(
-            Failure(
-                title=job.title if job else record.rule_name,
-                rule=record.rule_name,
-                seconds=self._clock() - job.started_s if job else None,
-                end=held[1] if held else "",
-                notes=notes,
-                logs=[*own, *others],
-                command=self._command,
-            )
+        failure = Failure(
+            title=job.title if job else record.rule_name,
+            rule=record.rule_name,
+            seconds=self._clock() - job.started_s if job else None,
+            end=held[1] if held else "",
+            notes=notes,
+            logs=[*own, *others],
+            command=self._command,
         )
+        self._run.fail(record.jobid, failure.is_interruption)
+        self._view.failed(failure)
+        if held:
+            self._held.remove(held)
+
+    def _held_of(self, command: str | None) -> tuple[str, str, LogRecord] | None:
+        """The error that was held back of this shell command."""
+        return next((one for one in self._held if command and command.strip() in one[0]), None)
 
 
 _REACTIONS: dict[Any, Callable[[Reader, Any], None]] = {

@@ -74,6 +74,7 @@ class Run:
     done: int = 0
     cached: int = 0
     failed: int = 0
+    interrupted: int = 0
     running: dict[int, RunningJob] = field(default_factory=dict)
     ended: list[EndedJob] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
@@ -98,9 +99,10 @@ class Run:
             self.ended.append(EndedJob(job.rule, job.output, now_s - job.started_s))
         return job
 
-    def fail(self, number: int) -> RunningJob | None:
-        """A job has failed; it may be tried again."""
-        self.failed += 1
+    def fail(self, number: int, is_interruption: bool) -> RunningJob | None:
+        """A job has failed, or was stopped; it may be tried again."""
+        self.interrupted += is_interruption
+        self.failed += not is_interruption
         job = self.running.pop(number, None)
         if job is not None and job.output:
             self.waiting[job.output] = job.rule

@@ -4,7 +4,7 @@ import io
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TextIO
+from typing import Any
 
 from edpipe.errors import printable_lines
 
@@ -18,7 +18,7 @@ class LineStream:
         lock: of what is shown.
     """
 
-    def __init__(self, terminal: TextIO, say: Callable[[str], None], lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, terminal: Any, say: Callable[[str], None], lock: AbstractContextManager[Any]) -> None:
         self._terminal, self._say, self._lock = terminal, say, lock
         self._replaced: dict[str, tuple[Any, "_Stand"]] = {}
 

@@ -1,6 +1,7 @@
 """What a job is called where people read, from the name of its rule and its wildcards; and short numbers."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.results.measures.cost import duration
@@ -39,12 +40,10 @@ def title(rule: str, wildcards: Mapping[str, str], message: str | None = None) -
     'mine sample=a'
     """
     form = TITLES.get(rule)
-    if form is None:
-        return message or " ".join([rule, *(f"{name}={value}" for name, value in wildcards.items())])
-    try:
-        return form.format(**{**wildcards, **_teacher_words(wildcards)})
-    except KeyError:  # a user's rule has the name of one of ours
-        return title("", {"rule": rule, **wildcards}, message).strip()
+    with suppress(KeyError):  # a user's own rule may have one of our names
+        if form is not None:
+            return form.format(**{**wildcards, **_teacher_words(wildcards)})
+    return message or " ".join([rule, *(f"{name}={value}" for name, value in wildcards.items())])
 
 
 def _teacher_words(wildcards: Mapping[str, str]) -> dict[str, str]:
