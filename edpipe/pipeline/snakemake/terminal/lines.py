@@ -2,6 +2,7 @@
 
 import re
 import signal
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,7 @@ from edpipe.results.measures.cost import duration
 
 DURATION_WIDTH = 10
 """Characters of "9 min 59 s"."""
+UNBROKEN = "\N{NO-BREAK SPACE}"
 OWN_WORDS = "edpipe: "
 """How a step begins the line that says what is wrong."""
 INTERRUPTIONS = tuple(f"exit status {128 + number}" for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
@@ -81,14 +83,16 @@ def end_text(run: Run, now_s: float) -> str:
     return ", ".join([f"{done} in {duration(now_s - run.started_s)}", *others])
 
 
-def counts_text(stats: Mapping[str, int]) -> str:
-    """How many jobs there are to run, by rule.
+def counts_lines(stats: Mapping[str, int], width: int) -> list[Line]:
+    """How many jobs there are to run, by rule, in lines of so many characters.
 
-    >>> counts_text({"evaluate": 3, "result": 1, "total": 4})
-    '4 jobs: 3 evaluate, 1 result'
+    >>> [line.text for line in counts_lines({"evaluate": 3, "result": 1, "total": 4}, 25)]
+    ['4 jobs: 3 evaluate,', '1 result']
     """
     rules = {rule: number for rule, number in stats.items() if rule != "total"}
-    return f"{count(sum(rules.values()), 'job')}: {', '.join(f'{number} {rule}' for rule, number in rules.items())}"
+    of_rules = ", ".join(f"{number}{UNBROKEN}{rule}" for rule, number in rules.items())
+    lines = textwrap.wrap(f"{count(sum(rules.values()), 'job')}: {of_rules}", width)
+    return [Line(line.replace(UNBROKEN, " ")) for line in lines]
 
 
 @dataclass(frozen=True)

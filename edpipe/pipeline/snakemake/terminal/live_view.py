@@ -2,7 +2,6 @@
 
 import os
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from edpipe.pipeline.estimates.expected import Expected
-from edpipe.pipeline.snakemake.terminal.lines import Failure, Line, Tone, counts_text, end_text, ended_line
+from edpipe.pipeline.snakemake.terminal.lines import Failure, Line, Tone, counts_lines, end_text, ended_line
 from edpipe.pipeline.snakemake.terminal.pace import TimeLeft, time_left
 from edpipe.pipeline.snakemake.terminal.run import Run, RunFacts, RunningJob
 from edpipe.pipeline.snakemake.terminal.streams import LineStream
@@ -70,7 +69,7 @@ class LiveView:
     def begin(self, stats: Mapping[str, int], text: str) -> None:
         """From now on something changes in place."""
         self._has_begun = True
-        self.say([Line(line) for line in textwrap.wrap(counts_text(stats), self._size().width)])
+        self.say(counts_lines(stats, self._size().width))
         self._streams.take_over()
         self._ticker.start()
 
@@ -98,9 +97,10 @@ class LiveView:
     def say(self, lines: Sequence[Line]) -> None:
         """Lines above what changes."""
         size = self._size()
-        for line in lines:
-            text = line.text if line.is_whole else cut(line.text, size)
-            self._console.print(Text(text, STYLES[line.tone]), soft_wrap=True)
+        texts = [line.text if line.is_whole else cut(line.text, size) for line in lines]
+        styled = [Text(text, STYLES[line.tone]) for text, line in zip(texts, lines, strict=True)]
+        if styled:
+            self._console.print(Text("\n").join(styled), soft_wrap=True)
 
     def close(self, is_over: bool) -> None:
         """What changed is gone; the last line of a run says what was done in all. Called without the lock."""
