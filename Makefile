@@ -19,7 +19,7 @@ install: .venv/installed ## a virtual environment in .venv with the pinned packa
 	touch $@
 
 demo: install ## ED, KD and CE on real handwritten digits: 40 seconds on two cores, once installed
-	$(BIN)/snakemake --cores $(CORES) --quiet rules -- $(DEMO:%=results/%.html)
+	$(BIN)/snakemake --cores $(CORES) -- $(DEMO:%=results/%.html)
 	$(BIN)/edpipe compare $(DEMO:%=results/%.json)
 
 test: install ## every test

@@ -10,7 +10,7 @@ import pytest
 from dvc_stories import NUM_STEPS, start
 from file_server import serving
 from hypothesis import HealthCheck, settings
-from project import make_project, tiny_params
+from project import AS_SNAKEMAKE_SAYS, make_project, tiny_params
 
 from edpipe.params.plans import plugins
 from edpipe.params.plans.registered import REGISTRY
@@ -66,7 +66,7 @@ def finished_project(tmp_path_factory):
     What Snakemake said is in its file snakemake.out.
     """
     project = make_project(tmp_path_factory.mktemp("finished") / "project", tiny_params())
-    ran = project.snakemake("--", "results/ed.json")
+    ran = project.snakemake(*AS_SNAKEMAKE_SAYS, "--", "results/ed.json")
     assert ran.rc == 0, ran.text
     (project.root / "snakemake.out").write_text(ran.text, encoding="utf-8")
     return project

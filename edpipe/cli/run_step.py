@@ -10,7 +10,7 @@ from edpipe.errors import EdpipeError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.jobs import paths, step_table
-from edpipe.pipeline.jobs.graph import jobs_of, jobs_of_searches
+from edpipe.pipeline.jobs.graph import jobs_of_result, jobs_of_searches
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import Artifact, Step
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
@@ -22,6 +22,7 @@ from edpipe.runtime.threads import by_default
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
 from edpipe.storage.job import Job
 from edpipe.storage.records import made_by
+from edpipe.training.curves.curve_file import Row, read_curve
 from edpipe.training.curves.settings import CurveSettings, watched
 
 
@@ -90,15 +91,29 @@ def _check_step(step: Step, job: Job) -> None:
 
 
 def _also_given(step: Step, params: Params, job: Job) -> dict[str, Any]:
-    """What a step is given besides its job: results and searches state the costs of what was made for them."""
+    """What a step is given besides its job: costs of what was made for a result or a search, curves for a page."""
     if step.artifact is Artifact.SEARCH:
         stages = [other for other in jobs_of_searches(params, [str(job.arguments["search"])]) if _is_input(other, job)]
         return {"costs": dict(zip([stage.outputs[0] for stage in stages], parts_of(stages), strict=True))}
+    if step.artifact is Artifact.PAGE:
+        return {"curves": curves_of(params, str(job.arguments["experiment"]))}
     if step.artifact is not Artifact.RESULT:
         return {}
     experiment = str(job.arguments["experiment"])
-    before = [other for other in jobs_of(params, [experiment]) if other.step not in ("result", "report")]
+    # Each once: a job of several stages would be counted as often.
+    everything = {other.outputs[0]: other for other in jobs_of_result(params, experiment)}
+    before = [other for other in everything.values() if other.step != "result"]
     return {"costs": parts_of(before, experiment)}
+
+
+def curves_of(params: Params, experiment: str) -> dict[tuple[int, str], list[Row]]:
+    """The curves of an experiment's students, by seed and stage; of those that are not at hand no rows."""
+    everything = jobs_of_result(params, experiment)
+    stages = [job for job in everything if job.step == "run_stage" and job.arguments["experiment"] == experiment]
+    return {
+        (int(job.arguments["seed"]), str(job.arguments["stage"])): read_curve(paths.training_curve_path(job.outputs[0]))
+        for job in stages
+    }
 
 
 def _is_input(other: Job, job: Job) -> bool:

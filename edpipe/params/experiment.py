@@ -26,6 +26,11 @@ class ExperimentKnobs(Knobs):
     stages: dict[Name, StageKnobs] = Field(
         description="ed: one entry for each subset of the partition; other methods: one entry, named 'only'."
     )
+    beside: Annotated[tuple[Name, ...], Field(max_length=4, strict=False)] = Field(
+        (),
+        description="Other experiments of the same dataset, such as its baselines: the page of this one shows their "
+        "top1 beside its own, and waits for their results.",
+    )
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> "ExperimentKnobs":

@@ -9,6 +9,8 @@ from edpipe.params.plans.method import DistillMethod, MethodSetting
 from edpipe.params.schema import Params
 from edpipe.params.study import StudyKnobs
 
+RESERVED = "index"
+
 
 def check_references(params: Params) -> None:
     """Every name points to something, and every experiment's parts fit together.
@@ -29,10 +31,29 @@ def check_references(params: Params) -> None:
     for name, partition in params.partitions.items():
         if partition.confusion is not None:
             _check_confusion_teacher(params, f"partitions.{name}.confusion.teacher", partition.confusion.teacher)
-    for name in params.experiments:
+    for name, experiment in params.experiments.items():
+        if name == RESERVED:
+            raise ParamsError(f"experiments.{name}: results/{name}.html is the page of all results; rename it")
         check_experiment(params, name)
+        _check_beside(params, name, experiment)
     for name, study in params.studies.items():
         _check_study(params, name, study)
+
+
+def _check_beside(params: Params, name: str, experiment: ExperimentKnobs) -> None:
+    path = f"experiments.{name}.beside"
+    if len(set(experiment.beside)) != len(experiment.beside):
+        raise ParamsError(f"{path}: names must differ, got {list(experiment.beside)}")
+    for other in experiment.beside:
+        _known(path, other, params.experiments, "experiments")
+        if other == name:
+            raise ParamsError(f"{path}: '{name}' cannot stand beside itself; remove it")
+        dataset = params.experiments[other].dataset
+        if dataset != experiment.dataset:
+            raise ParamsError(
+                f"{path}: '{other}' is of dataset '{dataset}', this one of '{experiment.dataset}'; name experiments of "
+                f"'{experiment.dataset}'"
+            )
 
 
 def _check_study(params: Params, name: str, study: StudyKnobs) -> None:

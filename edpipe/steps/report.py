@@ -2,21 +2,23 @@
 
 from pathlib import Path
 
-from edpipe.results.page.page import SampleImages, drawn
+from edpipe.results.page.curves import Curves
+from edpipe.results.page.files import PageFiles
+from edpipe.results.page.page import drawn
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.job import Job, NoKnobs
 
 
-def run(job: Job[NoKnobs]) -> None:
-    """Runs a job of this step."""
-    report(job.input("result"), job.outputs[0], SampleImages(job.input("dataset"), job.input("partition")))
+def run(job: Job[NoKnobs], curves: Curves) -> None:
+    """Runs a job of this step; `curves` are those of its trainings that are at hand."""
+    report(PageFiles.of_job(job), job.outputs[0], curves)
 
 
-def report(result_path: Path, out_path: Path, images: SampleImages | None = None) -> None:
-    """Writes the page; with some images of each subset if they are given.
+def report(files: PageFiles, out_path: Path, curves: Curves | None = None) -> None:
+    """Writes the page; with images, and what is counted over them, if the dataset is given.
 
     Raises:
-        CorruptFileError: the result, the dataset or the partition is damaged, foreign, or of another version.
-        MismatchError: the images are not those that the result was measured on.
+        CorruptFileError: a file is damaged, foreign, or of another version.
+        MismatchError: the images or evaluations are not those that the result was made from.
     """
-    write_text_atomically(out_path, drawn(result_path, images))
+    write_text_atomically(out_path, drawn(files, curves))

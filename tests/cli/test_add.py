@@ -271,6 +271,8 @@ def test_an_example_that_is_wrong_is_named(folder, capsys, monkeypatch):
 
 def test_students_that_teach_and_teachers_who_are_asked_for_confusions_are_needed():
     raw = copy.deepcopy(shipped_and_examples())
+    for experiment in raw["experiments"].values():
+        experiment.pop("beside", None)
     student = {"model": "resnet8", "source": "student", "experiment": "digits_teskd"}
     fitting = {"recipe": "tiny_images", "epochs": 0}
     raw["teachers"]["assistant"] = {"network": student, "fitting": fitting, "min_top1": 0.5}
@@ -303,3 +305,9 @@ def test_what_is_needed_is_enough():
 
 def test_the_examples_are_those_of_this_repository():
     assert add.EXAMPLES == ROOT / "edpipe" / "pipeline" / "project" / "examples"
+
+
+def test_what_stands_beside_an_experiment_on_its_page_is_needed():
+    params = parse_params(shipped_and_examples())
+    assert needed_entries(params, ["digits_ed"])["experiments"] == ["digits_ed", "digits_ce", "digits_kd"]
+    assert needed_entries(params, ["digits_kd"])["experiments"] == ["digits_kd", "digits_ce"]

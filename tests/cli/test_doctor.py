@@ -57,6 +57,15 @@ def test_a_python_that_is_too_old_is_a_fault(monkeypatch):
     )
 
 
+def test_a_logger_plugin_that_snakemake_does_not_find_is_a_fault(monkeypatch):
+    assert only(software.check_plugin) == "ok view: snakemake finds the logger plugin edpipe"
+    monkeypatch.setattr(sys, "path", [])
+    assert only(software.check_plugin) == (
+        "fault view: snakemake_logger_plugin_edpipe is not on Python's path: snakemake refuses `logger: [edpipe]` of "
+        "workflow/profiles/default; install edpipe again, `pip install -e .` in its folder"
+    )
+
+
 def test_the_copy_that_runs_is_named():
     assert lines(software.check_python)[1].endswith(f"from {ROOT / 'edpipe'}")
 

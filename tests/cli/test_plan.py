@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from pretended import change, digest_of, edit_record, params_with, pretend_all
+from pretended import change, digest_of, edit_record, params_with, pretend, pretend_all
 from project import ROOT, copy_of
 
 from edpipe.cli.commands import plan, verify
@@ -24,7 +24,7 @@ from edpipe.results.measures.cost import duration
 from edpipe.results.page.page_code import generator
 from edpipe.storage.code.units import step_unit
 from edpipe.storage.code.versions import token
-from edpipe.storage.records import read_record, record_path, write_record
+from edpipe.storage.records import read_record, record_path, seal_of, write_record
 
 EDITED = "1+0123456789abcdef"
 WAS_EDITED = re.compile(rf"the code of steps.run_stage is another one now \(\S+ → {re.escape(EDITED)}\)")
@@ -155,6 +155,33 @@ def test_a_page_drawn_by_other_code_is_drawn_again(folder, before, then):
     assert outcome.reasons == (f"the code of steps.report is another one now ({then} → {now})",)
 
 
+def test_a_page_of_another_result_is_drawn_again(folder):
+    page, seal = paths.report_path("digits_ed"), seal_of(read_record(paths.result_path("digits_ed")))
+    page.write_text(page.read_text(encoding="utf-8").replace(seal, "f" * 16), encoding="utf-8")
+    (outcome,) = of_step(plan_of(), "report")
+    assert (outcome.verdict, outcome.reasons) == (
+        Verdict.STALE,
+        (f"result is another one now ({'f' * 16} → {seal})",),
+    )
+
+
+def test_a_page_is_stale_that_shows_another_result_beside_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = params_with([("experiments.digits_ed.beside", ["digits_kd"])])
+    for job in graph.jobs_of(params, ["digits_ed"]):
+        pretend(job)
+    (page,) = of_step(plan.planned(params, ["digits_ed"]), "report")
+    assert page.verdict is Verdict.CACHED
+    alone = params_with()
+    (page,) = of_step(plan.planned(alone, ["digits_ed"]), "report")
+    assert page.reasons == ("it shows 1 results beside its own that are not asked for now",)
+    other, page_path = paths.result_path("digits_kd"), paths.report_path("digits_ed")
+    seal = seal_of(read_record(other))
+    page_path.write_text(page_path.read_text(encoding="utf-8").replace(f" {seal}", ""), encoding="utf-8")
+    (page,) = of_step(plan.planned(params, ["digits_ed"]), "report")
+    assert page.reasons == (f"{other} is another one now (nothing → {seal})",)
+
+
 def test_another_teacher_in_place_is_told_where_it_is_read(folder):
     edit_record(TEACHER, lambda record: record.update(weights_digest="f" * 16))
     found = {o.job.outputs[0]: o for o in plan_of()}
@@ -169,9 +196,11 @@ def test_another_answer_of_a_teacher_in_place_is_told_where_it_is_read(folder):
     path = paths.teacher_evaluation_path("digits", "digits_specialists", "middle")
     edit_record(path, lambda record: record.update(digest="f" * 16))
     stale = [o for o in plan_of() if o.verdict is Verdict.STALE]
-    assert {o.job.step for o in stale} == {"evaluate"}
+    assert {o.job.step for o in stale} == {"evaluate", "report"}
     old = digest_of(path)
-    assert {o.reasons for o in stale} == {(f"teacher evaluations are another one now ({old} → {'f' * 16})",)}
+    assert {o.reasons for o in stale if o.job.step == "evaluate"} == {
+        (f"teacher evaluations are another one now ({old} → {'f' * 16})",)
+    }
 
 
 def test_another_file_of_soft_labels_in_place_is_told(folder):

@@ -12,7 +12,9 @@ from finished_students import DIGITS, PHOTOS, dataset_of, evaluated_logits, make
 from PIL import Image
 
 from edpipe.cli.main import main
+from edpipe.pipeline.jobs.paths import evaluation_path
 from edpipe.results.result_file import read_result
+from edpipe.storage.records import read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -56,6 +58,11 @@ def test_export_then_predict_names_what_the_evaluation_names(folder, capsys):
             given = {one["class"]: one["probability"] for one in row["predictions"]}
             assert list(given.values()) == sorted(given.values(), reverse=True)
             assert [given[name] for name in ("cat", "dog", "owl", "yak")] == pytest.approx(share.tolist(), rel=1e-12)
+        # The page counts over what the evaluation keeps.
+        kept = read_record(evaluation_path(PHOTOS, 3))["predictions"]
+        first = [row["predictions"][0] for row in rows]
+        assert [one["class"] for one in first] == [("cat", "dog", "owl", "yak")[c] for c in kept["class_ids"]]
+        assert [one["probability"] for one in first] == pytest.approx(kept["confidences"], abs=5.1e-5)
 
 
 def test_a_table_has_the_most_probable_classes_of_each_image(folder, capsys):

@@ -16,7 +16,7 @@ from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
 from edpipe.pipeline.state.recorded import Records
 from edpipe.pipeline.state.staleness import Outcome, Verdict, made_from
 from edpipe.results.measures.teacher_evaluation import TeacherEvaluation, write_teacher_evaluation
-from edpipe.results.page.page import SampleImages
+from edpipe.results.page.files import PageFiles
 from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.steps.report import report
 from edpipe.steps.result import result
@@ -71,8 +71,7 @@ def make(job, params):
     elif job.step == "result":
         result("digits_ce", "ce", job.inputs["evaluations"], [], *job.outputs)
     else:
-        inputs = job.inputs
-        report(inputs["result"][0], job.outputs[0], SampleImages(inputs["dataset"][0], inputs["partition"][0]))
+        report(PageFiles.of_job(job), job.outputs[0])
 
 
 @pytest.fixture

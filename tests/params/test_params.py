@@ -686,7 +686,7 @@ def test_an_entry_of_the_form_before_views_had_a_space_is_told_line_by_line():
 
 def test_mixed_views_need_teachers_that_know_what_is_mixed():
     raw = changed("soft_labels.fashion_mnist.space.mixing", {"mixup": 0.2})
-    raw = only(raw, "fashion_mnist_kd", "fashion_mnist_ed_paper")
+    raw = only(raw, "fashion_mnist_ce", "fashion_mnist_kd", "fashion_mnist_ed_paper")
     assert parse_params(raw).soft_labels["fashion_mnist"].space.mixing.probability == 1
     raw["experiments"]["fashion_mnist_ed_paper"]["method"]["teacher"] = "fashion_teacher"
     with pytest.raises(ParamsError) as caught:
@@ -874,3 +874,34 @@ def test_sampled_rows_serve_the_temperature_at_which_they_are_drawn_and_no_other
         "experiments.digits_kd.method.temperature: 4, but soft_labels.digits.storage samples at temperature 2, and "
         "sampled rows serve no other; use the same in both, or another precision"
     )
+
+
+@pytest.mark.parametrize(
+    ("beside", "line"),
+    [
+        (["digits_kf"], "'digits_kf' is not in experiments; did you mean 'digits_kd'?"),
+        (["digits_ed"], "'digits_ed' cannot stand beside itself; remove it"),
+        (["digits_ce", "digits_ce"], "names must differ, got ['digits_ce', 'digits_ce']"),
+        (
+            ["fashion_mnist_ce"],
+            "'fashion_mnist_ce' is of dataset 'fashion_mnist', this one of 'digits'; name experiments of 'digits'",
+        ),
+    ],
+)
+def test_results_that_cannot_stand_beside_a_page_are_refused(beside, line):
+    with pytest.raises(ParamsError) as caught:
+        parse_params(changed("experiments.digits_ed.beside", beside))
+    assert str(caught.value) == f"experiments.digits_ed.beside: {line}"
+
+
+def test_more_than_four_results_beside_a_page_are_refused():
+    with pytest.raises(ParamsError, match=r"experiments\.digits_ed\.beside: .*at most 4"):
+        parse_params(changed("experiments.digits_ed.beside", ["a", "b", "c", "d", "e"]))
+
+
+def test_no_experiment_takes_the_name_of_the_page_of_all_results():
+    raw = changed("tracked", [])
+    raw["experiments"]["index"] = raw["experiments"]["digits_ce"]
+    with pytest.raises(ParamsError) as caught:
+        parse_params(raw)
+    assert str(caught.value) == "experiments.index: results/index.html is the page of all results; rename it"

@@ -19,12 +19,14 @@ from edpipe.errors import NetworkError
 from edpipe.params.dataset import FETCHED
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.stage import StageKnobs
-from edpipe.pipeline.estimates import network_speed, summary
+from edpipe.pipeline.estimates import network_speed, summary, untried
+from edpipe.pipeline.estimates.expected import Expected
 from edpipe.pipeline.estimates.image_counts import PUBLISHED, ImageCounts, image_counts
 from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts, feature_bytes
 from edpipe.pipeline.estimates.makespan import makespan
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse, measured
 from edpipe.pipeline.estimates.summary import estimated
+from edpipe.pipeline.estimates.untried import expected
 from edpipe.pipeline.jobs import data, paths, students, teachers
 from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.soft_labels.encoding.precisions import make_precision, row_bytes
@@ -43,6 +45,54 @@ def folder(tmp_path, monkeypatch):
 
 def costs(params, counts=COUNTS):
     return JobCosts(params, NetworkSpeeds(lambda _: SPEED), lambda *_: counts)
+
+
+# without trying networks
+
+
+def seconds_of(found, job):
+    return found[job.outputs[0]].seconds
+
+
+def test_what_was_measured_before_is_used_and_nothing_is_tried(folder):
+    params = params_with()
+    counts = image_counts(params, "digits")
+    teacher = teachers.make_teacher(params, "digits", "digits_teacher", "all")
+    equal = expected(params, [teacher])[teacher.outputs[0]]
+    training = 20 * counts.train * TRAINING_SHARE_OF_VIEWS / untried.ANY_NETWORK.training
+    assert equal.seconds == pytest.approx(START_S + training + counts.val / untried.ANY_NETWORK.forward)
+    assert not equal.is_measured
+    assert not Path(".edpipe").exists(), "a pretended speed is not remembered"
+    known = replace(SPEED, training=500.0)
+    JobCosts(params, NetworkSpeeds(lambda _: known), image_counts).of(teacher)
+    assert seconds_of(expected(params, [teacher]), teacher) == pytest.approx(
+        START_S + 20 * counts.train * TRAINING_SHARE_OF_VIEWS / 500 + counts.val / 4000
+    )
+
+
+def test_one_network_that_was_not_measured_makes_all_of_them_equal(folder):
+    params = params_with()
+    jobs = jobs_of(params, ["digits_ed"])
+    teacher = next(job for job in jobs if job.step == "train_teacher")
+    JobCosts(params, NetworkSpeeds(lambda _: SPEED), image_counts).of(teacher)
+    alone, among = expected(params, [teacher]), expected(params, jobs)
+    assert seconds_of(alone, teacher) != seconds_of(among, teacher)
+    assert among.keys() == {job.outputs[0] for job in jobs}
+
+
+def test_a_job_that_ran_before_takes_what_it_took(folder, monkeypatch):
+    params = params_with()
+    teacher = teachers.make_teacher(params, "digits", "digits_teacher", "all")
+    monkeypatch.setattr(untried, "seconds_taken", lambda job: 7.0 if job == teacher else None)
+    assert expected(params, [teacher])[teacher.outputs[0]] == Expected(7.0, True)
+
+
+def test_no_folder_is_listed_for_an_expectation(folder):
+    make_image_folder(folder / "raw", per_class=4)
+    params = params_with([("datasets.digits.reader", "folder"), ("datasets.digits.root", str(folder / "raw"))])
+    teacher = teachers.make_teacher(params, "digits", "digits_teacher", "all")
+    assert expected(params, [teacher]) == {}
+    assert image_counts(params, "digits") is not None
 
 
 # one job

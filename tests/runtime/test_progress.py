@@ -9,6 +9,7 @@ from rich.console import Console
 
 import edpipe.runtime.progress as progress
 from edpipe.runtime.progress import LINE_EVERY_S, Tick, announce, show_progress
+from edpipe.runtime.progress_line import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(capsys, clock):
     assert [line.split("  ")[-1] for line in lines] == ["at 300", "at 600", "at 900", "at 1000"]
     assert lines[0] == "pack digits: 300/1,000 images, 25 images/s, 28 s left  at 300"
     assert lines[-1] == "pack digits: 1,000/1,000 images, 25 images/s, 0 s left  at 1000"
+
+
+def test_a_log_that_is_a_file_gets_lines_sooner_at_first(tmp_path, monkeypatch, clock):
+    log = tmp_path / "job.log"
+    with log.open("w") as stream:
+        monkeypatch.setattr(progress.sys, "stderr", stream)
+        with show_progress("pack digits", 100_000) as show:
+            for done in range(1000, 100_001, 1000):
+                clock.now_s += 1
+                show(Tick(done, ""))
+    done_at = [ProgressLine.parse(line).done // 1000 for line in log.read_text().splitlines()]
+    # A second after the last line, then a fifth of the time that has passed, then ten seconds.
+    assert done_at == [1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 58, 68, 78, 88, 98, 100]
 
 
 def test_what_an_earlier_call_has_done_counts_neither_for_the_rate_nor_for_the_time_left(capsys, clock):

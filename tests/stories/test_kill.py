@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from project import make_project, tiny_params, without_cost
+from project import AS_SNAKEMAKE_SAYS, make_project, tiny_params, without_cost
 from watching import TIMEOUT_S, running_in, wait_until
 
 from edpipe.datasets.dataset_file import open_dataset
@@ -25,7 +25,7 @@ from edpipe.storage.weights import read_weights
 
 pytestmark = pytest.mark.slow
 
-COMMAND = ("--cores", "2", "--", "results/ed.json")
+COMMAND = ("--cores", "2", *AS_SNAKEMAKE_SAYS, "--", "results/ed.json")
 MOMENTS = ("datasets/.digits.h5", 1, 2, "soft_labels/digits/specialists/.resume/primary-views_1-1", 3, 1, 3)
 """When each attempt is killed: as a file is being written, or soon after its n-th step has begun."""
 FEWEST = 5

@@ -19,7 +19,7 @@ def params_with(*rates):
 
 def steps_of(ran):
     assert ran.rc == 0, ran.text
-    return sorted(re.findall(r"^(?:local)?rule (\w+):$", ran.text, re.MULTILINE))
+    return sorted(re.findall(r"^(?:local)?(?:rule|\S+ start  ) (\w+):", ran.text, re.MULTILINE))
 
 
 def test_a_search_trains_its_trials_and_nothing_else(finished_project, tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 
 import pytest
 from project import ROOT
@@ -27,7 +29,8 @@ SMALLER = {
 def environment_with_wheel(folder):
     """The Python of a virtual environment that has the wheel, and the packages of this one besides."""
     source, wheels, venv = folder / "source", folder / "wheels", folder / "venv"
-    shutil.copytree(ROOT / "edpipe", source / "edpipe", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("edpipe", "snakemake_logger_plugin_edpipe"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -51,6 +54,25 @@ def call(folder, *words):
     return done.stdout + done.stderr
 
 
+def test_an_editable_install_puts_the_logger_plugin_where_snakemake_looks(tmp_path):
+    """On Python's path itself: it does not look where the finders of other editable installs do."""
+    source = tmp_path / "source"
+    for name in ("edpipe", "snakemake_logger_plugin_edpipe"):
+        (source / name).mkdir(parents=True)
+        shutil.copy(ROOT / name / "__init__.py", source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    call(
+        source, sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".pth")]
+    assert [text.strip() for text in texts] == [str(source)]
+    found = {module.name for module in pkgutil.iter_modules([str(source)]) if module.ispkg}
+    assert found == {"edpipe", "snakemake_logger_plugin_edpipe"}
+
+
 def test_a_wheel_makes_a_project_and_a_result(tmp_path):
     python = environment_with_wheel(tmp_path)
     where = call(tmp_path, python, "-c", "import edpipe, sys; print(edpipe.__file__, *sys.path, sep='\\n')").split("\n")
@@ -67,5 +89,6 @@ def test_a_wheel_makes_a_project_and_a_result(tmp_path):
     (project / "params.yaml").write_text(text)
     ran = call(project, python, "-m", "snakemake", "--cores", "1", "results/digits_kd.json")
     assert "edpipe: " not in ran, "nothing to be said of a new project"
+    assert " done    result: result of digits_kd" in ran, "Snakemake finds its logger plugin"
     assert json.loads((project / "results/digits_kd.json").read_text())["experiment"] == "digits_kd"
     assert "cifar100_ed" in call(project, edpipe, "add", "--list")

@@ -16,7 +16,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("edpipe", "workflow")
+FOLDERS = ("edpipe", "snakemake_logger_plugin_edpipe", "workflow")
 
 
 def copy_package(root):

@@ -13,7 +13,7 @@ from project import ROOT
 from edpipe.params.load import parse_params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph
-from edpipe.results.page.page_code import generator
+from edpipe.results.page.page_code import generator, named_results
 from edpipe.storage.code.units import step_unit
 from edpipe.storage.code.versions import token
 from edpipe.storage.digests import digest_bytes
@@ -29,8 +29,10 @@ def change(params, path, value):
 
 
 def raw_params(changes=()):
-    """The shipped params, with soft labels in several files."""
+    """The shipped params, with soft labels in several files, and no page that waits for another experiment."""
     raw = load_raw(ROOT / "params.yaml")
+    for experiment in raw["experiments"].values():
+        experiment.pop("beside", None)
     for path, value in [("soft_labels.digits.views.per_file", 4), *changes]:
         change(raw, path, value)
     return raw
@@ -106,7 +108,8 @@ def pretend(job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(path), encoding="utf-8")
     if job.step == "report":
-        drawn_from = seal_of(read_record(job.inputs["result"][0]))
+        results = (*job.inputs["result"], *job.inputs["beside"])
+        drawn_from = named_results([seal_of(read_record(path)) for path in results])
         named = {"generator": generator(token(step_unit(job.step))), "edpipe-result": drawn_from}
         lines = [f'<meta name="{name}" content="{content}">' for name, content in named.items()]
         job.outputs[0].write_text("\n".join(lines))

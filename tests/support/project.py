@@ -24,6 +24,8 @@ BIN = Path(sys.executable).parent
 NOWHERE = "http://127.0.0.1:9"
 """A proxy where nothing listens: a download fails at once and reaches nobody."""
 TIMEOUT_S = 900
+AS_SNAKEMAKE_SAYS = ("--logger-edpipe-view", "snakemake")
+"""For tests that look for numbers and outputs of jobs, which only Snakemake's own output has."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def page_text(result_path: Path, dataset_path: Path, partition_path: Path) -> st
     return f'<meta name="generator" content="{generator(token("steps.report"))}">\n{digest}\n'
 
 
-def is_page_of(result_path: Path, dataset_path: Path, partition_path: Path, page_path: Path) -> bool:
+def is_page_of(job: Job) -> bool:
     """Whether the page is what would be drawn now."""
-    return page_path.read_text(encoding="utf-8") == page_text(result_path, dataset_path, partition_path)
+    wanted = page_text(*(job.input(role) for role in ("result", "dataset", "partition")))
+    return job.outputs[0].read_text(encoding="utf-8") == wanted

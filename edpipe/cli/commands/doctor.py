@@ -30,6 +30,7 @@ def checks(asks_remote: bool) -> list[tuple[str, Check]]:
     return [
         ("python", software.check_python),
         ("packages", software.check_packages),
+        ("view", software.check_plugin),
         ("device", machine.check_device),
         ("bfloat16", machine.check_bfloat16),
         ("threads", machine.check_threads),

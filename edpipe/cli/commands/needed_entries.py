@@ -33,6 +33,8 @@ def _add(found: dict[str, list[str]], section: str, name: str) -> None:
 
 def _add_experiment(params: Params, found: dict[str, list[str]], name: str) -> None:
     knobs = entry(params, "experiments", name)
+    if name in found["experiments"]:
+        return
     _add(found, "datasets", knobs.dataset)
     _add(found, "soft_labels", knobs.dataset)
     _add(found, "recipes", knobs.recipe)
@@ -41,6 +43,8 @@ def _add_experiment(params: Params, found: dict[str, list[str]], name: str) -> N
         _add_teacher(params, found, teacher)
     _add(found, "partitions", knobs.partition)
     _add(found, "experiments", name)
+    for other in knobs.beside:
+        _add_experiment(params, found, other)
 
 
 def _add_teacher(params: Params, found: dict[str, list[str]], name: str) -> None:

@@ -1,6 +1,7 @@
 """What is installed, against what the package's own metadata demands."""
 
 import importlib.metadata
+import pkgutil
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import edpipe
 from edpipe.cli.doctor.findings import Finding, fault, ok, warning
 
 PACKAGE = "edpipe"
+PLUGIN = "snakemake_logger_plugin_edpipe"
 SHOWN = ("torch", "torchvision", "timm", "h5py", "snakemake", "dvc")
 """Have a line of their own."""
 
@@ -48,6 +50,18 @@ def check_packages() -> Iterator[Finding]:
         else:
             yield finding
     yield ok("packages", f"{len(fine)} more as required")
+
+
+def check_plugin() -> Iterator[Finding]:
+    """Whether Snakemake finds the logger plugin that the profile of a project names; without it, it refuses to run."""
+    if any(module.ispkg and module.name == PLUGIN for module in pkgutil.iter_modules()):
+        yield ok("view", "snakemake finds the logger plugin edpipe")
+    else:
+        yield fault(
+            "view",
+            f"{PLUGIN} is not on Python's path: snakemake refuses `logger: [edpipe]` of workflow/profiles/default",
+            "install edpipe again, `pip install -e .` in its folder",
+        )
 
 
 def _of_package(wanted: Requirement) -> Finding:

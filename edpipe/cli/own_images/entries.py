@@ -11,6 +11,8 @@ from edpipe.pipeline.jobs.resources import SMALL_SIDE
 GATED_VAL_IMAGES = 50
 """With fewer validation images a teacher's top1 says too little to refuse it."""
 RATE = 0.05
+BASELINES = {"ce": (), "kd": ("ce",), "ed": ("ce", "kd")}
+"""What stands beside each experiment on its page."""
 
 
 def entries_of(name: str, facts: FolderFacts, sizes: Sizes) -> dict[str, str]:
@@ -163,7 +165,10 @@ def _experiment(
 ) -> str:
     lines = [f"{name}_{kind}:{comment}"]
     lines += [f"  {what}: {name}" for what in ("dataset", "partition", "student")]
-    lines += [*method, f"  recipe: {name}", f"  seeds: {list(seeds)}", "  stages:"]
+    lines += [*method, f"  recipe: {name}"]
+    beside = [f"{name}_{other}" for other in BASELINES[kind]]
+    lines += [f"  beside: [{', '.join(beside)}]"] if beside else []
+    lines += [f"  seeds: {list(seeds)}", "  stages:"]
     return _text([*lines, *(f"    {stage}: {budget}" for stage, budget in stages.items())])
 
 

@@ -36,6 +36,8 @@ TEACHER_SLOTS = 5
 """New sets of soft labels that a stage may take under DVC, whose deps cannot hold lists of different lengths."""
 EVALUATION_SLOTS = 8
 """Teachers that one experiment's students may be compared with, for the same reason."""
+BESIDE_SLOTS = 4
+"""Results that a page may show beside its own, likewise."""
 _HEADER = "# Written by `edpipe tracked_jobs` from params.yaml; do not edit.\n"
 _REMEDY = "run `edpipe tracked_jobs`"
 _IGNORE_HEADER = """\
@@ -68,6 +70,9 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
         entry |= _stage_entry(params, job)
     if job.step == "evaluate":
         entry |= _evaluation_entry(job)
+    if job.step == "report":
+        padded = [*job.inputs["beside"], *job.inputs["result"] * BESIDE_SLOTS][:BESIDE_SLOTS]
+        entry |= {f"beside_{slot}": str(path) for slot, path in enumerate(padded, start=1)}
     return entry
 
 

@@ -48,6 +48,11 @@ def image_counts(params: Params, dataset: str) -> ImageCounts | None:
     return _packed(dataset) or _listed(dataset, params.datasets[dataset]) or _published(params.datasets[dataset])
 
 
+def image_counts_at_once(params: Params, dataset: str) -> ImageCounts | None:
+    """The same, but no folder is listed, which may take minutes."""
+    return _packed(dataset) or _published(params.datasets[dataset])
+
+
 def _packed(dataset: str) -> ImageCounts | None:
     try:
         record = read_record(record_path(paths.dataset_path(dataset)))

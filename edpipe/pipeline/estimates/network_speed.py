@@ -84,6 +84,10 @@ class NetworkSpeeds:
                 self._refused.add(use)
         return self.used.get(use)
 
+    def remembered(self, use: NetworkUse) -> NetworkSpeed | None:
+        """The speed, if it was measured before."""
+        return self._known.get(_key(use))
+
     def _looked_up(self, use: NetworkUse) -> NetworkSpeed:
         key = _key(use)
         if key not in self._known:

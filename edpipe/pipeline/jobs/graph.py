@@ -81,12 +81,18 @@ def _jobs_of_search(params: Params, name: str) -> list[Job]:
 
 def _jobs_of_one(params: Params, experiment: str) -> list[Job]:
     knobs: ExperimentKnobs = entry(params, "experiments", experiment)
+    beside = [job for other in knobs.beside for job in jobs_of_result(params, other)]
+    return [*beside, *jobs_of_result(params, experiment), report(params, experiment)]
+
+
+def jobs_of_result(params: Params, experiment: str) -> list[Job]:
+    """What makes one result, itself last; a job may be in it twice."""
+    knobs: ExperimentKnobs = entry(params, "experiments", experiment)
     return [
         *_jobs_of_students(params, experiment, knobs.seeds),
         *(evaluate_teacher(params, knobs.dataset, *use) for use in teacher_uses(curriculum(params, experiment))),
         *(evaluate(params, experiment, seed) for seed in knobs.seeds),
         result(params, experiment),
-        report(params, experiment),
     ]
 
 

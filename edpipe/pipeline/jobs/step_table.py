@@ -216,7 +216,7 @@ STEPS = (
         options=("experiment",),
         make=students.report,
         knobs=NoKnobs,
-        inputs=("result", "dataset", "partition"),
+        inputs=("result", "dataset", "partition", "evaluations", "teacher_evaluations", "beside"),
         artifact=Artifact.PAGE,
         is_shared=False,
     ),

@@ -143,6 +143,12 @@ def report(params: Params, experiment: str) -> Job[NoKnobs]:
             "result": (paths.result_path(experiment),),
             "dataset": (paths.dataset_path(knobs.dataset),),
             "partition": (paths.partition_path(knobs.dataset, knobs.partition),),
+            "evaluations": tuple(paths.evaluation_path(experiment, seed) for seed in knobs.seeds),
+            "teacher_evaluations": tuple(
+                paths.teacher_evaluation_path(knobs.dataset, *use)
+                for use in teacher_uses(curriculum(params, experiment))
+            ),
+            "beside": tuple(paths.result_path(other) for other in knobs.beside),
         },
         outputs=(paths.report_path(experiment),),
     )

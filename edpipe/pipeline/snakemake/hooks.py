@@ -16,7 +16,10 @@ from edpipe.errors import EdpipeError, ParamsError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
+from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.project.note import line_about_age
+from edpipe.pipeline.snakemake.terminal import facts
+from edpipe.pipeline.snakemake.terminal.handler import let_log_catch_up
 from edpipe.pipeline.state.checked_networks import check_once
 from edpipe.pipeline.state.judgement import all_jobs
 from edpipe.pipeline.state.running import announce_run, knobs_digest_at_start
@@ -43,7 +46,7 @@ def load(workflow: Any, config: dict[str, Any]) -> Params:
         params = load_params()
         if repo.is_main(workflow):
             for line in filter(None, (line_about_age(), repo.why_left_out())):
-                print(f"edpipe: {line}", file=sys.stderr)
+                _say(f"edpipe: {line}")
             is_dry_run = bool(workflow.output_settings.dryrun)
             reconcile.reconcile(params, is_dry_run, has_dvc=repo.is_set_up())
         return params
@@ -93,6 +96,11 @@ def check_before_first_job(workflow: Any) -> None:
         _end(error)
 
 
+def tell_view(workflow: Any) -> None:
+    """What Snakemake's log does not say of this run, and its view (the logger plugin edpipe) shows."""
+    facts.tell_view(workflow)
+
+
 def pass_sigterm_on() -> None:
     """SIGTERM to Snakemake ends its running jobs after a checkpoint, as Ctrl-C does; it would let them run on."""
     begin_to_end = signal.getsignal(signal.SIGTERM)  # Snakemake's own: no more jobs are started
@@ -128,7 +136,7 @@ def explain_failures(workflow: Any) -> None:
             is_new = log.is_file() and log.stat().st_mtime >= _STARTED_S
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if is_new else ():
                 if line.startswith("edpipe: "):
-                    print(f"{line}  ({log})", file=sys.stderr)
+                    _say(f"{line}  ({log})")
 
 
 def hand_over_to_dvc(workflow: Any) -> None:
@@ -139,6 +147,21 @@ def hand_over_to_dvc(workflow: Any) -> None:
     try:
         record.record()
     except EdpipeError as error:
+        _say(f"edpipe: {error}")
+
+
+def draw_index() -> None:
+    """The page of all results, where a page was drawn since; a failure is told, but the run has still succeeded."""
+    index = paths.RESULTS / "index.html"
+    pages = [path for path in paths.RESULTS.glob("*.html") if path != index]
+    made_ns = index.stat().st_mtime_ns if index.exists() else 0
+    if all(path.stat().st_mtime_ns <= made_ns for path in pages):
+        return
+    from edpipe.results.page.index import write_index  # here, since it imports pydantic's models of results
+
+    try:
+        write_index(paths.RESULTS)
+    except (EdpipeError, OSError) as error:
         print(f"edpipe: {error}", file=sys.stderr)
 
 
@@ -157,8 +180,14 @@ def processes_per_training() -> int:
         _end(error)
 
 
+def _say(line: str) -> None:
+    """One line, after all that Snakemake has said before."""
+    let_log_catch_up()
+    print(line, file=sys.stderr)
+
+
 def _end(error: EdpipeError) -> NoReturn:
     for line in str(error).splitlines():
-        print(f"edpipe: {line}", file=sys.stderr)
+        _say(f"edpipe: {line}")
     sys.stderr.flush()
     raise SystemExit(2)

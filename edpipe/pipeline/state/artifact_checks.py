@@ -208,17 +208,20 @@ _CHECKS: dict[Artifact, Callable[[Job, Records], str | None]] = {
 }
 
 
-def is_page_of(result_path: Path, dataset_path: Path, partition_path: Path, page_path: Path) -> bool:
-    """Whether the page is what would be drawn from the result and these images now.
+def is_page_of(job: Job) -> bool:
+    """Whether the page is what would be drawn now, with the curves that it carries: those are no artifacts.
 
     Raises:
         CorruptFileError: one of the files cannot be read.
-        MismatchError: the images are not those of the result.
+        MismatchError: the images or evaluations are not those of the result.
     """
-    from edpipe.results.page.page import SampleImages, drawn
+    from edpipe.results.page.curves import curves_in
+    from edpipe.results.page.files import PageFiles
+    from edpipe.results.page.page import drawn
 
-    wanted = drawn(result_path, SampleImages(dataset_path, partition_path))
+    path = job.outputs[0]
     try:
-        return page_path.read_text(encoding="utf-8") == wanted
+        present = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{page_path}: cannot be read ({error}); {remake(page_path)}") from error
+        raise CorruptFileError(f"{path}: cannot be read ({error}); {remake(path)}") from error
+    return present == drawn(PageFiles.of_job(job), curves_in(present))

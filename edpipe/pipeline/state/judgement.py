@@ -113,30 +113,24 @@ def _check_content(job: Job, records: Records, checked: CheckedArtifacts, found:
 
 def _page_reasons(job: Job, records: Records, checked: CheckedArtifacts) -> tuple[str, ...]:
     """Why a page is stale: it is drawn again and compared, unless nothing changed since that was last done."""
-    result, dataset, partition = (job.input(role) for role in ("result", "dataset", "partition"))
-    if not all(path.exists() for path in (result, dataset, partition)):
+    if not all(path.exists() for path in job.all_inputs):
         return _page_code_changes(job)
-    source = digest_json(
-        [
-            digest_file(result),
-            records.digest(dataset),
-            records.digest(partition),
-            tokens(job.units),
-            str(job.outputs[0]),
-        ]
-    )
+    seals = [records.digest(path) for role in ("dataset", "partition") for path in job.inputs[role]]
+    counted = [path for role in ("result", "evaluations", "teacher_evaluations", "beside") for path in job.inputs[role]]
+    made_from = [*seals, *map(digest_file, counted), tokens(job.units), str(job.outputs[0])]
+    source = digest_json(made_from)
     known = checked.find(job.outputs)
     if known is not None and known.digest == source:
         return ()
     seen = look_at(job.outputs)
     try:
-        is_same = is_page_of(result, dataset, partition, job.outputs[0])
+        is_same = is_page_of(job)
     except MismatchError as error:  # the page is sound, but no other could be drawn now
         return (str(error),)
     if is_same:
         checked.note(seen, source, None)
         return ()
-    return _page_code_changes(job) or (f"from {result} another page would be drawn now",)
+    return _page_code_changes(job) or (f"from {job.input('result')} another page would be drawn now",)
 
 
 def _page_code_changes(job: Job) -> tuple[str, ...]:

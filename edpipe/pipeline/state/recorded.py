@@ -11,7 +11,7 @@ from edpipe.errors import CorruptFileError, EdpipeError, remake
 from edpipe.params.plans.plan import knobs_as_now
 from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.state.staleness import NOTHING, Origin, RecordedState, code_changes
-from edpipe.results.page.page_code import read_page_code, read_page_result
+from edpipe.results.page.page_code import read_page_code, read_page_results
 from edpipe.storage.code.units import step_unit
 from edpipe.storage.code.versions import settled, tokens
 from edpipe.storage.job import Job
@@ -128,14 +128,22 @@ def _page_changes(job: Job, records: Records) -> tuple[str, ...]:
 
 
 def _other_result(job: Job, records: Records) -> tuple[str, ...]:
-    path = job.inputs["result"][0]
-    if not path.exists():
+    paths = (*job.inputs["result"], *job.inputs["beside"])
+    if not all(path.exists() for path in paths):
         return ()
     try:
-        drawn_from, present = read_page_result(job.outputs[0]) or NOTHING, seal_of(records.read(path))
+        present = [seal_of(records.read(path)) for path in paths]
     except EdpipeError:  # found damaged by itself
         return ()
-    return () if drawn_from == present else (f"result is another one now ({drawn_from} → {present})",)
+    named = read_page_results(job.outputs[0])
+    drawn_from = [*named, *(NOTHING for _ in paths)]
+    others = [
+        f"{'result' if path in job.inputs['result'] else path} is another one now ({old} → {new})"
+        for path, old, new in zip(paths, drawn_from, present, strict=False)
+        if old != new
+    ]
+    fewer = len(named) - len(paths)
+    return (*others, *([f"it shows {fewer} results beside its own that are not asked for now"] if fewer > 0 else []))
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:

@@ -16,6 +16,7 @@ from edpipe.params.plans.plan import knobs_as_now
 from edpipe.params.recipe import RecipeKnobs
 from edpipe.results.measures.agreement import agreement
 from edpipe.results.measures.forgetting import backward_transfer, forgetting
+from edpipe.results.measures.kept_predictions import KEY, kept
 from edpipe.results.measures.metrics import Hits, expected_calibration_error, top_k_hits
 from edpipe.results.measures.predictions import PlainImages, plain_logits
 from edpipe.results.measures.teacher_evaluation import TeacherEvaluation
@@ -73,6 +74,7 @@ def measure_stages(
         "metrics": metrics,
         "teachers": {teacher.name: teacher.facts() for teacher in teachers},
         "stages": [_stage_facts(stage, row, dataset) for stage, row in zip(stages, rows, strict=True)],
+        KEY: kept(last.logits, last.known),
     }
 
 

@@ -1,10 +1,11 @@
-"""Which code drew a page, and from which result: the page has no record beside it, and says so itself."""
+"""Which code drew a page, and from which results: the page has no record beside it, and says so itself."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _GENERATOR = re.compile(rb'<meta name="generator" content="edpipe report, code ([0-9a-f+]+)">')
-_RESULT = re.compile(rb'<meta name="edpipe-result" content="([0-9a-f]+)">')
+_RESULTS = re.compile(rb'<meta name="edpipe-result" content="([0-9a-f ]+)">')
 _HEAD_BYTES = 4096
 """Both lines stand before this."""
 
@@ -18,14 +19,23 @@ def generator(code: str) -> str:
     return f"edpipe report, code {code}"
 
 
+def named_results(seals: Sequence[str]) -> str:
+    """What the page names as its results: its own, then those beside it.
+
+    >>> named_results(["0123", "4567"])
+    '0123 4567'
+    """
+    return " ".join(seals)
+
+
 def read_page_code(path: Path) -> str | None:
     """Version of the code that drew the page; None where it names none, or cannot be read."""
     return _named(path, _GENERATOR)
 
 
-def read_page_result(path: Path) -> str | None:
-    """`file_digest` of the result that the page was drawn from; None where it names none, or cannot be read."""
-    return _named(path, _RESULT)
+def read_page_results(path: Path) -> tuple[str, ...]:
+    """`file_digest` of each result that the page was drawn from, its own first; none where it cannot be read."""
+    return tuple((_named(path, _RESULTS) or "").split())
 
 
 def _named(path: Path, line: re.Pattern[bytes]) -> str | None:

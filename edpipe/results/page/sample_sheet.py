@@ -62,12 +62,13 @@ def _strip(dataset: Dataset, subset: str, class_ids: tuple[int, ...]) -> Strip:
     ids = chosen_samples(dataset, class_ids)
     picture = Image.new("RGB", (len(ids) * (TILE + GAP) - GAP, TILE), GROUND)
     for place, sample_id in enumerate(ids):
-        picture.paste(_tile(dataset, sample_id), (place * (TILE + GAP), 0))
+        picture.paste(tile(dataset, sample_id), (place * (TILE + GAP), 0))
     names = tuple(dataset.class_names[dataset.labels[sample_id]] for sample_id in ids)
     return Strip(subset, names, len(class_ids), picture)
 
 
-def _tile(dataset: Dataset, sample_id: int) -> Image.Image:
+def tile(dataset: Dataset, sample_id: int) -> Image.Image:
+    """The middle of one image, a square."""
     pixels = dataset.decode(sample_id)
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")
     side = min(image.size)

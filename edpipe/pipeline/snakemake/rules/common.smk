@@ -6,8 +6,10 @@ from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server
 hooks.put_command_on_path()
 PARAMS = hooks.load(workflow, config)
 check_before_first_job = hooks.check_before_first_job
+tell_view = hooks.tell_view
 pass_sigterm_on = hooks.pass_sigterm_on
 hand_over_to_dvc = hooks.hand_over_to_dvc
+draw_index = hooks.draw_index
 explain_failures = hooks.explain_failures
 
 NAME = r"[a-z][a-z0-9_]*"

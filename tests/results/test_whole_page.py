@@ -1,0 +1,139 @@
+"""The page of a result that was measured on real files: what is counted over images, refusals, and the same again."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from measured_world import curves, measured, without_images
+from small_world import make_world
+
+from edpipe.datasets.dataset_file import open_dataset
+from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.results.page.curves import curves_in
+from edpipe.results.page.page import drawn
+from edpipe.results.result_file import read_result
+from edpipe.steps.evaluate_teacher import evaluate_teacher
+from edpipe.storage.records import read_record, without_seal, write_record
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"), per_class=12)
+
+
+@pytest.fixture(scope="module")
+def files(world, tmp_path_factory):
+    return measured(world, tmp_path_factory.mktemp("measured"))
+
+
+@pytest.fixture(scope="module")
+def page(files):
+    return drawn(files, curves(files))
+
+
+def words(page):
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+def test_numbers_over_images_are_those_of_the_evaluations(files, page):
+    dataset = open_dataset(files.dataset)
+    labels = dataset.labels[dataset.sample_ids("test")]
+    named = np.array([read_record(path)["predictions"]["class_ids"] for path in files.evaluations])
+    teacher = np.array(read_record(files.teacher_evaluations[0])["predicted_class_ids"])
+    wrong = int((named != labels).all(axis=0).sum())
+    assert f"{wrong} of {len(labels)} test images" in words(page)
+    right = (named == labels) & (teacher == labels)
+    assert f"over all seeds, {right.mean() * 100:.1f} % are right with both" in words(page)
+    assert [(n == labels).mean() for n in named] == pytest.approx(
+        [seed.metrics.top1 for seed in read_result(files.result).seeds]
+    )
+
+
+def test_all_parts_are_there(page):
+    titles = re.findall(r'<h2 id="[^"]*">([^<]*)', page)
+    assert titles[:4] == ["Beside other results", "What was run", "Learning curves", "Accuracy after each stage"]
+    assert {"Mistakes", "Budget and cost", "Calibration", "Provenance"} <= set(titles)
+    for name in (
+        "confusion matrix",
+        "student minus teacher",
+        "reliability diagram",
+        "learning curve 2",
+        "accuracy matrix",
+    ):
+        assert f'aria-label="Chart: {name}"' in page
+    assert set(re.findall(r'download="([^"]*)"', page)) == {
+        "accuracy_matrix.csv",
+        "confusions.csv",
+        "curves.json",
+        "reliability.csv",
+    }
+
+
+def test_the_page_is_drawn_again_from_what_it_carries(files, page):
+    assert drawn(files, curves_in(page)) == page
+    assert drawn(files) != page
+
+
+def test_without_evaluations_it_says_so(files):
+    text = words(drawn(without_images(files)))
+    assert "drawn without the evaluations of its seeds" in text
+    assert "curves of these trainings are not here" in text
+
+
+def rewritten(path, **changes):
+    contents = {**without_seal(read_record(path)), **changes}
+    write_record(path, contents)
+
+
+def test_another_evaluation_is_refused(world, tmp_path):
+    files = measured(world, tmp_path)
+    rewritten(files.evaluations[1], seed=7)
+    with pytest.raises(
+        MismatchError, match=r"seed1\.json: is [0-9a-f]{16}, the result was made from [0-9a-f]{16}; make"
+    ):
+        drawn(files)
+
+
+def test_another_teacher_is_refused(world, tmp_path):
+    files = measured(world, tmp_path)
+    other = tmp_path / "other.json"
+    evaluate_teacher(world.teacher("primary"), other)
+    with pytest.raises(
+        MismatchError, match=r"other\.json: is [0-9a-f]{16}, .*seed0\.json was measured beside [0-9a-f]{16}"
+    ):
+        drawn(type(files)(files.result, files.dataset, files.partition, files.evaluations, (other,)))
+
+
+def test_an_old_evaluation_is_refused(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("edpipe.results.measures.student.kept", lambda logits, known: {})
+    with pytest.raises(CorruptFileError, match=r"seed0\.json: has no predictions of test images"):
+        drawn(measured(world, tmp_path))
+
+
+def test_predictions_of_other_images_are_refused(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "edpipe.results.measures.student.kept", lambda logits, known: {"class_ids": [1], "confidences": [0.5]}
+    )
+    with pytest.raises(
+        MismatchError, match=r"has predictions of 1 test images, the dataset has \d+ of 10 classes; make"
+    ):
+        drawn(measured(world, tmp_path))
+
+
+def test_beside_specialists_there_is_no_teacher_to_differ_from(world, tmp_path):
+    teachers = (world.teacher("primary"), world.teacher("middle"))
+    text = words(drawn(measured(world, tmp_path, teachers=teachers)))
+    assert "Images on which students and teacher differ" not in text
+    assert "Confusion matrix" in text
+
+
+def test_results_beside_it_are_shown_and_named(world, tmp_path, files):
+    other = measured(world, tmp_path, seeds=(2, 3), experiment="other")
+    page = drawn(type(files)(files.result, beside=(other.result,)))
+    seals = [read_result(path).file_digest for path in (files.result, other.result)]
+    assert f'<meta name="edpipe-result" content="{" ".join(seals)}">' in page
+    assert re.search(r"That is .* other \(\d+\.\d %\), the best of those beside it", words(page))
