@@ -17,6 +17,7 @@ from edpipe.params.base import canonical_json
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.jobs import graph, paths, students
 from edpipe.pipeline.state import recorded
+from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts, look_at
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_origin
 from edpipe.pipeline.state.staleness import Verdict
 from edpipe.results.measures.cost import duration
@@ -247,6 +248,21 @@ def test_a_deleted_artifact_is_made_again_for_a_job_that_reads_it(folder):
     assert "would run  pack_dataset digits: absent" in lines
     assert len(would_run(found)) == len(found)
     assert any(line.startswith("would run  1 × partition_dataset, 3 × train_teacher") for line in lines)
+
+
+def test_a_deleted_artifact_that_would_be_another_one_now_is_made_again(folder, monkeypatch):
+    """As after an interruption: Snakemake has deleted the student of before, and its evaluation still lies here."""
+    monkeypatch.setattr("edpipe.pipeline.state.checked_artifacts.CLOCK_TICK_NS", -1)
+    checked, edit = CheckedArtifacts(), ("experiments.digits_kd.method.temperature", 2.0)
+    (job,) = [o.job for o in of_step(plan_of(experiments=["digits_kd"]), "run_stage") if o.job.arguments["seed"] == 0]
+    checked.note(look_at(job.outputs), None, recorded_origin(read_record(record_path(job.outputs[0]))))
+    checked.save()
+    for path in job.outputs:
+        path.unlink()
+    assert not would_run(plan_of(experiments=["digits_kd"]))
+    found = plan_of([edit], ["digits_kd"])
+    assert "would run  run_stage digits_kd seed 0 only: absent" in plan.lines_of(found)
+    assert {o.verdict for o in of_step(found, "evaluate")} == {Verdict.WAITS}
 
 
 def test_a_deleted_page_is_drawn_again(folder):

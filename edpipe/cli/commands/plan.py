@@ -12,6 +12,7 @@ from edpipe.pipeline.estimates.network_speed import NetworkSpeeds
 from edpipe.pipeline.estimates.summary import estimated, seconds_taken
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import experiments_named, jobs_named, searches_named
+from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Outcome, Verdict, assess, outcomes, title, version_lines
 from edpipe.results.measures.cost import duration
@@ -95,8 +96,8 @@ def planned(params: Params, words: Sequence[str]) -> list[Outcome]:
         ParamsError: no such experiment.
     """
     jobs, searches = jobs_named(params, words), searches_named(params, words)
-    records = Records()
-    found = [recorded_state(job, records) for job in jobs]
+    records, checked = Records(), CheckedArtifacts()
+    found = [checked.completed(recorded_state(job, records), job.outputs[0]) for job in jobs]
     judgements = [assess(job, one, present_origin(job, records)) for job, one in zip(jobs, found, strict=True)]
     others = [word for word in words if not searches_named(params, [word])]
     targets = frozenset(

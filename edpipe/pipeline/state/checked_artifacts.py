@@ -16,7 +16,7 @@ from typing import Any
 from edpipe import __version__
 from edpipe.errors import OverwriteError
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.state.staleness import Origin
+from edpipe.pipeline.state.staleness import Origin, RecordedState
 from edpipe.runtime.progress import announce
 from edpipe.storage.atomic import write_text_atomically
 
@@ -88,6 +88,12 @@ class CheckedArtifacts:
             return None
         inputs = {role: tuple(digests) for role, digests in entry.origin["inputs"].items()}
         return Origin(**{**entry.origin, "inputs": inputs})
+
+    def completed(self, found: RecordedState, artifact: Path) -> RecordedState:
+        """What was found of an artifact; if it is gone, with what it was made from, as far as that is remembered."""
+        if found.recorded is None and artifact in found.missing:
+            return replace(found, recorded=self.origin_of(artifact))
+        return found
 
     def note(self, seen: Mapping[str, Look], digest: str | None, origin: Origin | None) -> None:
         """An artifact was sound; `seen` is how its files looked before they were read.

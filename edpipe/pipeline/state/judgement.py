@@ -82,8 +82,7 @@ def _judged(job: Job, records: Records, checked: CheckedArtifacts) -> Judgement:
     common = found.recorded is not None and found.recorded.inputs.keys() & {r for r, d in present.inputs.items() if d}
     is_page = STEP[job.step].artifact is Artifact.PAGE
     is_shown = is_page or bool(common) or not all(path.exists() for path in job.all_inputs) or not job.all_inputs
-    if found.recorded is None and job.outputs[0] in found.missing:
-        found = replace(found, recorded=checked.origin_of(job.outputs[0]))
+    found = checked.completed(found, job.outputs[0])
     return Judgement(job, assess(job, found, present), found.missing, is_shown)
 
 
