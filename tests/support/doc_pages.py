@@ -14,9 +14,9 @@ READ = ("text", "json", "yaml", "toml", "diff")
 PLAIN = "sh"
 """Of a block without a language."""
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-UNITS = {"s", "min", "h", "ms", "B", "kB", "MB", "GB", "bytes", "byte", "of", "to", "and"}
+UNITS = {"s", "min", "h", "ms", "B", "kB", "MB", "GB", "bytes", "byte", "of", "to", "and", "student", "students"}
 """Words of an output that come and go with its numbers."""
-WORD = re.compile(r"[A-Za-z_][\w./-]*")
+WORD = re.compile(r"(?<![\w.])[A-Za-z_][\w./-]*")
 
 
 @dataclass(frozen=True)
