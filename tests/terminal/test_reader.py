@@ -159,14 +159,19 @@ def test_empty_messages_are_not_told(told):
 
 
 def test_an_error_of_a_command_without_a_failed_job_comes_at_the_end(told):
-    told.take(stats(result=1))
+    told.take(stats(result=1), job_info(1, "result", {"experiment": "ed"}))
     assert told.take(command_error("edpipe result > x")) == []
-    assert told.close()[2:] == [
+    assert told.close()[3:] == [
         "RuleException:",
         'CalledProcessError in file "/home/me/rules/a.smk", line 22:',
         "Command 'set -euo pipefail;  edpipe result > x' returned non-zero exit status 1.",
         "0 of 1 job done in 1 s",
     ]
+
+
+def test_a_run_that_ends_before_its_first_job_has_no_last_line(told):
+    told.take(stats(result=1), record("no such network", levelno=logging.ERROR))
+    assert told.close() == ["Job stats:", "the table", "no such network"]
 
 
 def test_an_error_of_another_command_is_not_taken_for_that_of_the_job(told):

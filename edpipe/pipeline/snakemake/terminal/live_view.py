@@ -59,6 +59,7 @@ class LiveView:
         )
         self._streams = LineStream(stream, lambda line: self.say([Line(line, is_whole=True)]), lock)
         self._live: Live | None = None
+        self._drawn: tuple[list[Line], Size] | None = None
         self._has_begun = False
         self._facts: RunFacts | None = None
         self._expected: Mapping[str, Expected] = {}
@@ -111,7 +112,7 @@ class LiveView:
             self._stop()
             self._streams.give_back()
             has_begun, self._has_begun = self._has_begun, False
-            if has_begun and is_over:
+            if has_begun and is_over and self._run.has_started:
                 self.say([Line(end_text(self._run, self._clock()))])
 
     def refresh(self) -> None:
@@ -147,8 +148,11 @@ class LiveView:
     def _draw(self) -> None:
         if not all(job.is_own for job in self._run.running.values()):
             return
-        now_s = self._clock()
-        lines = table(self._run, self._left(now_s), now_s, self._size())
+        now_s, size = self._clock(), self._size()
+        lines = table(self._run, self._left(now_s), now_s, size)
+        if self._live is not None and (lines, size) == self._drawn:
+            return
+        self._drawn = (lines, size)
         text = Text("\n").join(Text(line.text, STYLES[line.tone]) for line in lines)
         text.no_wrap, text.overflow = True, "crop"
         if self._live is None:

@@ -50,5 +50,5 @@ class PlainView:
     def close(self, is_over: bool) -> None:
         """What was done in all, once."""
         has_begun, self._has_begun = self._has_begun, False
-        if has_begun and is_over:
+        if has_begun and is_over and self._run.has_started:
             self.say([Line(end_text(self._run, self._clock()))])

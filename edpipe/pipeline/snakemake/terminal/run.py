@@ -80,6 +80,11 @@ class Run:
     waiting: dict[str, str] = field(default_factory=dict)
     """Jobs that have not started: their rules, by first output."""
 
+    @property
+    def has_started(self) -> bool:
+        """Whether any job has."""
+        return bool(self.running or self.ended or self.failed or self.interrupted)
+
     def learn(self, facts: RunFacts) -> None:
         """Takes in what the graph says."""
         self.cached += facts.cached
