@@ -237,8 +237,8 @@ def test_a_block_that_fails_is_found(tmp_path):
         run.run(block)
 
 
-def test_a_fence_without_an_end_or_with_more_words_is_refused():
-    for text in ("```sh\nls\n", "```sh here\nls\n```\n"):
+def test_a_fence_without_an_end_or_a_language_or_with_more_words_is_refused():
+    for text in ("```sh\nls\n", "```sh here\nls\n```\n", "```\n48 jobs\n```\n"):
         with pytest.raises(ValueError, match=r"^page\.md:1: "):
             blocks_of("page.md", text)
 

@@ -12,7 +12,8 @@ RUN = ("sh", "console", "python")
 """Languages of blocks that are run. `console`: lines that begin with `$ ` are commands, the others what they print."""
 READ = ("text", "json", "yaml", "toml", "diff")
 PLAIN = "sh"
-"""Of a block without a language."""
+"""Of a block without a language, if it begins with one of these programs."""
+PROGRAMS = ("edpipe", "snakemake", "dvc", "git", "make", "pip", "python")
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 UNITS = {"s", "min", "h", "ms", "B", "kB", "MB", "GB", "bytes", "byte", "of", "to", "and", "student", "students"}
 """Words of an output that come and go with its numbers."""
@@ -59,13 +60,13 @@ def pages():
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
-def blocks_of(page, text):
+def blocks_of(page, contents):
     """The fenced blocks of a page, in order.
 
     >>> [block.commands for block in blocks_of("a.md", "```console\\n$ ls\\na\\n```\\n")]
     ['ls']
     """
-    lines, found, start = text.splitlines(), [], None
+    lines, found, start = contents.splitlines(), [], None
     for number, line in enumerate(lines, 1):
         if start is None and line.lstrip().startswith("```"):
             start = number
@@ -73,8 +74,10 @@ def blocks_of(page, text):
             fence = FENCE.match(lines[start - 1].lstrip())
             if fence is None:
                 raise ValueError(f'{page}:{start}: a fence is ``` with a language, and title="…" if it is to be saved')
-            language = fence["language"] or PLAIN
-            found.append(Block(page, start, language, fence["title"], "\n".join(lines[start : number - 1]) + "\n"))
+            text = "\n".join(lines[start : number - 1]) + "\n"
+            if not fence["language"] and not text.startswith(PROGRAMS):
+                raise ValueError(f"{page}:{start}: give this block a language: {', '.join((*RUN, *READ))}")
+            found.append(Block(page, start, fence["language"] or PLAIN, fence["title"], text))
             start = None
     if start is not None:
         raise ValueError(f"{page}:{start}: this block is not closed")
