@@ -56,6 +56,7 @@ _GRAMMAR = (
     (Kind.EVALUATION, "evaluate", "artifacts/evaluations/{experiment}/seed{seed}.json"),
     (Kind.STUDY, "study", "results/study_{study}.(json|md|svg)"),
     (Kind.SEARCH, "search", "results/search_{search}.(json|md)"),
+    (Kind.RESULT, "", "results/index.html"),
     (Kind.RESULT, "report", r"results/(?!index\.){experiment}.html"),
     (Kind.RESULT, "result", "results/{experiment}.(json|csv)"),
     (Kind.RESULT, "result", "results/metrics/{experiment}.json"),
