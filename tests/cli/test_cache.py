@@ -55,6 +55,12 @@ def reasons(changes=()):
     return {str(entry.path): entry.reason for entry in inventory(params_with(changes)) if entry.reason}
 
 
+def test_the_page_of_all_results_is_edpipes_and_stays(folder):
+    make("results/index.html")
+    (entry,) = [entry for entry in inventory(params_with()) if entry.path == Path("results/index.html")]
+    assert (entry.place.kind, entry.reason) == (Kind.INDEX, "")
+
+
 def files():
     return {path for root in ("artifacts", "results") for path in Path(root).rglob("*") if path.is_file()}
 

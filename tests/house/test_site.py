@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -87,3 +88,20 @@ def test_the_version_of_mkdocs_is_one():
     bound = re.search(r'"(mkdocs-material[^"]+)"', (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert bound
     assert f'"{bound[1]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+FIGURES = sorted((ROOT / "docs/figures").glob("*.svg"))
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.name)
+def test_a_figure_can_be_read_in_light_and_dark_and_has_a_title(path):
+    text = path.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.find("{http://www.w3.org/2000/svg}title").text
+    assert "prefers-color-scheme" in text
+    assert f"(figures/{path.name})" in "".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_picture_is_described_in_words(path):
+    assert [link for words, link in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", path.read_text("utf-8")) if not words] == []

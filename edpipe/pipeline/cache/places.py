@@ -27,6 +27,7 @@ class Kind(StrEnum):
     RESULT = "result"
     STUDY = "study"
     SEARCH = "search"
+    INDEX = "page of all results"
     UNFINISHED = "unfinished"
     UNKNOWN = "not edpipe's"
 
@@ -56,7 +57,7 @@ _GRAMMAR = (
     (Kind.EVALUATION, "evaluate", "artifacts/evaluations/{experiment}/seed{seed}.json"),
     (Kind.STUDY, "study", "results/study_{study}.(json|md|svg)"),
     (Kind.SEARCH, "search", "results/search_{search}.(json|md)"),
-    (Kind.RESULT, "", "results/index.html"),
+    (Kind.INDEX, "", "results/index.html"),
     (Kind.RESULT, "report", r"results/(?!index\.){experiment}.html"),
     (Kind.RESULT, "result", "results/{experiment}.(json|csv)"),
     (Kind.RESULT, "result", "results/metrics/{experiment}.json"),
@@ -112,6 +113,8 @@ def place_of(path: Path) -> Place:
     'digits/general'
     >>> place_of(Path("artifacts/notes.txt")).kind
     <Kind.UNKNOWN: "not edpipe's">
+    >>> place_of(Path("results/index.html")).kind
+    <Kind.INDEX: 'page of all results'>
     """
     if RESUME_FOLDER in path.parts or path.name.endswith(".partial"):
         return Place(Kind.UNFINISHED)
