@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 _FORM = re.compile(
-    r"(?P<title>.*?): (?P<done>[\d,]+)/(?P<total>[\d,]+) images, (?P<rate>[\d,]+) images/s, (?P<left>\d+) s left  "
+    r"(?P<title>.*?): (?P<done>\d[\d,]*)/(?P<total>\d[\d,]*) images, "
+    r"(?P<rate>\d[\d,]*) images/s, (?P<left>\d+) s left  "
     r"(?P<text>.*)"
 )
 _LOSS = re.compile(r"\bloss (\S+?)(?:,|$)")

@@ -36,13 +36,21 @@ def test_scale_holds_all_values_and_is_never_narrow(values):
     assert high - low >= charts.NARROWEST_SCALE - 1e-9
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.5))
-def test_names_are_apart_and_keep_their_order(values, step):
-    found = spread_out(values, step)
-    assert all(moved >= value for moved, value in zip(found, values, strict=True))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.05))
+def test_names_are_apart_in_order_and_inside(values, step):
+    found = spread_out(values, step, 1.0)
     ordered = sorted(found)
     assert all(b - a >= step - 1e-9 for a, b in itertools.pairwise(ordered))
     assert sorted(range(len(values)), key=lambda n: values[n]) == sorted(range(len(values)), key=lambda n: found[n])
+    assert ordered[-1] <= 1.0
+
+
+def test_many_results_have_numbers_that_fit_the_picture():
+    rows = [{"name": f"result_{n}", "top1": 0.9, "low": 0.9, "high": 0.9, "macs": 10**9} for n in range(40)]
+    picture = charts.top1_against_compute(rows, "label")
+    assert {"1", "40"} <= set(texts(picture))
+    assert not [text for text in texts(picture) if text.startswith("result_")]
+    assert float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', str(picture))[1]) < 700
 
 
 def test_a_heat_map_has_its_names_and_the_text_of_each_cell():

@@ -1,6 +1,7 @@
 """The page of a result that was measured on real files: what is counted over images, refusals, and the same again."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from small_world import make_world
 
 from edpipe.datasets.dataset_file import open_dataset
 from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.params.partition import PartitionKnobs
 from edpipe.results.page.curves import curves_in
 from edpipe.results.page.page import drawn
 from edpipe.results.result_file import read_result
 from edpipe.steps.evaluate_teacher import evaluate_teacher
+from edpipe.steps.partition_dataset import partition_dataset
 from edpipe.storage.records import read_record, without_seal, write_record
 
 torch.set_num_threads(1)
@@ -96,6 +99,21 @@ def test_another_evaluation_is_refused(world, tmp_path):
         MismatchError, match=r"seed1\.json: is [0-9a-f]{16}, the result was made from [0-9a-f]{16}; make"
     ):
         drawn(files)
+
+
+def test_another_number_of_seeds_is_refused(files):
+    for evaluations in (files.evaluations[:1], (*files.evaluations, files.evaluations[0])):
+        other = replace(files, evaluations=evaluations)
+        with pytest.raises(MismatchError, match=rf"has 2 seeds, asked for are {len(evaluations)}; make the"):
+            drawn(other)
+
+
+def test_another_partition_is_refused(files, tmp_path):
+    names, ratio = ("lower", "upper"), (1, 1)
+    knobs = PartitionKnobs(subsets=names, ratio=ratio)
+    partition_dataset(files.dataset, knobs, tmp_path / "other.json")
+    with pytest.raises(MismatchError, match=r"was measured on partition [0-9a-f]{16}, but .*other\.json is"):
+        drawn(replace(files, partition=tmp_path / "other.json"))
 
 
 def test_another_teacher_is_refused(world, tmp_path):

@@ -206,6 +206,13 @@ def test_an_error_of_the_facts_is_one_warning(screen):
     assert screen.text.count(WARNING) == 1
 
 
+def test_two_errors_at_once_are_one_warning(screen):
+    handler = handler_on(screen)
+    for _ in range(2):
+        handler._fall_back(ValueError("one"))
+    assert screen.text.count(WARNING) == 1
+
+
 def test_a_reader_that_is_gone_ends_nothing(screen, monkeypatch):
     def write(_):
         raise BrokenPipeError

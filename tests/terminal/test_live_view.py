@@ -126,6 +126,10 @@ def test_messages_and_failures_are_whole(shown):
     assert "x" * 79 + "…" in one.lines()
     assert "edpipe: " + "y" * 200 in one.lines()
     assert "  rule result, exit status 1" in one.lines()
+    with open("b.log", "w") as stream:
+        stream.write("Traceback\nValueError: " + "z" * 200 + "\n")
+    one.take(job_info(2, "result", {"experiment": "kd"}, "b.log"), job_error(2, "result", "b.log"))
+    assert "ValueError: " + "z" * 200 in one.lines(), "the last line of a log may be all that is told of an error"
 
 
 def test_the_time_left_is_told_once_the_graph_is_known(shown):

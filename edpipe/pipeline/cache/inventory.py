@@ -13,7 +13,8 @@ import psutil
 from edpipe.params.schema import Params
 from edpipe.pipeline.cache.places import Kind, Place, place_of, targets_of, why_gone
 from edpipe.pipeline.jobs import paths
-from edpipe.pipeline.jobs.graph import jobs_of, jobs_of_searches
+from edpipe.pipeline.jobs.graph import jobs_of_result, jobs_of_searches
+from edpipe.pipeline.jobs.students import report
 from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import Verdict, assess
 from edpipe.storage.unfinished import RESUME_FOLDER
@@ -57,7 +58,10 @@ def _users(params: Params) -> dict[Path, tuple[str, ...]]:
     """For each artifact, the experiments that need it."""
     users: dict[Path, list[str]] = {}
     for experiment in params.experiments:
-        for job in jobs_of(params, [experiment]):
+        # Each once. What its page shows beside it is of other experiments, which are counted themselves.
+        for job in {
+            job.outputs[0]: job for job in (*jobs_of_result(params, experiment), report(params, experiment))
+        }.values():
             for path in job.outputs:
                 users.setdefault(path, []).append(experiment)
     for name, study in params.studies.items():

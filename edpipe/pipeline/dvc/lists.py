@@ -73,6 +73,8 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
     if job.step == "report":
         padded = [*job.inputs["beside"], *job.inputs["result"] * BESIDE_SLOTS][:BESIDE_SLOTS]
         entry |= {f"beside_{slot}": str(path) for slot, path in enumerate(padded, start=1)}
+        # DVC does not see that a dependency is gone, or that the order is another.
+        entry["beside"] = " ".join(path.stem for path in job.inputs["beside"])
     return entry
 
 

@@ -151,11 +151,11 @@ def hand_over_to_dvc(workflow: Any) -> None:
 
 
 def draw_index() -> None:
-    """The page of all results, where a page was drawn since; a failure is told, but the run has still succeeded."""
+    """The page of all results, where one was made since; a failure is told, but the run has still succeeded."""
     index = paths.RESULTS / "index.html"
-    pages = [path for path in paths.RESULTS.glob("*.html") if path != index]
+    shown = [path for end in ("html", "json") for path in paths.RESULTS.glob(f"*.{end}") if path != index]
     made_ns = index.stat().st_mtime_ns if index.exists() else 0
-    if all(path.stat().st_mtime_ns <= made_ns for path in pages):
+    if all(path.stat().st_mtime_ns <= made_ns for path in shown):
         return
     from edpipe.results.page.index import write_index  # here, since it imports pydantic's models of results
 

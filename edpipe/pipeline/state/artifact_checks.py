@@ -212,8 +212,8 @@ def is_page_of(job: Job) -> bool:
     """Whether the page is what would be drawn now, with the curves that it carries: those are no artifacts.
 
     Raises:
-        CorruptFileError: one of the files cannot be read.
-        MismatchError: the images or evaluations are not those of the result.
+        CorruptFileError: the page cannot be read.
+        MismatchError: no page can be drawn now: what it is drawn from is damaged, or does not belong together.
     """
     from edpipe.results.page.curves import curves_in
     from edpipe.results.page.files import PageFiles
@@ -224,4 +224,7 @@ def is_page_of(job: Job) -> bool:
         present = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{path}: cannot be read ({error}); {remake(path)}") from error
-    return present == drawn(PageFiles.of_job(job), curves_in(present))
+    try:
+        return present == drawn(PageFiles.of_job(job), curves_in(present))
+    except CorruptFileError as error:  # of another file, which is found damaged by itself
+        raise MismatchError(str(error)) from error

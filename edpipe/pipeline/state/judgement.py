@@ -15,7 +15,7 @@ from edpipe.pipeline.jobs.step_table import STEP, Artifact
 from edpipe.pipeline.jobs.students import study
 from edpipe.pipeline.state.artifact_checks import check_artifact, is_page_of
 from edpipe.pipeline.state.checked_artifacts import CheckedArtifacts, look_at
-from edpipe.pipeline.state.recorded import Records, present_origin, recorded_state
+from edpipe.pipeline.state.recorded import Records, other_results, present_origin, recorded_state
 from edpipe.pipeline.state.staleness import NOTHING, Assessment, RecordedState, Verdict, assess, code_changes
 from edpipe.results.page.page_code import read_page_code
 from edpipe.storage.code.units import step_unit
@@ -113,8 +113,9 @@ def _check_content(job: Job, records: Records, checked: CheckedArtifacts, found:
 
 def _page_reasons(job: Job, records: Records, checked: CheckedArtifacts) -> tuple[str, ...]:
     """Why a page is stale: it is drawn again and compared, unless nothing changed since that was last done."""
+    known_reasons = (*_page_code_changes(job), *other_results(job, records))
     if not all(path.exists() for path in job.all_inputs):
-        return _page_code_changes(job)
+        return known_reasons
     seals = [records.digest(path) for role in ("dataset", "partition") for path in job.inputs[role]]
     counted = [path for role in ("result", "evaluations", "teacher_evaluations", "beside") for path in job.inputs[role]]
     made_from = [*seals, *map(digest_file, counted), tokens(job.units), str(job.outputs[0])]
@@ -125,12 +126,12 @@ def _page_reasons(job: Job, records: Records, checked: CheckedArtifacts) -> tupl
     seen = look_at(job.outputs)
     try:
         is_same = is_page_of(job)
-    except MismatchError as error:  # the page is sound, but no other could be drawn now
+    except MismatchError as error:  # the page can be read, but no other could be drawn now
         return (str(error),)
     if is_same:
         checked.note(seen, source, None)
         return ()
-    return _page_code_changes(job) or (f"from {job.input('result')} another page would be drawn now",)
+    return known_reasons or (f"from {job.input('result')} another page would be drawn now",)
 
 
 def _page_code_changes(job: Job) -> tuple[str, ...]:

@@ -124,26 +124,26 @@ def _page_changes(job: Job, records: Records) -> tuple[str, ...]:
     newer = [path for path in job.all_inputs if path.exists() and path.stat().st_mtime_ns > made_ns]
     unit = step_unit(job.step)
     code, present = {unit: settled(unit, read_page_code(job.outputs[0]) or NOTHING)}, tokens(job.units)
-    return (*(f"{path} is newer" for path in newer), *code_changes(code, present), *_other_result(job, records))
+    return (*(f"{path} is newer" for path in newer), *code_changes(code, present), *other_results(job, records))
 
 
-def _other_result(job: Job, records: Records) -> tuple[str, ...]:
-    paths = (*job.inputs["result"], *job.inputs["beside"])
+def other_results(job: Job, records: Records) -> tuple[str, ...]:
+    """Why a page shows other results than it would now: it names their seals; damaged ones are found by themselves."""
+    paths, named = (*job.inputs["result"], *job.inputs["beside"]), read_page_results(job.outputs[0])
+    if named and len(named) != len(paths):
+        return (f"results beside its own: it shows {len(named) - 1}, asked for are {len(paths) - 1}",)
     if not all(path.exists() for path in paths):
         return ()
     try:
         present = [seal_of(records.read(path)) for path in paths]
-    except EdpipeError:  # found damaged by itself
+    except EdpipeError:
         return ()
-    named = read_page_results(job.outputs[0])
     drawn_from = [*named, *(NOTHING for _ in paths)]
-    others = [
+    return tuple(
         f"{'result' if path in job.inputs['result'] else path} is another one now ({old} → {new})"
         for path, old, new in zip(paths, drawn_from, present, strict=False)
         if old != new
-    ]
-    fewer = len(named) - len(paths)
-    return (*others, *([f"it shows {fewer} results beside its own that are not asked for now"] if fewer > 0 else []))
+    )
 
 
 def recorded_origin(record: Mapping[str, Any]) -> Origin:

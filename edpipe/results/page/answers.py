@@ -168,6 +168,11 @@ def read_answers(result: Result, dataset: Dataset, partition: Partition, files: 
     """
     known = partition.classes_of(result.setup.stages[-1].known)
     sample_ids = dataset.sample_ids("test", known).astype(np.int64)
+    if len(files.evaluations) != len(result.inputs.evaluations):
+        raise MismatchError(
+            f"{files.result}: has {len(result.inputs.evaluations)} seeds, asked for are {len(files.evaluations)}; "
+            f"{remake(files.result, act='make the result again')}"
+        )
     seeds, teachers = [], {}
     for path, seal in zip(files.evaluations, result.inputs.evaluations, strict=True):
         record = _evaluation(path, seal)

@@ -18,6 +18,8 @@ SHORTEST_NAMED = 0.05
 """Share of an axis that a stage must take for its name to stand at it."""
 LONGEST_NAME = 16
 """Characters of a name in a chart; tables have the whole name."""
+MOST_NAMED = 15
+"""Results whose names stand in a plane; more have their numbers."""
 TOP1_AXIS = {"format": "~%", "title": "top1", "tickCount": 5}
 
 
@@ -227,10 +229,10 @@ def top1_against_compute(rows: Sequence[Row], label: str) -> Markup:
     dot["encoding"] = {"y": {**y, "field": "top1"}}
     name = {"mark": {"type": "text", "align": "left", "dx": 8, "fontSize": 11}}
     name["encoding"] = {"y": {**y, "field": "label_top1"}, "text": {"field": "name"}}
-    apart = spread_out([row["top1"] for row in rows], (high - low) / 20)
-    values = [
-        {**row, "label_top1": at, "name": shortened_wide(row["name"])} for row, at in zip(rows, apart, strict=True)
-    ]
+    apart = spread_out([row["top1"] for row in rows], (high - low) / 20, high)
+    names = [shortened_wide(row["name"]) for row in rows]
+    shown = names if len(rows) <= MOST_NAMED else [str(number) for number in range(1, len(rows) + 1)]
+    values = [{**row, "label_top1": at, "name": name} for row, at, name in zip(rows, apart, shown, strict=True)]
     spec = {"data": {"values": values}, "width": 520, "height": 300, "encoding": {"x": x}}
     return svg({**spec, "layer": [bar, dot, name]}, label)
 
@@ -240,15 +242,19 @@ def shortened_wide(name: str) -> str:
     return name if len(name) <= 2 * LONGEST_NAME else name[: 2 * LONGEST_NAME - 1] + "…"
 
 
-def spread_out(values: Sequence[float], step: float) -> list[float]:
-    """The values, moved up where they are closer than a step to the one below; in the given order.
+def spread_out(values: Sequence[float], step: float, highest: float) -> list[float]:
+    """The values, moved up where they are closer than a step to the one below, and down below the highest place.
 
-    >>> spread_out([1.0, 0.0, 0.1], 0.5)
-    [1.0, 0.0, 0.5]
+    >>> spread_out([1.0, 0.0, 0.1], 0.5, 2.0), spread_out([1.0, 1.0], 0.5, 1.0)
+    ([1.0, 0.0, 0.5], [0.5, 1.0])
     """
-    found, last = {}, -math.inf
-    for number in sorted(range(len(values)), key=lambda n: values[n]):
+    order, found, last = sorted(range(len(values)), key=lambda n: values[n]), {}, -math.inf
+    for number in order:
         last = found[number] = max(values[number], last + step)
+    limit = max(highest, max(values))
+    for number in reversed(order):
+        found[number] = min(found[number], limit)
+        limit = found[number] - step
     return [found[number] for number in range(len(values))]
 
 

@@ -36,6 +36,8 @@ def beside(result: Result, others: Sequence[Result]) -> list[Beside]:
 
 
 def _factor(result: Result, other: Result) -> str:
+    if not result.budget.training_macs:
+        return "unknown"
     factor = other.budget.training_macs / result.budget.training_macs
     return "the same compute" if abs(factor - 1) < SAME_COMPUTE else f"{factor:.2f} times the compute"
 

@@ -1,5 +1,6 @@
 """results/index.html: every result of a project on one page, the results of each dataset beside each other."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,9 @@ def _entry(path: Path, result: Result) -> Entry:
 
 
 def _figure(contents: Mapping[str, Any]) -> Markup:
-    """As in the file beside it; its namespace is not needed inside a page, and a page has one style for all."""
-    return Markup(study_figure(contents).replace(' xmlns="http://www.w3.org/2000/svg"', "", 1))
+    """As in the file beside it, but in the style of the page: a style inside it would be that of all charts."""
+    alone = study_figure(contents).replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
+    return Markup(re.sub(r"<style>.*?</style>", "", alone, flags=re.DOTALL))
 
 
 def _group(entries: Sequence[Entry]) -> Group:

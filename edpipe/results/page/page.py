@@ -53,6 +53,11 @@ def _measured(files: PageFiles, result: Result) -> dict[str, Any]:
             f"{dataset.digest}; {remake(files.result, act='make the result again')}"
         )
     partition = read_partition(files.partition, dataset)
+    if partition.digest != result.inputs.partition:
+        raise MismatchError(
+            f"{files.result}: was measured on partition {result.inputs.partition}, but {files.partition} is "
+            f"{partition.digest}; {remake(files.result, act='make the result again')}"
+        )
     found = nothing | {"strips": strips(dataset, partition)}
     answers = read_answers(result, dataset, partition, files)
     return found | (_of_answers(answers, dataset) if len(answers.labels) else {})
