@@ -9,6 +9,7 @@ import pytest
 from pretended import digest_of, edit_record, params_with, pretend, pretend_all, write_params
 
 from edpipe.cli.commands import verify
+from edpipe.datasets.dataset_file import open_dataset
 from edpipe.errors import CorruptFileError, MismatchError, UsageError
 from edpipe.pipeline.jobs import data, graph, paths, students, teachers
 from edpipe.pipeline.state import artifact_checks, judgement
@@ -48,6 +49,8 @@ def evaluation(job, params):
         "test_samples_by_class": [1] * 10,
         "subsets": subsets,
     }
+    images = len(open_dataset(job.input("dataset")).sample_ids("test"))
+    facts["predictions"] = {"class_ids": [0] * images, "confidences": [0.5] * images}
     inputs = {"dataset": dataset["digest"], "partition": partition["digest"], "students": [digest]}
     inputs["teacher_evaluations"] = []
     return make_record("evaluate", {}, inputs, **facts)
