@@ -31,6 +31,15 @@ def test_curves_that_end_elsewhere_are_of_another_training(result):
     assert fitting({}, result) == []
 
 
+@pytest.mark.parametrize("damage", [{"images": None}, {"loss": "high"}, {"val_top1": [1]}])
+def test_a_curve_with_a_row_that_cannot_be_drawn_is_left_out(result, damage):
+    curves = whole()
+    curves[(0, "middle")][0] = curves[(0, "middle")][0] | damage
+    rows = fitting(curves, result)
+    assert {(r["seed"], r["stage"]) for r in rows} == set(whole()) - {(0, "middle")}
+    assert len(pictures(rows, result)) == 2
+
+
 def test_a_page_carries_its_curves(result):
     rows = fitting(whole(), result)
     assert fitting(curves_in(f"<p>{link(rows)}</p>"), result) == rows

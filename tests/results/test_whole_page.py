@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from examples import evaluation, write_result
 from measured_world import curves, measured, without_images
 from small_world import make_world
 
@@ -155,3 +156,10 @@ def test_results_beside_it_are_shown_and_named(world, tmp_path, files):
     seals = [read_result(path).file_digest for path in (files.result, other.result)]
     assert f'<meta name="edpipe-result" content="{" ".join(seals)}">' in page
     assert re.search(r"That is .* other \(\d+\.\d %\), the best of those beside it", words(page))
+
+
+def test_results_of_other_data_are_refused(files, tmp_path):
+    record = evaluation(0, "digits_ce")
+    other = write_result(tmp_path, [record], "digits_ce")
+    with pytest.raises(MismatchError, match=r"digits_ce\.json: was measured on dataset [0-9a-f]{16}, .*drawn\.json on"):
+        drawn(replace(files, beside=(other,)))

@@ -109,3 +109,8 @@ def test_names_are_cut_in_their_middle():
     assert cut_middle("teacher a subset middle", SIZE, 23) == "teacher a subset middle"
     assert cut_middle("teacher a subset middle", SIZE, 15) == "teacher a…iddle"
     assert cut_middle("teacher a subset middle", Size(80, 24, "."), 15) == "teacher a.iddle"
+
+
+@pytest.mark.parametrize("width", range(0, 24))
+def test_names_that_are_cut_in_the_middle_fit_the_narrowest_column(width):
+    assert cell_len(cut_middle("teacher a subset middle", SIZE, width)) <= width

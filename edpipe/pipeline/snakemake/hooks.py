@@ -161,8 +161,8 @@ def draw_index() -> None:
 
     try:
         write_index(paths.RESULTS)
-    except (EdpipeError, OSError) as error:
-        print(f"edpipe: {error}", file=sys.stderr)
+    except (EdpipeError, OSError, ValueError) as error:
+        _say(f"edpipe: {index}: not drawn: {error}")
 
 
 def gpus_per_job() -> int:

@@ -25,9 +25,15 @@ def fitting(curves: Curves, result: Result) -> list[dict[str, Any]]:
     for seed in result.seeds:
         for stage in seed.stages:
             found = curves.get((seed.seed, stage.name), ())
-            if found and found[-1].get("images") == stage.images_seen:
+            if found and found[-1].get("images") == stage.images_seen and all(map(_is_whole, found)):
                 rows += [{"seed": seed.seed, "stage": stage.name, **{k: row.get(k) for k in KEPT}} for row in found]
     return rows
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a row can be drawn; the file lies where anybody may write."""
+    numbers = [row.get(name) for name in ("loss", "val_top1") if row.get(name) is not None]
+    return isinstance(row.get("images"), int) and all(isinstance(number, float) for number in numbers)
 
 
 def link(rows: Sequence[Mapping[str, Any]]) -> Markup:

@@ -36,8 +36,17 @@ def drawn(files: PageFiles, curves: Curves | None = None) -> str:
     """The page of a result in a file; raises what `report` does."""
     result = read_result(files.result)
     _check_lengths(files.result, result)
-    others = [read_result(path) for path in files.beside]
+    others = [_comparable(path, read_result(path), files.result, result) for path in files.beside]
     return page(result, others, curves or {}, _measured(files, result))
+
+
+def _comparable(path: Path, other: Result, result_path: Path, result: Result) -> Result:
+    if other.inputs.dataset != result.inputs.dataset:
+        raise MismatchError(
+            f"{path}: was measured on dataset {other.inputs.dataset}, {result_path} on {result.inputs.dataset}; "
+            f"{remake(path, act='make the older of them again')}"
+        )
+    return other
 
 
 def _measured(files: PageFiles, result: Result) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def cut_middle(text: str, size: Size, width: int) -> str:
     >>> cut_middle("teacher digits_specialists subset middle", Size(80, 24), 30)
     'teacher digits_spec…set middle'
     """
-    if cell_len(text) <= width or width < len(GAP):
+    if cell_len(text) <= width or width < 3:
         return cut(text, size, width)
     end = text[-(width // 3) :]
     return cut(text[: -len(end)], size, width - cell_len(end)) + end
