@@ -15,14 +15,10 @@ from edpipe.cli.main import main
 from edpipe.datasets.dataset_file import DatasetHeader, open_dataset
 from edpipe.datasets.dataset_writer import StoredImage, write_dataset
 from edpipe.datasets.partition import Partition
-from edpipe.errors import MismatchError
 from edpipe.params.partition import PartitionKnobs
 from edpipe.pipeline.jobs import paths
-from edpipe.results.page.page import SampleImages
 from edpipe.results.page.sample_sheet import GAP, TILE, TILES, chosen_samples, sheet_png, strips
 from edpipe.steps.partition_dataset import partition_dataset
-from edpipe.steps.report import report
-from edpipe.storage.records import read_record
 
 NAMES = ("cat", "<b>dog</b>", "owl", "yak")
 HALVES = PartitionKnobs(subsets=("primary", "middle"), ratio=(1, 1))
@@ -187,53 +183,6 @@ def test_an_altered_partition_is_refused(folder, capsys):
     path = paths.partition_path("digits", "halves")
     path.write_text(path.read_text().replace("cat", "cow"))
     assert "altered since written" in refused(capsys, "partition", "show", "digits", "halves")
-
-
-# the report
-
-
-def test_a_report_refuses_images_of_another_dataset(folder):
-    from examples import write_result
-
-    images = SampleImages(paths.dataset_path("digits"), paths.partition_path("digits", "halves"))
-    with pytest.raises(MismatchError, match=r"was measured on dataset 0123456789abcdef, but .*digits.h5 holds"):
-        report(write_result(folder), folder / "page.html", images)
-    assert not (folder / "page.html").exists()
-
-
-def test_a_report_shows_what_each_level_introduces(folder):
-    from examples import evaluation, write_result
-
-    dataset = open_dataset(paths.dataset_path("digits"))
-    record = evaluation()
-    record["inputs"]["dataset"] = dataset.digest
-    images = SampleImages(paths.dataset_path("digits"), paths.partition_path("digits", "halves"))
-    path = write_result(folder, [record])
-    report(path, folder / "with.html", images)
-    report(path, folder / "without.html")
-    text = (folder / "with.html").read_text(encoding="utf-8")
-    assert text.count('<img src="data:image/jpeg;base64,') == 2
-    assert '<h2 id="images">What each level introduces</h2>' in text
-    assert "primary: 2 classes, such as cat, &lt;b&gt;dog&lt;/b&gt;." in text
-    assert "<img" not in (folder / "without.html").read_text(encoding="utf-8")
-    assert len(text) - len((folder / "without.html").read_text(encoding="utf-8")) < 40_000
-
-
-def test_a_school_with_all_classes_from_the_start_introduces_none(folder):
-    from examples import evaluation, rewrite_result, write_result
-
-    record = evaluation()
-    record["inputs"]["dataset"] = open_dataset(paths.dataset_path("digits")).digest
-    path = write_result(folder, [record])
-    contents = read_record(path)
-    for plan in contents["setup"]["stages"]:
-        plan["known"] = plan["taught"] = ["primary", "middle", "university"]
-    rewrite_result(path, contents)
-    images = SampleImages(paths.dataset_path("digits"), paths.partition_path("digits", "halves"))
-    report(path, folder / "page.html", images)
-    text = (folder / "page.html").read_text(encoding="utf-8")
-    assert '<h2 id="images">Classes of each subset</h2>' in text
-    assert "introduces" not in text
 
 
 def test_a_sheet_is_as_wide_as_its_longest_strip(tmp_path):

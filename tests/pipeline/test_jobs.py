@@ -280,7 +280,7 @@ def test_a_teacher_is_measured_from_its_weights_and_for_a_specialist_its_partiti
 
 
 def test_a_teacher_that_only_a_partition_asks_is_not_measured():
-    found = graph.jobs_of(params(CONFUSED), ["digits_ed"])
+    found = graph.jobs_of(params(CONFUSED | {"experiments.digits_ed.beside": []}), ["digits_ed"])
     measured = [job.arguments["teacher"] for job in found if job.step == "evaluate_teacher"]
     assert measured == ["digits_specialists"] * 3
 

@@ -35,10 +35,14 @@ def test_a_step_is_a_rule_a_module_and_a_block_of_dvc():
     assert blocks == {step.name for step in STEPS if step.is_tracked}
 
 
+ALSO_GIVEN = {Artifact.RESULT: ["costs"], Artifact.SEARCH: ["costs"], Artifact.PAGE: ["curves"]}
+"""What a step is told that is no artifact and in no identity."""
+
+
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_a_module_runs_a_job(step):
     given = list(signature(import_module(f"edpipe.steps.{step.name}").run).parameters)
-    assert given == (["job", "costs"] if step.artifact in (Artifact.RESULT, Artifact.SEARCH) else ["job"])
+    assert given == ["job", *ALSO_GIVEN.get(step.artifact, [])]
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.command)

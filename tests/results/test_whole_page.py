@@ -15,9 +15,11 @@ from edpipe.errors import CorruptFileError, MismatchError
 from edpipe.params.partition import PartitionKnobs
 from edpipe.results.page.curves import curves_in
 from edpipe.results.page.page import drawn
+from edpipe.results.page.words import classes_arrive
 from edpipe.results.result_file import read_result
 from edpipe.steps.evaluate_teacher import evaluate_teacher
 from edpipe.steps.partition_dataset import partition_dataset
+from edpipe.steps.report import report
 from edpipe.storage.records import read_record, without_seal, write_record
 
 torch.set_num_threads(1)
@@ -77,6 +79,27 @@ def test_all_parts_are_there(page):
     }
 
 
+def test_images_of_each_subset_are_shown_with_their_classes(files, page):
+    assert "primary: 5 classes, such as 0, 1," in words(page)
+    assert '<img src="data:image/jpeg;base64,' in page
+    assert '<img src="data:image/jpeg;base64,' not in drawn(without_images(files))
+
+
+@pytest.mark.parametrize(("arrive", "title"), [(True, "What each level introduces"), (False, "Classes of each subset")])
+def test_only_where_classes_arrive_a_level_introduces_them(files, monkeypatch, arrive, title):
+    monkeypatch.setattr("edpipe.results.page.page.classes_arrive", lambda stages: arrive)
+    text = drawn(files)
+    assert f'<h2 id="images">{title}</h2>' in text
+    assert ("introduces" in text) == arrive
+
+
+def test_classes_arrive_where_later_stages_know_more(files):
+    [only] = read_result(files.result).setup.stages
+    first = only.model_copy(update={"known": ("primary",)})
+    assert classes_arrive((first, only))
+    assert not classes_arrive((only, only))
+
+
 def test_the_page_is_drawn_again_from_what_it_carries(files, page):
     assert drawn(files, curves_in(page)) == page
     assert drawn(files) != page
@@ -107,6 +130,13 @@ def test_another_number_of_seeds_is_refused(files):
         other = replace(files, evaluations=evaluations)
         with pytest.raises(MismatchError, match=rf"has 2 seeds, asked for are {len(evaluations)}; make the"):
             drawn(other)
+
+
+def test_another_dataset_is_refused(files, tmp_path):
+    other = make_world(tmp_path, per_class=9)
+    with pytest.raises(MismatchError, match=r"was measured on dataset [0-9a-f]{16}, but .*dataset\.h5 holds"):
+        report(replace(files, dataset=other.dataset), tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_another_partition_is_refused(files, tmp_path):

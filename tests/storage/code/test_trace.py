@@ -14,6 +14,7 @@ from source_trees import copy_of_package
 
 from edpipe.pipeline.confirmation.probe import jobs_with, make_folder, probe_jobs, read_probe, with_makers
 from edpipe.storage.code.closure import closure, statements_of
+from edpipe.storage.code.modules import TEMPLATE
 from edpipe.storage.code.normal_form import TEXT_HOOKS, _is_field_or_validator, _is_knobs, normal_form
 from edpipe.storage.code.references import Names, Place
 from edpipe.storage.code.units import (
@@ -34,6 +35,7 @@ TOKENS = "edpipe.storage.code."
 """What computes versions is in no closure: a job compares them as values."""
 FOUND_BY_NAME = {"losses", "methods"}
 """Kinds of units that no step names: the registry finds what the knobs choose."""
+TEMPLATES = ".jinja"
 FINDERS = {f"edpipe.{module}" for module in ASIDE_MODULES}
 """Nor is what finds the classes that knobs choose."""
 
@@ -71,7 +73,7 @@ def closure_of_job(job):
 def is_aside(file, qualname):
     """Whether this makes words for the page, or is the body of a class of knobs, which computes nothing."""
     module, parts = module_of(file), qualname.split(".")
-    if set(parts) & set(TEXT_HOOKS):
+    if set(parts) & set(TEXT_HOOKS) or file.endswith(TEMPLATES):
         return True
     holds_methods = module.startswith(("edpipe.methods.", "edpipe.params.plans."))
     return holds_methods and len(parts) == 1 and isinstance(HERE.module(module).definitions[parts[0]][0], ast.ClassDef)
@@ -84,6 +86,8 @@ def test_every_function_that_a_job_executes_is_in_the_closure_of_its_units(tmp_p
     for job, executed in zip(jobs, run_traced(jobs, tmp_path / "project", "functions"), strict=True):
         meaning, texts = closure_of_job(job)
         counted = [(file, qualname) for file, qualname, _ in executed if not is_aside(file, qualname)]
+        templates = {(HERE.root / file).read_text() for file, _, _ in executed if file.endswith(TEMPLATES)}
+        assert templates <= {text for p in meaning if p.name == TEMPLATE for text in HERE.module(p.module).templates}
         places = {Place(module_of(file), qualname.split(".")[0]) for file, qualname in counted}
         places = {p for p in places if not p.module.startswith(TOKENS) and not p.name.startswith("<")}
         places = {p for p in places if p.module not in FINDERS}
@@ -187,7 +191,7 @@ def is_same_place(one, other):
 
 def is_counted(file, line):
     module = module_of(file)
-    if module in FINDERS or module.startswith((TOKENS, "edpipe.runtime.progress")):
+    if module in FINDERS or module.startswith((TOKENS, "edpipe.runtime.progress")) or file.endswith(TEMPLATES):
         return False
     functions = [node for node in ast.walk(parsed(file)) if isinstance(node, ast.FunctionDef)]
     return not any(f.name in TEXT_HOOKS and f.lineno <= line <= f.end_lineno for f in functions)
