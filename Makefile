@@ -56,7 +56,7 @@ wheel: install ## the package as a file to install, in dist/
 
 lock: ## writes requirements.lock from what is installed in .venv
 	@echo '# Every package at the version that was tested; no index addresses. Made by `make lock`.' > requirements.lock
-	@$(BIN)/python -m pip freeze --exclude-editable \
+	@$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip \
 	  | sed -E 's/^((nvidia-[^=]+|triton|cuda-[^=]+)==.*)$$/\1 ; sys_platform == "linux"/' >> requirements.lock
 
 ci: check test ## what CI runs
