@@ -165,11 +165,36 @@ def draw_index() -> None:
         _say(f"edpipe: {index}: not drawn: {error}")
 
 
-def gpus_per_job() -> int:
-    """1 where this machine has an NVIDIA GPU that may be used, else 0."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or os.environ.get("EDPIPE_DEVICE") == "cpu":
+def gpus_per_job(workflow: Any) -> int:
+    """How many GPUs a job asks for: 1 where this machine has one that may be used, and on a cluster; else 0."""
+    if is_on_cluster(workflow):
+        return int(os.environ.get("EDPIPE_DEVICE") != "cpu")
+    return min(num_gpus(), 1)
+
+
+def is_on_cluster(workflow: Any) -> bool:
+    """Whether jobs are submitted; in a dry run, which knows no executor, whether it is said how many at once."""
+    return not workflow.local_exec or bool(workflow.dryrun and workflow.resource_settings.nodes)
+
+
+def share_resources(workflow: Any) -> None:
+    """Here: as many GPUs as there are are shared, unless the command line says how many. On a cluster: all are its own.
+
+    A job there may use all cores that its node gives it, not as many as the submit host has.
+    """
+    if not workflow.local_exec:
+        workflow.resource_settings.cores = sys.maxsize
+    elif "gpu" not in workflow.global_resources and (count := num_gpus()):
+        workflow.scheduler.global_resources["gpu"] = workflow.scheduler.resources["gpu"] = count
+
+
+def num_gpus() -> int:
+    """NVIDIA GPUs of this machine that may be used."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "" or os.environ.get("EDPIPE_DEVICE") == "cpu" or not GPU_FOLDER.is_dir():
         return 0
-    return int(GPU_FOLDER.is_dir() and any(GPU_FOLDER.iterdir()))
+    count = len(list(GPU_FOLDER.iterdir()))
+    return min(count, len(visible.split(","))) if visible else count
 
 
 def processes_per_training() -> int:
