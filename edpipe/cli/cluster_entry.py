@@ -1,4 +1,4 @@
-"""What profiles of Snakemake for clusters call: `edpipe-cluster submit`, `edpipe-cluster status`, `edpipe-cluster-cancel`.
+"""What profiles for clusters call: `edpipe-cluster submit`, `edpipe-cluster status`, `edpipe-cluster-cancel`.
 
 Snakemake asks after each job by itself, so that these import little.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from edpipe.errors import EdpipeError
 
 USAGE = (
-    "edpipe-cluster: called by Snakemake, as a profile says: `edpipe-cluster submit SETTINGS JOBSCRIPT`, `edpipe-cluster "
-    "status NAME`, `edpipe-cluster-cancel NAME …`; `edpipe cluster` shows the jobs"
+    "edpipe-cluster: Snakemake calls this, as a profile says: `edpipe-cluster submit SETTINGS JOBSCRIPT`, "
+    "`edpipe-cluster status NAME`, `edpipe-cluster-cancel NAME …`; `edpipe cluster` shows the jobs"
 )
 EXIT_MENDABLE = 2
 

@@ -33,7 +33,7 @@ def cluster(is_json: bool) -> None:
     """
     if not FOLDER.is_dir():
         raise EdpipeError(
-            f"cluster: no folder {FOLDER} here: nothing was submitted; call `snakemake --profile workflow/profiles/slurm`"
+            f"cluster: no folder {FOLDER} here: nothing was submitted yet; docs/clusters.md says how it is done"
         )
     found = list(rows())
     if is_json:

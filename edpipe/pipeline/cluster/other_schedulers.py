@@ -55,6 +55,7 @@ class OtherScheduler:
             gpus=request.gpus,
             mem_mb=request.mem_mb,
             minutes=request.minutes,
+            seconds=60 * request.minutes,
             nodes=request.nodes,
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edpipe.pipeline.cluster.fates import SchedulerState
 from edpipe.pipeline.cluster.other_schedulers import OtherScheduler
@@ -11,6 +11,7 @@ from edpipe.pipeline.cluster.settings import ClusterSettings
 from edpipe.pipeline.cluster.slurm import Slurm
 
 
+@runtime_checkable
 class Scheduler(Protocol):
     """What is asked of every scheduler."""
 

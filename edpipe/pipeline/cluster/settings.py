@@ -5,16 +5,29 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edpipe.errors import EdpipeError, nearest
 from edpipe.params.base import Knobs
 from edpipe.params.yaml_file import parse_text
 
-PLACES = ("script", "name", "output", "folder", "cpus", "gpus", "mem_mb", "minutes", "nodes")
+PLACES = ("script", "name", "output", "folder", "cpus", "gpus", "mem_mb", "minutes", "seconds", "nodes")
 """What may stand in braces in `submit`."""
 ONLY_SLURM = ("account", "partition", "gpu_partition", "gpu_type", "options")
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _with_places(command: str, known: tuple[str, ...], needed: str) -> str:
+    """The command, if it names only known places in braces, and the one without which it is of no use."""
+    try:
+        named = [place for _, place, _, _ in Formatter().parse(command) if place is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; write {{{{ for a brace") from error
+    if unknown := [place for place in named if place not in known]:
+        raise ValueError(f"{{{unknown[0]}}} is not known; known: {', '.join(known)}")
+    if needed not in named:
+        raise ValueError(f"must hold {{{needed}}}")
+    return command
 
 
 class StepLimits(Knobs):
@@ -36,24 +49,19 @@ class Commands(Knobs):
     ask: str
     """Says of the job `{id}` whether it waits or runs."""
     alive: str = ""
-    """A regular expression that is found in what `ask` prints while the job waits or runs; empty: `ask` exits with 0."""
+    """A regular expression for what `ask` prints of a job that waits or runs; empty: that `ask` succeeds says it."""
     cancel: str
     """Cancels the job `{id}`."""
 
-    @field_validator("submit", "ask", "cancel")
+    @field_validator("submit")
     @classmethod
-    def _check_places(cls, command: str, info: ValidationInfo) -> str:
-        known = PLACES if info.field_name == "submit" else ("id",)
-        needed = "script" if known is PLACES else "id"
-        try:
-            named = [place for _, place, _, _ in Formatter().parse(command) if place is not None]
-        except ValueError as error:
-            raise ValueError(f"{error}; write {{{{ for a brace") from error
-        if unknown := [place for place in named if place not in known]:
-            raise ValueError(f"{{{unknown[0]}}} is not known; known: {', '.join(known)}")
-        if needed not in named:
-            raise ValueError(f"must hold {{{needed}}}")
-        return command
+    def _check_submit(cls, command: str) -> str:
+        return _with_places(command, PLACES, "script")
+
+    @field_validator("ask", "cancel")
+    @classmethod
+    def _check_about_job(cls, command: str) -> str:
+        return _with_places(command, ("id",), "id")
 
     @field_validator("id", "alive")
     @classmethod
@@ -81,7 +89,7 @@ class ClusterSettings(Knobs):
     retries: Annotated[int, Field(ge=0)] = 5
     """How often a job is submitted again that was preempted, ran out of time or lost its node."""
     commands: Commands | None = None
-    steps: dict[str, StepLimits] = {}
+    steps: dict[str, StepLimits] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_commands(self) -> "ClusterSettings":

@@ -32,7 +32,9 @@ def state_of(scheduler: Scheduler, number: str, memory: Path, is_by_job: bool) -
         return None
     kept = {**(states if is_fresh and is_by_job else {}), **found}
     told = {one: asdict(state) for one, state in kept.items()}
-    write_text_atomically(memory, json.dumps({"asked_s": asked_s if is_fresh and is_by_job else time.time(), "states": told}))
+    write_text_atomically(
+        memory, json.dumps({"asked_s": asked_s if is_fresh and is_by_job else time.time(), "states": told})
+    )
     return found.get(number, GONE)
 
 

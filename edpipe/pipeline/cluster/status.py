@@ -80,7 +80,9 @@ def line_of(job: SubmittedJob) -> str:
     where = f" on {last.node}" if last.node else ""
     word = f" ({last.word})" if last.word else ""
     count = "" if tries == 1 else f", the last of {tries} tries"
-    remedy = REMEDIES.get(fate, f"see {job.output(tries)}").format(step=job.request.step)
+    end, said = job.end(), f"see {job.output(tries)}"
+    is_told = end is not None and bool(end.step_codes)  # else the step has not begun, or was killed
+    remedy = REMEDIES.get(fate, said).format(step=job.request.step) if is_told or fate is not Fate.FAILED else said
     return f"{job.request.name}: job {last.id} of the cluster{where}{count}: {fate.value}{word}; {remedy}"
 
 
