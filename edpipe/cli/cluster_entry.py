@@ -1,9 +1,8 @@
-"""What profiles for clusters call: `edpipe-cluster submit`, `edpipe-cluster status`, `edpipe-cluster-cancel`.
+"""What profiles for clusters call: `edpipe-cluster submit`, `edpipe-cluster status`.
 
 Snakemake asks after each job by itself, so that these import little.
 """
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 from edpipe.errors import EdpipeError
 
 USAGE = (
-    "edpipe-cluster: Snakemake calls this, as a profile says: `edpipe-cluster submit SETTINGS JOBSCRIPT`, "
-    "`edpipe-cluster status NAME`, `edpipe-cluster-cancel NAME …`; `edpipe cluster` shows the jobs"
+    "edpipe-cluster: Snakemake calls this, as a profile says: `edpipe-cluster submit SETTINGS JOBSCRIPT` and "
+    "`edpipe-cluster status NAME`; `edpipe cluster` shows the jobs"
 )
 EXIT_MENDABLE = 2
 
@@ -35,10 +34,6 @@ def _run(words: Sequence[str]) -> int:
             print(submit(Path(settings), Path(jobscript)))
         case ["status", name]:
             print(_status(name))
-        case ["cancel", *names]:
-            from edpipe.pipeline.cluster.cancelling import cancel
-
-            cancel(names)
         case _:
             raise EdpipeError(USAGE)
     return 0
@@ -53,18 +48,6 @@ def _status(name: str) -> str:
     except (EdpipeError, OSError) as error:
         print(f"edpipe: {name}: its status is not known for now: {error}", file=sys.stderr)
         return RUNNING
-
-
-def cancel_main() -> int:
-    """`edpipe-cluster-cancel`: cancels jobs, in a process of its own, since Snakemake waits for two seconds only."""
-    subprocess.Popen(
-        [sys.executable, "-P", "-m", "edpipe.cli.cluster_entry", "cancel", *sys.argv[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    return 0
 
 
 if __name__ == "__main__":

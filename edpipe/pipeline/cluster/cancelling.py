@@ -5,7 +5,19 @@ from dataclasses import replace
 
 from edpipe.pipeline.cluster.schedulers import scheduler_of
 from edpipe.pipeline.cluster.settings import ClusterSettings
-from edpipe.pipeline.cluster.submitted_job import SubmittedJob, read_job
+from edpipe.pipeline.cluster.submitted_job import SubmittedJob, all_jobs, read_job
+
+
+def cancel_run(run: str) -> None:
+    """Cancels the jobs of one call of Snakemake that are not over.
+
+    Snakemake has a command for that, but gives it two seconds, in which a busy host may not even start Python.
+    """
+    cancel([job.request.name for job in all_jobs() if job.environment.get("EDPIPE_RUN") == run and _is_open(job)])
+
+
+def _is_open(job: SubmittedJob) -> bool:
+    return not job.tries[-1].fate and job.end() is None
 
 
 def cancel(names: Sequence[str]) -> None:

@@ -33,11 +33,12 @@ def submit(settings_path: Path, jobscript: Path) -> str:
     request = read_request(jobscript, settings)
     scheduler = scheduler_of(settings)
     before = read_job(request.name)
-    if before is not None and before.tries and _goes_on(before, request.identity, scheduler):
-        return request.name
-    shutil.rmtree(FOLDER / request.name, ignore_errors=True)
     passed_on = {name: text for name, text in os.environ.items() if name.startswith("EDPIPE_")}
     environment = {name: text for name, text in passed_on.items() if name not in NOT_PASSED_ON}
+    if before is not None and before.tries and _goes_on(before, request.identity, scheduler):
+        replace(before, environment=environment).write()
+        return request.name
+    shutil.rmtree(FOLDER / request.name, ignore_errors=True)
     job = SubmittedJob(request, settings.model_dump(mode="json"), environment)
     job.write()
     shutil.copyfile(jobscript, job.jobscript)

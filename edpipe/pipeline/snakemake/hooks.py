@@ -1,7 +1,10 @@
 """What the Snakefile calls: loading, checks before the first job, and the exchange with DVC."""
 
+import atexit
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +31,8 @@ from edpipe.runtime.loggers import chosen_logger
 from edpipe.runtime.threads import num_processes
 from edpipe.storage.job import Job
 
+RUN = "EDPIPE_RUN"
+"""On a cluster: tells the jobs which call of Snakemake they are of."""
 _STARTED_S = time.time()
 """Logs that are older are of an earlier run."""
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
@@ -111,6 +116,7 @@ def pass_sigterm_on() -> None:
         for job in _running_jobs():
             with suppress(psutil.Error):
                 job.send_signal(number)
+        _cancel_submitted_jobs()
 
     signal.signal(signal.SIGTERM, end)
 
@@ -184,8 +190,23 @@ def share_resources(workflow: Any) -> None:
     """
     if not workflow.local_exec:
         workflow.resource_settings.cores = sys.maxsize
+        os.environ[RUN] = f"{socket.gethostname()}-{os.getpid()}-{_STARTED_S:.0f}"
+        atexit.register(_cancel_submitted_jobs)
     elif "gpu" not in workflow.global_resources and (count := num_gpus()):
         workflow.scheduler.global_resources["gpu"] = workflow.scheduler.resources["gpu"] = count
+
+
+def _cancel_submitted_jobs() -> None:
+    """Those of this run that are not over: Snakemake ends before them after Ctrl-C."""
+    run = os.environ.get(RUN, "")
+    if f"-{os.getpid()}-" not in run:  # a job on a node has the variable of the call that submitted it
+        return
+    from edpipe.pipeline.cluster.cancelling import cancel_run  # here: only clusters need it
+
+    try:
+        cancel_run(run)
+    except (OSError, subprocess.SubprocessError) as error:
+        _say(f"edpipe: jobs of the cluster could not be cancelled: {error}; `edpipe cluster` lists them")
 
 
 def num_gpus() -> int:
