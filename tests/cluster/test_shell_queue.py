@@ -171,7 +171,7 @@ def test_a_job_that_outlives_its_snakemake_is_taken_over(tmp_path):
 
 def test_a_group_is_one_job(tmp_path):
     project = queue_project(tmp_path / "project", tiny_params())
-    words = ("--groups", "evaluate_teacher=measure", "--group-components", "measure=4", "results/ed.json")
+    words = ("results/ed.json", "--groups", "evaluate_teacher=measure", "--group-components", "measure=4")
     done = project.run("snakemake", *PROFILE, *words, **variables(project))
     assert done.rc == 0, done.text
     assert [job for job, _, _ in tries(project) if job.startswith("measure")] == ["measure"]
