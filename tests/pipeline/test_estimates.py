@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from project import ROOT
 
 from edpipe.cli.commands import plan
 from edpipe.datasets.readers.by_name import read_raw
+from edpipe.datasets.readers.published_counts import PUBLISHED
 from edpipe.datasets.splits import assign_splits
 from edpipe.errors import NetworkError
 from edpipe.params.dataset import FETCHED
@@ -21,7 +22,7 @@ from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.estimates import network_speed, summary, untried
 from edpipe.pipeline.estimates.expected import Expected
-from edpipe.pipeline.estimates.image_counts import PUBLISHED, ImageCounts, image_counts
+from edpipe.pipeline.estimates.image_counts import ImageCounts, image_counts
 from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts, feature_bytes
 from edpipe.pipeline.estimates.makespan import makespan
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse, measured
@@ -195,7 +196,7 @@ def test_published_numbers_are_those_of_the_docs():
     number = {name: (classes, train, test) for name, classes, train, _, test in rows}
     assert set(FETCHED) <= set(number)
     for name, counts in PUBLISHED.items():
-        assert counts == tuple(int(text.replace(",", "") or 0) for text in number[name]), name
+        assert astuple(counts) == tuple(int(text.replace(",", "") or 0) for text in number[name]), name
 
 
 def test_drawn_splits_are_near_those_of_packing(folder):
