@@ -51,7 +51,8 @@ def names(num_classes: int) -> Callable[[], object]:
 
     of_classes = tuple(f"class {number}" for number in range(num_classes))
     half = num_classes // 2
-    knobs = PartitionKnobs(subsets=("a", "b"), classes={"a": of_classes[:half], "b": of_classes[half:]})
+    classes = {"a": of_classes[:half], "b": of_classes[half:]}
+    knobs = PartitionKnobs.model_validate({"subsets": ("a", "b"), "classes": classes})
     return lambda: make_partition(knobs, of_classes, "0" * 16)
 
 
