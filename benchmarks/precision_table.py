@@ -7,7 +7,7 @@ Run it in a project folder whose teacher is there. Rows are spread over samples 
 
 import argparse
 
-from edpipe.cli.commands.soft_labels import measure_teacher
+from edpipe.cli.commands.soft_label_plan import measure_teacher
 from edpipe.params.load import load_params
 from edpipe.params.plans.plan import TeacherUse
 from edpipe.params.soft_labels import StorageKnobs

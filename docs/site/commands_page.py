@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from plain_text import escaped
 
-from edpipe.cli.commands import soft_labels
+from edpipe.cli.arguments import CommandParser
+from edpipe.cli.commands import soft_label_plan, soft_labels
 from edpipe.cli.main import _parser_of, _step_texts
 from edpipe.cli.overview import GROUPS
 
@@ -16,7 +17,7 @@ Written by `python docs/site/reference.py`; do not edit. `edpipe COMMAND --help`
 exit code is 2.
 """
 FORMS: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
-    "plan": {"soft-labels": soft_labels.plan},
+    "plan": {"soft-labels": soft_label_plan.plan},
     "verify": {"soft-labels": soft_labels.verify},
 }
 """Commands whose first word may choose another form, with what reads the words after it."""
@@ -54,13 +55,13 @@ def _parser_of_form(run: Callable[[Sequence[str]], None]) -> argparse.ArgumentPa
         caught.append(self)
         raise Caught
 
-    original, soft_labels.CommandParser.parse_args = soft_labels.CommandParser.parse_args, catch  # type: ignore[method-assign]
+    original, CommandParser.parse_args = CommandParser.parse_args, catch  # type: ignore[method-assign]
     try:
         run([])
     except Caught:
         return caught[0]
     finally:
-        soft_labels.CommandParser.parse_args = original  # type: ignore[method-assign]
+        CommandParser.parse_args = original  # type: ignore[method-assign]
     raise AssertionError("a form read its words without a parser")
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edpipe.errors import UsageError, nearest
@@ -33,3 +33,18 @@ class CommandParser(argparse.ArgumentParser):
             return f"unexpected argument '{word}'"
         options = re.findall(r"--[a-z][a-z0-9-]*", self.format_usage())
         return f"unknown option '{word}'{nearest(word, {*options, '--help'})}"
+
+
+def whole_from(least: int) -> Callable[[str], int]:
+    """A type of an argument: whole numbers of at least so much.
+
+    >>> whole_from(1)("12")
+    12
+    """
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse

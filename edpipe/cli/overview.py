@@ -12,6 +12,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "explain": "what one artifact was made from, by which code, when, and what hangs on it",
         "verify": "check all artifacts against params.yaml and the code, or stored logits against the teacher",
         "adopt": "take over artifacts that other code made, if evidence shows that they fit",
+        "import-soft-labels": "take over teacher outputs that torchdistill stored, if the teacher confirms them",
         "index": "draw results/index.html, the page of all results",
         "compare": "a table of results, and the paired difference of each to a base",
         "partition": "the classes and images of each subset",

@@ -82,7 +82,9 @@ def make_partition(
     if (class_order is None) != (knobs.confusion is None):
         raise ValueError(f"confusion knobs and a class order belong together, got {knobs.confusion} and {class_order}")
     if knobs.classes is not None:
-        chosen = {name: _resolve(name, knobs.classes[name], class_names) for name in knobs.subsets}
+        # Of equal names the first is meant.
+        id_of = {name: class_id for class_id, name in reversed(list(enumerate(class_names)))}
+        chosen = {name: _resolve(name, knobs.classes[name], class_names, id_of) for name in knobs.subsets}
     else:
         chosen = _by_ratio(knobs, len(class_names), class_order)
     _check_once(chosen, class_names)
@@ -117,12 +119,14 @@ def _class_order(num_classes: int, seed: int | None) -> list[int]:
     return sorted(range(num_classes), key=lambda class_id: hashlib.sha256(f"{seed}/{class_id}".encode()).digest())
 
 
-def _resolve(subset: str, names: Sequence[str | int], class_names: Sequence[str]) -> list[int]:
+def _resolve(
+    subset: str, names: Sequence[str | int], class_names: Sequence[str], id_of: Mapping[str, int]
+) -> list[int]:
     """Class ids of names; a whole number is an id, unless a class has it as its name."""
     ids = []
     for name in names:
-        if str(name) in class_names:
-            ids.append(class_names.index(str(name)))
+        if str(name) in id_of:
+            ids.append(id_of[str(name)])
         elif isinstance(name, int) and 0 <= name < len(class_names):
             ids.append(name)
         else:

@@ -14,6 +14,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
+from scipy.sparse.linalg import eigsh
 
 from edpipe.soft_labels.encoding.softmax import log_softmax
 
@@ -23,6 +24,8 @@ SMALLEST_GAIN = 1e-9
 """Of all confusion; what is less is rounding, and would make exchanges go on for ever."""
 MOST_REORDERED = 4
 """Subsets; so many have 24 orders."""
+MOST_DECOMPOSED = 2048
+"""Classes; of more the two eigenvectors that are wanted are computed by iteration (Lanczos)."""
 MOST_COMPARED = 32
 """Classes of each side; every pair of them is tried. A pair of all 333 × 333 would hardly be a better one."""
 TIE_DECIMALS = 9
@@ -83,8 +86,8 @@ def class_order(
         together: whether confused classes are to share a subset, or to be kept apart.
     """
     sizes, line = np.diff(bounds), spectral_order(similarity)
-    weights = similarity if together else -similarity
-    found = [_exchanged(weights, _starting(line, sizes, order, together)) for order in _orders(sizes)]
+    weights, known = similarity if together else -similarity, _Known()
+    found = [_exchanged(weights, _starting(line, sizes, order, together), known) for order in _orders(sizes)]
     total = similarity.sum() or 1.0
     within = [np.round(weights[each[:, None] == each].sum() / total, TIE_DECIMALS) for each in found]
     subset_of = found[int(np.argmax(within))]
@@ -101,12 +104,24 @@ def spectral_order(similarity: Float64[np.ndarray, "class class"]) -> Int64[np.n
     if degrees.max() <= 0 or len(degrees) < 2:
         return np.arange(len(degrees))
     roots = np.sqrt(np.maximum(degrees, SMALLEST_DEGREE * degrees.max()))
-    # Eigenvalues of the Laplacian are 1 minus these; numpy sorts ascending: its second is the last but one.
-    vector = np.linalg.eigh(similarity / roots[:, None] / roots[None, :])[1][:, -2] / roots
+    vector = _second_vector(similarity / roots[:, None] / roots[None, :]) / roots
     vector = np.round(vector / np.abs(vector).max(), TIE_DECIMALS)
     # Weighted by degree its sum is 0: where the plain sum is negative, less confused classes have the smaller values.
     lean = np.round(vector.mean(), TIE_DECIMALS) or vector[0]
     return np.argsort(-vector if lean > 0 else vector, kind="stable")
+
+
+def _second_vector(matrix: Float64[np.ndarray, "class class"]) -> Float64[np.ndarray, " class"]:
+    """Eigenvector of the second largest eigenvalue; of the Laplacian, 1 minus this matrix, the second smallest.
+
+    All eigenvectors take time that grows with the cube of the classes, so that of many only these two are computed.
+    """
+    num_classes = len(matrix)
+    if num_classes <= MOST_DECOMPOSED:
+        return np.linalg.eigh(matrix)[1][:, -2]  # ascending: the second is the last but one
+    start = np.cos(np.arange(num_classes))  # of no pattern that classes could have; the same on every run
+    values, vectors = eigsh(matrix, k=2, which="LA", v0=start, tol=0)
+    return vectors[:, np.argmin(values)]
 
 
 def _orders(sizes: Int64[np.ndarray, " subset"]) -> list[tuple[int, ...]]:
@@ -133,21 +148,38 @@ def _starting(
     return subset_of
 
 
+_Known = dict[bytes, tuple[np.ndarray, float]]
+"""What exchanging two subsets gives, by their classes: several starts and rounds lead to the same ones."""
+
+
 def _exchanged(
-    weights: Float64[np.ndarray, "class class"], subset_of: Int64[np.ndarray, " class"]
+    weights: Float64[np.ndarray, "class class"], subset_of: Int64[np.ndarray, " class"], known: _Known
 ) -> Int64[np.ndarray, " class"]:
     """Subset of each class when no more exchange between two subsets makes the weight within them larger."""
     subset_of, smallest_gain, is_better = subset_of.copy(), SMALLEST_GAIN * np.abs(weights).sum(), True
     while is_better:
         is_better = False
         for first, second in combinations(range(subset_of.max() + 1), 2):
-            ids = np.flatnonzero((subset_of == first) | (subset_of == second))
-            sides = np.where(subset_of[ids] == first, 1.0, -1.0)
-            leaving, gain = _best_exchange(weights[np.ix_(ids, ids)], sides)
+            leaving, gain = _known_exchange(weights, subset_of == first, subset_of == second, known)
             if gain > smallest_gain:
-                subset_of[ids[leaving]] = first + second - subset_of[ids[leaving]]
+                subset_of[leaving] = first + second - subset_of[leaving]
                 is_better = True
     return subset_of
+
+
+def _known_exchange(
+    weights: Float64[np.ndarray, "class class"],
+    is_first: Bool[np.ndarray, " class"],
+    is_second: Bool[np.ndarray, " class"],
+    known: _Known,
+) -> tuple[Int64[np.ndarray, " some"], float]:
+    """The classes of two subsets to be exchanged, and what this wins; remembered for the next time."""
+    key = np.packbits([is_first, is_second]).tobytes()
+    if key not in known:
+        ids = np.flatnonzero(is_first | is_second)
+        leaving, gain = _best_exchange(weights[np.ix_(ids, ids)], np.where(is_first[ids], 1.0, -1.0))
+        known[key] = ids[leaving], gain
+    return known[key]
 
 
 def _best_exchange(
@@ -156,19 +188,24 @@ def _best_exchange(
     """The classes of two subsets (sides 1 and -1) to be exchanged, and the weight within subsets that this wins.
 
     One pass of Kernighan & Lin: the best pair changes sides, even at a loss, and stays, until one side is used up.
-    Of all these steps the first so many are taken that win most.
+    Of all these steps the first so many are taken that win most. A step takes time in proportion to the classes.
+
+    Args:
+        weights: symmetric.
+        sides: of each class.
     """
-    sides, is_free = sides.copy(), np.ones(len(sides), dtype=bool)
+    free = [np.flatnonzero(sides == side) for side in (1, -1)]
     moved, total, best, best_count = [], 0.0, 0.0, 0
     pull = weights @ sides
-    for _ in range(min((sides > 0).sum(), (sides < 0).sum())):
-        wins = -sides * pull  # of one class alone: what it has over there, less what it has here
-        here, there = (_largest(wins, is_free & (sides == side)) for side in (1, -1))
-        gains = wins[here][:, None] + wins[there][None, :] - 2 * weights[np.ix_(here, there)]
+    for _ in range(min(map(len, free))):
+        # Wins of one class alone: what it has over there, less what it has here.
+        here, there = _largest(free[0], -pull[free[0]]), _largest(free[1], pull[free[1]])
+        gains = -pull[here][:, None] + pull[there][None, :] - 2 * weights[np.ix_(here, there)]
         row, column = np.unravel_index(np.argmax(gains), gains.shape)
-        pair = [int(here[row]), int(there[column])]
-        sides[pair], is_free[pair] = -sides[pair], False
-        pull += 2 * weights[:, pair] @ sides[pair]
+        pair = int(here[row]), int(there[column])
+        free = [classes[classes != left] for classes, left in zip(free, pair, strict=True)]
+        # Rows, not columns: the matrix is symmetric, and a row lies in one piece of memory.
+        pull += 2 * (weights[pair[1]] - weights[pair[0]])
         moved += pair
         total += float(gains[row, column])
         if total > best:
@@ -176,12 +213,14 @@ def _best_exchange(
     return moved[:best_count], best
 
 
-def _largest(
-    wins: Float64[np.ndarray, " class"], is_selected: Bool[np.ndarray, " class"]
-) -> Int64[np.ndarray, " some"]:
-    """The classes that win most, ascending."""
-    forward_pass = np.flatnonzero(is_selected)
-    return np.sort(forward_pass[np.argsort(-wins[forward_pass], kind="stable")[:MOST_COMPARED]])
+def _largest(classes: Int64[np.ndarray, " class"], wins: Float64[np.ndarray, " class"]) -> Int64[np.ndarray, " some"]:
+    """Those of the classes that win most, in the order given; of those that tie the first ones."""
+    if len(classes) <= MOST_COMPARED:
+        return classes
+    least = np.partition(wins, -MOST_COMPARED)[-MOST_COMPARED]
+    is_chosen = wins > least
+    is_chosen[np.flatnonzero(wins == least)[: MOST_COMPARED - is_chosen.sum()]] = True
+    return classes[is_chosen]
 
 
 def _least_first(

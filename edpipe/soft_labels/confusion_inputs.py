@@ -11,14 +11,12 @@ from edpipe.datasets.dataset_file import Dataset
 from edpipe.errors import OtherTemperatureError
 from edpipe.params.partition import ALL_CLASSES
 from edpipe.params.soft_labels import ViewSpace, every_view
+from edpipe.soft_labels.encoding.softmax import rows_together
 from edpipe.soft_labels.file.checks import check_provenance
 from edpipe.soft_labels.file.format import Provenance
 from edpipe.soft_labels.file.store import SoftLabelStore, check_verified, open_store
 from edpipe.storage.records import read_record
 from edpipe.views.spec import ViewSpec
-
-CHUNK_ROWS = 8192
-"""Rows of logits that are read together: 1000 classes take 64 MB as float64."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def first_views(
     store: SoftLabelStore, dataset: Dataset
 ) -> Iterator[tuple[Int32[np.ndarray, " row"], Float32[np.ndarray, "row class"]]]:
     """Labels of all training samples and the logits of their first view, in chunks."""
-    ids = dataset.sample_ids("train")
-    for start in range(0, len(ids), CHUNK_ROWS):
-        some = ids[start : start + CHUNK_ROWS]
+    ids, rows = dataset.sample_ids("train"), rows_together(dataset.num_classes)
+    for start in range(0, len(ids), rows):
+        some = ids[start : start + rows]
         yield dataset.labels[some], store.logits(some, np.zeros_like(some))

@@ -4,6 +4,7 @@ import copy
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ import torch
 from project import as_yaml, tiny_params
 from small_world import World, every_row
 
-from edpipe.cli.commands import soft_labels
+from edpipe.cli.commands import soft_label_plan
 from edpipe.cli.main import main
 from edpipe.datasets.dataset_file import open_dataset
+from edpipe.pipeline.estimates.job_costs import TRAINING_SHARE_OF_VIEWS
+from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds
+from edpipe.pipeline.estimates.summary import size
 from edpipe.pipeline.jobs import paths
+from edpipe.results.measures.cost import duration
 from edpipe.soft_labels.encoding.precisions import row_bytes
 from edpipe.soft_labels.file.reader import open_soft_labels
 from edpipe.soft_labels.file.store import open_store
@@ -26,6 +31,7 @@ torch.set_num_threads(1)
 DATASET = paths.dataset_path("digits")
 GENERAL = paths.teacher_path("digits", "general", "all")
 FILES = [paths.soft_labels_path("digits", "general", "all", f"{view}-{view}") for view in (0, 1)]
+SPEED = NetworkSpeed(5.0, 12.0, 1000, "cpu", ())
 SUBSETS = {"kd": [("general", "all")], "ed": [("specialists", "primary"), ("specialists", "middle")]}
 STORAGES = {
     "float32": {"precision": "float32"},
@@ -212,7 +218,7 @@ def test_other_numbers_of_views_are_priced_beside_the_chosen(here, capsys):
         assert row["teacher forwards"] == f"{int(count) * num:,}"
         students = -(-int(count) * num // 96)
         assert row["pays off from"] == f"{students} student{'s' * (students > 1)}"
-        assert float(row["minutes"]) >= 0
+        assert re.fullmatch(r"\d+ s", row["time"])
 
 
 def test_an_exhaustive_space_is_priced_up_to_its_own_number_of_views(project, capsys):
@@ -224,25 +230,98 @@ def test_an_exhaustive_space_is_priced_up_to_its_own_number_of_views(project, ca
     ("experiment", "line"),
     [("kd", "kd: 1 teacher, {} images in all, 96 seen"), ("ed", "ed: 2 teachers, {} images in all, 192 seen")],
 )
-def test_the_last_line_counts_teachers_and_images(here, capsys, experiment, line):
-    last = said(capsys, "plan", "soft-labels", experiment).splitlines()[-1]
+def test_the_last_lines_count_teachers_and_images(here, capsys, experiment, line):
+    *_, images, speed = said(capsys, "plan", "soft-labels", experiment).splitlines()
     num = len(open_dataset(DATASET).sample_ids("train", tuple(range(10))))
-    assert last == line.format(num) + " with a teacher by each student"
+    assert images == line.format(num) + " with a teacher by each student"
+    measured = (
+        r"a teacher takes [\d,]+ images/s \(measured here, of one of these teachers\); asked online, \d+ s for .*"
+    )
+    assert re.fullmatch(measured, speed)
 
 
-def test_without_a_teacher_there_are_dashes_and_a_remark(project, capsys):
+def test_without_a_teacher_errors_are_dashes_and_its_network_is_timed(project, capsys, monkeypatch):
     with_teacher = tables(said(capsys, "plan", "soft-labels", "kd"))
     shutil.rmtree(project / "artifacts" / "teachers")
+    monkeypatch.setattr(soft_label_plan, "NetworkSpeeds", lambda: NetworkSpeeds(lambda _: SPEED))
     text = said(capsys, "plan", "soft-labels", "kd")
     precisions, views, marked = tables(text)
     assert marked == with_teacher[2]
     for name, row in precisions.items():
         assert [row[column] for column in ("mean KL", "largest KL", "certified")] == ["–"] * 3
         assert row["size"] == with_teacher[0][name]["size"]
-    assert {row["minutes"] for row in views.values()} == {"–"}
-    assert text.splitlines()[-1].endswith(
-        "each student; errors, minutes, maps and hints are known once a teacher is there: `snakemake` makes it"
+    num = len(open_dataset(DATASET).sample_ids("train", tuple(range(10))))
+    assert views["32"]["time"] == duration(32 * num / (12 / TRAINING_SHARE_OF_VIEWS))
+    *_, images, speed = text.splitlines()
+    assert images.endswith(
+        "each student; errors, maps and hints are known once a teacher is there: `snakemake` makes it"
     )
+    online = duration(96 / (12 / TRAINING_SHARE_OF_VIEWS))
+    assert speed == (
+        "a teacher takes 10 images/s (measured here, of networks with random weights (cpu)); "
+        f"asked online, {online} for each student"
+    )
+
+
+def test_a_network_that_cannot_be_timed_leaves_a_dash(project, capsys, monkeypatch):
+    shutil.rmtree(project / "artifacts" / "teachers")
+    monkeypatch.setattr(soft_label_plan, "NetworkSpeeds", lambda: SimpleNamespace(of=lambda _: None))
+    text = said(capsys, "plan", "soft-labels", "kd")
+    assert {row["time"] for row in tables(text)[1].values()} == {"–"}
+    assert "images/s" not in text
+
+
+def test_a_given_speed_stands_above_what_is_measured(here, capsys):
+    text = said(capsys, "plan", "soft-labels", "ed", "--images-per-second", "0.5")
+    num = len(open_dataset(DATASET).sample_ids("train", tuple(range(10))))
+    assert tables(text)[1]["2"]["time"] == duration(2 * num / 0.5)
+    assert text.splitlines()[-1] == (
+        f"a teacher takes 0.5 images/s (as given); asked online, {duration(192 / 0.5)} for each student"
+    )
+
+
+def test_more_numbers_of_views_are_priced_on_demand(here, capsys):
+    _, views, _ = tables(said(capsys, "plan", "soft-labels", "kd", "--views", "5", "--views", "90"))
+    assert list(views) == ["1", "2", "5", "8", "32", "90"]
+
+
+def test_more_views_than_a_space_has_are_refused(project, capsys):
+    write_params(space={"exhaustive": True}, views={"number": None})
+    line = refused(capsys, "plan", "soft-labels", "kd", "--views", "10")
+    assert line == "soft_labels.digits.space: has 9 views and no more, got --views 10; use a smaller number of views"
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "inf", "nan", "fast"])
+def test_a_speed_that_is_none_is_refused(here, capsys, rate):
+    line = refused(capsys, "plan", "soft-labels", "kd", f"--images-per-second={rate}")
+    assert line.startswith(
+        f"plan soft-labels: argument --images-per-second: must be a number above 0, got '{rate}'; `edpipe "
+    )
+
+
+@pytest.mark.parametrize("experiment", ["kd", "ed"])
+def test_before_packing_published_numbers_stand_for_the_counted_ones(project, capsys, experiment):
+    # Of 1,797 digits 12 a class are taken, so that what is spread evenly is what is counted.
+    shutil.rmtree(project / "artifacts" / "teachers")
+    packed = said(capsys, "plan", "soft-labels", experiment, "--images-per-second=9")
+    shutil.rmtree("artifacts")
+    expected = said(capsys, "plan", "soft-labels", experiment, "--images-per-second=9").splitlines()
+    remark = "digits is not packed and partitioned here: numbers of images are expected, evenly over classes"
+    assert expected[-2] == remark
+    assert [*expected[:-2], expected[-1]] == packed.splitlines()
+
+
+def test_an_example_is_priced_in_a_folder_without_data_and_without_its_entries(project, capsys):
+    shutil.rmtree("artifacts")
+    before = Path("params.yaml").read_bytes()
+    text = said(capsys, "plan", "soft-labels", "imagenet_kd", "--images-per-second", "1000")
+    precisions, views, marked = tables(text)
+    train = 1_281_167 - round(1_281_167 * 0.02)
+    assert marked == ["uint8", "8"]
+    assert views["8"]["teacher forwards"] == f"{8 * train:,}"
+    assert views["8"]["time"] == duration(8 * train / 1000)
+    assert precisions["uint8"]["size"] == size(8 * train * 1004)
+    assert Path("params.yaml").read_bytes() == before
 
 
 def test_a_second_teacher_is_asked_where_the_first_is_not_there(project, capsys):
@@ -259,8 +338,8 @@ def test_nothing_is_written_by_a_plan(here, capsys):
 
 def test_a_row_too_large_for_a_precision_has_dashes_there(project, capsys, monkeypatch):
     large = np.array([[7e4, 0, 0, 0, 0, 0, 0, 0, 0, 0]], dtype=np.float32)
-    trial = soft_labels._Trial(large, np.zeros(1, dtype=np.int64), 0, 1.0)
-    monkeypatch.setattr(soft_labels, "_try_first", lambda *_: trial)
+    trial = soft_label_plan.Trial(large, np.zeros(1, dtype=np.int64), 0, 1.0)
+    monkeypatch.setattr(soft_label_plan, "_try_first", lambda *_: trial)
     precisions, _, _ = tables(said(capsys, "plan", "soft-labels", "kd"))
     assert {name: row["certified"] == "–" for name, row in precisions.items()} == {
         "float32": False,
@@ -289,12 +368,25 @@ def test_an_experiment_without_teachers_or_of_another_name_is_refused(here, caps
     assert refused(capsys, "plan", "soft-labels", experiment) == line
 
 
-@pytest.mark.parametrize("path", [DATASET, paths.partition_path("digits", "halves")])
-def test_what_must_be_made_first_is_named(project, capsys, path):
-    path.unlink()
+def test_a_dataset_of_which_nobody_published_numbers_must_be_packed_first(project, capsys):
+    params = copy.deepcopy(tiny_params())
+    params["datasets"]["digits"] = {"reader": "folder", "root": "none", "image_size": 8}
+    Path("params.yaml").write_text(as_yaml(params))
+    DATASET.unlink()
+    record_path(DATASET).unlink()
     line = refused(capsys, "plan", "soft-labels", "ed")
-    assert line.startswith(f"{path}: ")
+    assert line.startswith(f"{DATASET}: ")
     assert "snakemake" in line
+
+
+def test_before_the_partition_is_made_its_sizes_are_expected(project, capsys):
+    counted = said(capsys, "plan", "soft-labels", "ed", "--images-per-second=9")
+    paths.partition_path("digits", "halves").unlink()
+    for subset in ("primary", "middle"):
+        paths.teacher_path("digits", "specialists", subset).unlink()
+    expected = said(capsys, "plan", "soft-labels", "ed", "--images-per-second=9")
+    assert tables(expected)[1] == tables(counted)[1]
+    assert "digits is not packed and partitioned here" in expected
 
 
 @pytest.mark.parametrize("command", ["plan", "verify"])

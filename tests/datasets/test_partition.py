@@ -258,3 +258,30 @@ def test_sound_file_without_its_parts_is_refused(dataset_path, path):
     path.write_text(json.dumps(contents | {"file_digest": digest_json(contents)}))
     with pytest.raises(CorruptFileError, match=r"not a whole partition file \(KeyError\('inputs'\)\)"):
         read_partition(path, open_dataset(dataset_path))
+
+
+class CountedNames(tuple):
+    """Names of classes that count how often all of them are gone through."""
+
+    searches = 0
+
+    def index(self, *words):
+        CountedNames.searches += 1
+        return super().index(*words)
+
+    def __contains__(self, name):
+        CountedNames.searches += 1
+        return super().__contains__(name)
+
+
+def test_listed_classes_are_looked_up_without_a_search_for_each():
+    names = CountedNames(f"class {number}" for number in range(50))
+    listed = {"low": names[:10], "mid": names[40:], "top": tuple(range(10, 40))}
+    found = make_partition(knobs(classes=listed), names, DIGEST)
+    assert found.class_ids == {"low": tuple(range(10)), "mid": tuple(range(40, 50)), "top": tuple(range(10, 40))}
+    assert CountedNames.searches == 0
+
+
+def test_of_two_classes_of_one_name_the_first_is_meant():
+    listed = {"low": ("ant",), "mid": (1,), "top": ("bee",)}
+    assert make_partition(knobs(classes=listed), ("ant", "ant", "bee"), DIGEST).class_ids["low"] == (0,)

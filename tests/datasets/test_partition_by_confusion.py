@@ -124,7 +124,7 @@ def test_ratio_gives_the_sizes(tmp_path, dataset, answers):
 
 def test_chunks_make_no_difference(tmp_path, dataset, answers, monkeypatch):
     whole = run(dataset, answers, tmp_path / "p.json")
-    monkeypatch.setattr("edpipe.soft_labels.confusion_inputs.CHUNK_ROWS", 5)
+    monkeypatch.setattr("edpipe.soft_labels.encoding.softmax.MOST_ROWS", 5)
     assert run(dataset, answers, tmp_path / "q.json") == whole
     assert (tmp_path / "p.json").read_bytes() == (tmp_path / "q.json").read_bytes()
 

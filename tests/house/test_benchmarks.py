@@ -187,3 +187,23 @@ def test_the_table_has_a_row_for_each_precision(precision_table, monkeypatch, ca
     names = [cost.name for cost in candidates(10, StorageKnobs())]
     assert [line.split(" | ")[0] for line in lines] == [f"| {name}" for name in names]
     assert {line.count("|") for line in (header, rule, *lines)} == {5}
+
+
+@pytest.fixture
+def bench_growth(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return load("bench_growth", monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["confusion", "names", "easiest", "check", "plan", "makespan"])
+def test_each_case_of_growth_runs(bench_growth, case):
+    assert list(bench_growth.CASES) == ["confusion", "names", "easiest", "check", "plan", "makespan"]
+    found = bench_growth.measured(case, 40)
+    assert found["size"] == 40
+    assert found["seconds"] >= 0
+    assert found["mb"] >= 0
+
+
+def test_the_exponent_is_the_slope_of_the_logarithms(bench_growth):
+    assert bench_growth.exponent([10, 100, 1000], [2.0, 20 * 10**0.5, 2000]) == pytest.approx(1.5)

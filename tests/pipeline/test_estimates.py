@@ -1,8 +1,10 @@
 """Estimates of jobs that never ran: hand-computed from stand-in speeds, and a network that is really tried."""
 
+import heapq
 import json
 import re
-from dataclasses import replace
+from collections import Counter
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,16 @@ from project import ROOT
 
 from edpipe.cli.commands import plan
 from edpipe.datasets.readers.by_name import read_raw
+from edpipe.datasets.readers.published_counts import PUBLISHED
 from edpipe.datasets.splits import assign_splits
 from edpipe.errors import NetworkError
 from edpipe.params.dataset import FETCHED
 from edpipe.params.soft_labels import StorageKnobs
 from edpipe.params.stage import StageKnobs
+from edpipe.pipeline.estimates import makespan as makespan_module
 from edpipe.pipeline.estimates import network_speed, summary, untried
 from edpipe.pipeline.estimates.expected import Expected
-from edpipe.pipeline.estimates.image_counts import PUBLISHED, ImageCounts, image_counts
+from edpipe.pipeline.estimates.image_counts import ImageCounts, image_counts
 from edpipe.pipeline.estimates.job_costs import START_S, TRAINING_SHARE_OF_VIEWS, JobCosts, feature_bytes
 from edpipe.pipeline.estimates.makespan import makespan
 from edpipe.pipeline.estimates.network_speed import NetworkSpeed, NetworkSpeeds, NetworkUse, measured
@@ -195,7 +199,7 @@ def test_published_numbers_are_those_of_the_docs():
     number = {name: (classes, train, test) for name, classes, train, _, test in rows}
     assert set(FETCHED) <= set(number)
     for name, counts in PUBLISHED.items():
-        assert counts == tuple(int(text.replace(",", "") or 0) for text in number[name]), name
+        assert astuple(counts) == tuple(int(text.replace(",", "") or 0) for text in number[name]), name
 
 
 def test_drawn_splits_are_near_those_of_packing(folder):
@@ -268,6 +272,52 @@ def test_cores_share_independent_jobs_within_grahams_bound(durations, cores):
     found = makespan(jobs, seconds, dict.fromkeys(seconds, 1), cores)
     least = max(max(durations), sum(durations) / cores)
     assert least - 1e-6 <= found <= 2 * least + 1e-6
+
+
+def plain_makespan(jobs, seconds, threads, cores):
+    """The same by going through all jobs at each event."""
+    makes = {path: job.outputs[0] for job in jobs for path in job.outputs}
+    waits = {job.outputs[0]: {makes[path] for path in job.all_inputs if path in makes} for job in jobs}
+    waiting, running = list(waits), []
+    now, free = 0.0, cores
+    while waiting or running:
+        for name in [name for name in waiting if not waits[name]]:
+            needed = min(threads[name], cores)
+            if needed <= free:
+                waiting.remove(name)
+                heapq.heappush(running, (now + seconds[name], name, needed))
+                free -= needed
+        now, done, used = heapq.heappop(running)
+        free += used
+        for inputs in waits.values():
+            inputs.discard(done)
+    return now
+
+
+JOBS = st.lists(st.tuples(st.sets(st.integers(0, 24), max_size=3), st.integers(1, 4), st.integers(1, 5)), min_size=1)
+"""Of each job: what it may read of earlier ones, its seconds (many tie), its threads."""
+
+
+@given(JOBS, st.integers(1, 6))
+def test_jobs_in_any_order_end_when_the_plain_way_says(drawn, cores):
+    jobs = [job_of(str(k), *(str(n) for n in sorted(inputs) if n < k)) for k, (inputs, _, _) in enumerate(drawn)]
+    seconds = {job.outputs[0]: float(taken) for job, (_, taken, _) in zip(jobs, drawn, strict=True)}
+    threads = {job.outputs[0]: wanted for job, (_, _, wanted) in zip(jobs, drawn, strict=True)}
+    assert makespan(jobs, seconds, threads, cores) == plain_makespan(jobs, seconds, threads, cores)
+
+
+def test_what_is_looked_at_grows_with_the_jobs(monkeypatch):
+    def looked_at(count):
+        calls = Counter()
+        original = makespan_module._Ready.pop
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(makespan_module._Ready, "pop", lambda self, free: calls.update(pop=1) or original(self, free))
+            jobs = [job_of("0"), *(job_of(str(number), "0") for number in range(1, count))]
+            seconds = {job.outputs[0]: 1.0 for job in jobs}
+            assert makespan(jobs, seconds, dict.fromkeys(seconds, 1), 4) == 1 + -(-(count - 1) // 4)
+        return calls["pop"]
+
+    assert looked_at(400) <= 2.1 * looked_at(200)
 
 
 # the command

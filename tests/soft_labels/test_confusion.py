@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edpipe.datasets.partition import class_bounds
+from edpipe.soft_labels import confusion
 from edpipe.soft_labels.confusion import (
     _best_exchange,
     class_order,
@@ -193,6 +194,74 @@ def test_an_exchange_wins_what_it_says(num_here, num_there, seed):
     within = [weights[each[:, None] == each].sum() / 2 for each in (sides, after)]
     assert gain == pytest.approx(within[1] - within[0], abs=1e-9)
     assert (after > 0).sum() == num_here
+
+
+def plain_exchange(weights, sides):
+    """The same pass, with every class looked at and sorted in each step, and columns of the matrix."""
+    sides, is_free = sides.copy(), np.ones(len(sides), dtype=bool)
+    moved, total, best, best_count = [], 0.0, 0.0, 0
+    pull = weights @ sides
+    for _ in range(min((sides > 0).sum(), (sides < 0).sum())):
+        wins = -sides * pull
+        free = [np.flatnonzero(is_free & (sides == side)) for side in (1, -1)]
+        here, there = (np.sort(ids[np.argsort(-wins[ids], kind="stable")[: confusion.MOST_COMPARED]]) for ids in free)
+        gains = wins[here][:, None] + wins[there][None, :] - 2 * weights[np.ix_(here, there)]
+        row, column = np.unravel_index(np.argmax(gains), gains.shape)
+        pair = [int(here[row]), int(there[column])]
+        sides[pair], is_free[pair] = -sides[pair], False
+        pull += 2 * weights[:, pair] @ sides[pair]
+        moved, total = moved + pair, total + float(gains[row, column])
+        if total > best:
+            best, best_count = total, len(moved)
+    return moved[:best_count], best
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.booleans(), seeds)
+def test_a_pass_is_to_the_bit_what_the_plain_way_gives(num_here, num_there, has_ties, seed):
+    rng = np.random.default_rng(seed)
+    sides = rng.permutation(np.repeat([1.0, -1.0], [num_here, num_there]))
+    weights = symmetric(rng, len(sides))
+    if has_ties:
+        weights = np.round(weights * 2)
+    assert _best_exchange(weights, sides) == plain_exchange(weights, sides)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, -0.0, 0.5, 2.0]), min_size=1, max_size=80))
+def test_the_largest_are_found_as_a_stable_sort_has_them(wins):
+    wins, classes = np.array(wins), np.arange(len(wins)) * 3
+    expected = np.sort(classes[np.argsort(-wins, kind="stable")[: confusion.MOST_COMPARED]])
+    assert confusion._largest(classes, wins).tolist() == expected.tolist()
+
+
+def test_no_two_subsets_are_tried_twice(monkeypatch):
+    similarity, tried = symmetric(np.random.default_rng(0), 12), []
+
+    def counted(weights, sides):
+        tried.append((weights.tobytes(), sides.tobytes()))
+        return _best_exchange(weights, sides)
+
+    monkeypatch.setattr(confusion, "_best_exchange", counted)
+    deal(similarity, (0, 3, 7, 12))
+    assert len(tried) == len(set(tried)) > 6
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.permutations(range(9)), seeds)
+def test_two_eigenvectors_are_enough_for_the_line(order, seed):
+    similarity = path_of(order, np.random.default_rng(seed).uniform(1, 2, len(order) - 1))
+    expected = spectral_order(similarity).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confusion, "MOST_DECOMPOSED", 3)
+        patch.setattr(np.linalg, "eigh", None)
+        assert spectral_order(similarity).tolist() == expected
+
+
+def test_more_classes_than_are_decomposed_are_dealt_out_alike(monkeypatch):
+    similarity, _ = planted(np.random.default_rng(3), (20, 25, 30), 3.0)
+    expected = deal(similarity, (0, 25, 50, 75))
+    monkeypatch.setattr(confusion, "MOST_DECOMPOSED", 3)
+    assert deal(similarity, (0, 25, 50, 75)) == expected
 
 
 def best_share(similarity, bounds, sign):

@@ -25,7 +25,7 @@ from edpipe.params.soft_labels import ViewUse
 from edpipe.params.stage import StageKnobs
 from edpipe.pipeline.jobs import students
 from edpipe.runtime.distributed import Group
-from edpipe.soft_labels.difficulty import easiest, hardest, label_losses, num_easiest
+from edpipe.soft_labels.difficulty import TIE_DECIMALS, easiest, hardest, label_losses, num_easiest
 from edpipe.soft_labels.file.store import open_store
 from edpipe.steps import run_stage as stage_step
 from edpipe.steps.run_stage import run_stage
@@ -86,6 +86,26 @@ def test_what_is_left_beside_the_easiest_are_the_hardest(given_samples, share):
 def test_rounding_makes_no_difference():
     losses = np.array([0.3, 0.1 + 0.2, 0.30000000001])
     assert easiest(np.array([7, 3, 5]), np.zeros(3, int), losses, 0.1).tolist() == [3]
+
+
+def class_by_class(ids, labels, losses, share):
+    """The easiest, found by going through all samples once for each class."""
+    order = np.lexsort((ids, np.round(losses, TIE_DECIMALS)))
+    is_chosen = np.zeros(len(ids), dtype=bool)
+    for class_id in np.unique(labels):
+        ranked = order[labels[order] == class_id]
+        is_chosen[ranked[: num_easiest(len(ranked), share)]] = True
+    return ids[is_chosen]
+
+
+@given(samples(), SHARES)
+def test_sorting_by_class_finds_what_going_through_each_class_finds(given_samples, share):
+    assert easiest(*given_samples, share).tobytes() == class_by_class(*given_samples, share).tobytes()
+
+
+def test_of_no_samples_none_are_chosen():
+    nothing = np.array([], dtype=np.int64)
+    assert easiest(nothing, nothing, np.array([]), 0.5).tolist() == []
 
 
 @given(samples())
@@ -332,7 +352,7 @@ def test_the_first_views_of_the_first_file_are_asked(tmp_path, per_file, num_vie
 def test_however_rows_are_cut_into_chunks_the_same_are_chosen(world, monkeypatch):
     knobs, files = job_of(world, [world.teacher("primary")], 0.5)
     whole = opened(knobs, files).taught_digest
-    monkeypatch.setattr("edpipe.training.stage.task.CHUNK_ROWS", 3)
+    monkeypatch.setattr("edpipe.soft_labels.encoding.softmax.MOST_ROWS", 3)
     assert opened(knobs, files).taught_digest == whole
 
 

@@ -7,7 +7,7 @@ from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.params.text.dvc_form import broken_by_dvc
 from edpipe.params.yaml_file import PARAMS_PATH
-from edpipe.pipeline.jobs.model_checks import check_params
+from edpipe.pipeline.state.checked_networks import check_once
 
 
 def add_check(command: ArgumentParser) -> None:
@@ -16,13 +16,13 @@ def add_check(command: ArgumentParser) -> None:
 
 
 def check() -> None:
-    """Prints how many experiments and trials there are, and what DVC would break; builds the networks that they name.
+    """Prints how many experiments and trials there are, and what DVC would break; builds networks that are new to it.
 
     Raises:
         ParamsError: one line for each thing that is wrong.
     """
     params = load_params()
-    check_params(params)
+    check_once(params, tuple(params.with_trials.experiments))
     print(f"params.yaml: {len(params.experiments)} experiments{_searches(params)}, nothing wrong found")
     broken = broken_by_dvc(PARAMS_PATH.read_text(encoding="utf-8"))
     if broken:

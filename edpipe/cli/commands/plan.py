@@ -20,7 +20,7 @@ from edpipe.storage.job import Job
 
 
 def _soft_labels(words: Sequence[str]) -> None:
-    from edpipe.cli.commands.soft_labels import plan
+    from edpipe.cli.commands.soft_label_plan import plan
 
     plan(words)
 

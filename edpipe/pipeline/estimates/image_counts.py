@@ -5,27 +5,13 @@ from dataclasses import dataclass
 
 from edpipe.datasets.raw import raw_folder
 from edpipe.datasets.readers.folder import read
+from edpipe.datasets.readers.published_counts import BACKGROUND, PUBLISHED, SVHN_EXTRA
 from edpipe.datasets.splits import assign_splits
 from edpipe.errors import EdpipeError
 from edpipe.params.dataset import DatasetKnobs
 from edpipe.params.schema import Params
 from edpipe.pipeline.jobs import paths
 from edpipe.storage.records import read_record, record_path
-
-PUBLISHED = {
-    "caltech101": (101, 8_677, 0),
-    "caltech256": (256, 29_780, 0),
-    "cifar10": (10, 50_000, 10_000),
-    "cifar100": (100, 50_000, 10_000),
-    "digits": (10, 1_797, 0),
-    "fashion_mnist": (10, 60_000, 10_000),
-    "food101": (101, 75_750, 25_250),
-    "imagenet": (1_000, 1_281_167, 50_000),
-    "svhn": (10, 73_257, 26_032),
-    "tiny_imagenet": (200, 100_000, 10_000),
-}
-"""Classes, train and test images of each published data set; without test images, those are drawn."""
-SVHN_WITH_EXTRA = 604_388
 
 
 @dataclass(frozen=True)
@@ -76,9 +62,12 @@ def _listed(dataset: str, knobs: DatasetKnobs) -> ImageCounts | None:
 def _published(knobs: DatasetKnobs) -> ImageCounts | None:
     if knobs.reader not in PUBLISHED:
         return None
-    num_classes, train, test = PUBLISHED[knobs.reader]
-    if knobs.reader == "svhn" and knobs.extra:
-        train = SVHN_WITH_EXTRA
+    published = PUBLISHED[knobs.reader]
+    num_classes, train, test = published.num_classes, published.train, published.test
+    if knobs.extra:
+        train += SVHN_EXTRA
+    if knobs.background:
+        num_classes, train = num_classes + 1, train + BACKGROUND[knobs.reader]
     if test == 0:
         test = round(train * knobs.test_fraction)
         train -= test

@@ -20,7 +20,8 @@ from edpipe.storage.records import library_versions, to_json
 
 NOT_OF_NETWORKS = {"budget", "window"}
 """What of a stage's plan no network hangs on."""
-MOST_KEPT = 1000
+MOST_KEPT = 20_000
+"""Digests of experiments, 1.4 MB."""
 
 
 def check_once(params: Params, experiments: Iterable[str]) -> None:

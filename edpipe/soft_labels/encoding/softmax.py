@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Float32, Float64
 
+MOST_ROWS, MOST_LOGITS = 8192, 2**23
+"""Of what is read together: 64 MB as float64, however many classes there are."""
+
 
 def log_softmax(logits: Float32[np.ndarray, "row class"], temperature: float) -> Float64[np.ndarray, "row class"]:
     """log softmax(logits / temperature), in float64."""
@@ -23,3 +26,12 @@ def row_kl(
     """KL(softmax(exact / τ) ‖ softmax(stored / τ)) of each row, nats; at least 0."""
     log_p, log_q = log_softmax(exact, temperature), log_softmax(stored, temperature)
     return np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0.0)
+
+
+def rows_together(num_classes: int) -> int:
+    """Rows of so many logits that are read together.
+
+    >>> rows_together(10), rows_together(1000), rows_together(21_841)
+    (8192, 8192, 384)
+    """
+    return max(min(MOST_ROWS, MOST_LOGITS // num_classes), 1)

@@ -26,6 +26,7 @@ from edpipe.params.plans.loss import Stored
 from edpipe.params.plans.plan import StageJobKnobs, plain_kd
 from edpipe.soft_labels.batches import SoftLabelBatches, fit_in_memory
 from edpipe.soft_labels.difficulty import easiest, hardest, label_losses
+from edpipe.soft_labels.encoding.softmax import rows_together
 from edpipe.soft_labels.file.store import SoftLabelStore
 from edpipe.storage.digests import digest_bytes
 from edpipe.training.sample_stream import SampleStream, stage_seed
@@ -38,8 +39,6 @@ from edpipe.views.spec import ViewSpec
 
 MAX_SCORED_VIEWS = 8
 """Of each sample, to find the easiest ones, or the hardest."""
-CHUNK_ROWS = 8192
-"""Rows of logits that are read together: 1000 classes take 64 MB as float64."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,8 @@ class StageTask:
         losses, count = np.zeros(len(ids)), np.zeros(len(ids))
         for teacher in self.teachers:
             rows = np.flatnonzero(np.isin(self.dataset.labels[ids], teacher.class_ids))
-            for some in np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
+            together = rows_together(len(teacher.class_ids))
+            for some in np.split(rows, range(together, len(rows), together)):
                 losses[some] += _losses_of(teacher.labels.store, ids[some], self.dataset.labels[ids[some]])
             count[rows] += 1
         return losses / count
