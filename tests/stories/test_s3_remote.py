@@ -1,4 +1,4 @@
-"""DVC's remote on S3: a project that is pushed and pulled as docs/sharing.md says, and a server that damages or refuses.
+"""DVC's remote on S3: a project is pushed and pulled as docs/sharing.md says; the server damages or refuses.
 
 Steps are played by stand_in_command_line.py; the server is s3_server.py.
 """
@@ -50,7 +50,7 @@ def test_a_colleague_pulls_from_s3_and_nothing_runs(clone, on_s3, s3_store):
     pulled = artifacts_of(clone)
     assert pulled == {path: contents for path, contents in artifacts_of(on_s3).items() if path != "results/index.html"}
     assert len(pulled) > len(EVERY_STEP)
-    assert {contents for contents in pulled.values()} <= {s3_store.read(key) for key in s3_store.keys}
+    assert set(pulled.values()) <= {s3_store.read(key) for key in s3_store.keys}
 
 
 @pytest.mark.parametrize("damage", ["a bit", "half", "all"])
