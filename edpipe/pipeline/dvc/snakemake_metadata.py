@@ -44,7 +44,7 @@ def record_unknown_params(output: str, rule: str, made_s: float | None = None) -
     """Replaces what Snakemake knows of an output: it was made with none of its rule's params, so that it is stale.
 
     Its modification time alone would not do: a job without input files has nothing that is newer. When it was made
-    stays; where that is unknown, `made_s` or else the file's own time stands for it, since Snakemake's report wants one.
+    stays; where it is unknown, `made_s` or else the file's own time stands for it, since Snakemake's report wants one.
     """
     from snakemake.persistence import RECORD_FORMAT_VERSION
 

@@ -24,7 +24,6 @@ OWN = {
     Path("workflow/Snakefile"): "workflow/Snakefile",
     Path("workflow/profiles/default/config.yaml"): "workflow/profiles/default/config.yaml",
     Path("workflow/profiles/slurm/config.yaml"): "workflow/profiles/slurm/config.yaml",
-    Path("workflow/profiles/kubernetes/config.yaml"): "workflow/profiles/kubernetes/config.yaml",
     DVC_YAML: "dvc_pipeline.yaml",
     Path(".gitignore"): "gitignore",
     paths.DVC_IGNORE: "dvcignore",

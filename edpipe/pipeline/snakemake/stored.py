@@ -108,8 +108,8 @@ def _link(path: Path, target: Path) -> None:
         path.rmdir()  # an empty folder
     if os.path.lexists(path) and not _is_own_link(path):
         raise MismatchError(
-            f"{path}: is there already, but Snakemake's default storage is to hold the artifacts; use another clone, or "
-            f"move {path} away"
+            f"{path}: is there already, but Snakemake's default storage is to hold the artifacts; use another clone, "
+            f"or move {path} away"
         )
     with suppress(FileExistsError):  # another process of the same run was faster
         path.symlink_to(target)
