@@ -61,27 +61,26 @@ class Pod:
     def __init__(self, folder, origin):
         self.folder, self.origin = folder, origin
         folder.mkdir()
-        self.clone = Folder(folder / "clone")
+        self.clone, self.log = Folder(folder / "clone"), folder / "log"
 
     def start(self):
         variables = {one["name"]: one["value"] for one in CONTAINER["env"]}
         variables |= {"REPOSITORY": str(self.origin), "CORES": "2", "TARGET": "results/kd.html results/ed.html"}
-        return subprocess.Popen(
-            [*CONTAINER["command"], *CONTAINER["args"]],
-            cwd=self.folder,
-            env=self.clone.environment | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with self.log.open("wb") as stream:
+            return subprocess.Popen(
+                [*CONTAINER["command"], *CONTAINER["args"]],
+                cwd=self.folder,
+                env=self.clone.environment | variables,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
 
     def run(self):
         """Runs it to its end: its exit code, and the steps that were computed."""
         self.clone.runs.unlink(missing_ok=True)
-        pod = self.start()
-        output, _ = pod.communicate()
+        code = self.start().wait()
         steps = sorted(self.clone.runs.read_text().splitlines()) if self.clone.runs.exists() else []
-        return pod.returncode, steps, output
+        return code, steps, self.log.read_text()
 
 
 @pytest.fixture
@@ -125,8 +124,7 @@ def test_a_pod_that_is_told_to_end_ends_its_jobs_and_the_next_one_goes_on(pod):
     running = pod.start()
     wait_for(pod.clone.root / "started")
     running.send_signal(signal.SIGTERM)
-    output, _ = running.communicate()
-    assert running.returncode == 143, output
+    assert running.wait() == 143, pod.log.read_text()
     for name in ("waiting", "started"):
         (pod.clone.root / name).unlink()
     code, steps, output = pod.run()
