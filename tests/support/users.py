@@ -42,7 +42,7 @@ class User:
         return pwd.getpwnam(self.name).pw_uid
 
     def options(self, umask=0o022):
-        """For subprocess: as this user, with the umask that most systems give."""
+        """For subprocess: as this user."""
         own = pwd.getpwnam(self.name).pw_gid
         return {"user": self.number, "group": own, "extra_groups": [self.group], "umask": umask}
 
@@ -52,6 +52,7 @@ class OwnFolder(Folder):
     """A project folder in which one user types."""
 
     user: User = field(kw_only=True)
+    umask: int = field(default=0o022, kw_only=True)
 
     def __post_init__(self):
         """git takes a neighbour's repository only where this user's own settings say so."""
@@ -70,7 +71,7 @@ class OwnFolder(Folder):
             capture_output=True,
             text=True,
             check=False,
-            **self.user.options(),
+            **self.user.options(self.umask),
         )
         output = answer.stdout + answer.stderr
         assert (answer.returncode != 0) == is_refused, output
