@@ -92,7 +92,10 @@ def test_what_the_second_makes_the_first_takes_over_and_back(group):
 def test_one_may_clear_away_only_their_own(group):
     before = {path: path.read_bytes() for path in group.store.rglob("*") if path.is_file()}
     theirs = [path for path in before if path.stat().st_uid == group.first.user.number]
+    lock = group.second.root / "dvc.lock"
+    kept = lock.rename(lock.with_suffix(".kept"))  # so that the second uses nothing of all this
     said = group.second.call("dvc", "gc", "--workspace", "--force", is_refused=True)
+    kept.rename(lock)
     assert "Operation not permitted" in said
     assert {path: path.read_bytes() for path in theirs} == {path: before[path] for path in theirs}
 
