@@ -95,6 +95,18 @@ def server(monkeypatch):
 
 
 @pytest.fixture
+def s3_store(monkeypatch):
+    """An S3 server of this process (s3_server.py) with an empty bucket, which programs of the test may use."""
+    pytest.importorskip("moto", reason="needs edpipe[dev]")
+    from s3_server import serving_s3
+
+    with serving_s3() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        yield store
+
+
+@pytest.fixture
 def no_network(monkeypatch):
     """A test that reaches for the network fails."""
 

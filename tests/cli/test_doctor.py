@@ -484,6 +484,17 @@ def test_a_remote_is_asked_only_where_that_is_wanted(dvc_folder, tmp_path_factor
     )
 
 
+def test_a_remote_that_is_not_verified_is_a_warning(dvc_folder, tmp_path_factory):
+    there = tmp_path_factory.mktemp("there")
+    configure(REMOTE.format(there))
+    assert lines(lambda: project._remote_findings(False))[1:] == [
+        "warning remote: 'there': `dvc pull` takes over damaged files without a word; "
+        "`dvc remote modify there verify true`"
+    ]
+    configure(REMOTE.format(there) + "    verify = true\n")
+    assert len(lines(lambda: project._remote_findings(False))) == 1
+
+
 def test_a_check_that_breaks_does_not_hide_the_others():
     def broken():
         raise RuntimeError("a\nb")

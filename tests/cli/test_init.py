@@ -131,6 +131,27 @@ def test_dvc_is_refused_where_it_cannot_work(tmp_path, capsys):
     assert not [path for path in (tmp_path / "a{b}").rglob("*") if path.is_file()]
 
 
+def test_a_remote_needs_dvc(tmp_path, capsys):
+    assert said(capsys, "init", str(tmp_path / "a"), "--remote", "../store", code=2) == [
+        "edpipe: --remote ../store: only DVC has a remote; give --dvc too"
+    ]
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["../store", "s3://bucket/path"])
+def test_a_remote_is_the_default_one_and_verified(tmp_path, capsys, address):
+    pytest.importorskip("dvc")
+    said(capsys, "init", str(tmp_path / "a"), "--dvc", "--remote", address)
+    from dvc.config import Config
+
+    config = Config(str(tmp_path / "a/.dvc"))
+    assert config["core"]["remote"] == "store"
+    remote = config["remote"]["store"]
+    assert remote["verify"] is True
+    assert remote["url"] == (address if "://" in address else str(tmp_path / "store"))
+
+
 def test_git_that_is_not_there_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert said(capsys, "init", str(tmp_path / "a"), "--git", code=2) == [

@@ -1,7 +1,9 @@
 """The benchmarks still run: each of their parts, as small as it can be."""
 
 import importlib
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -150,6 +152,22 @@ def test_packing_and_loading_a_few_files_are_measured(bench_packing, tmp_path, m
     assert packing[0] == "packing / one-process Pillow (speed)"
     assert check(bench_packing.bench_loading(root, tmp_path, 1))[0] == "packed / ImageFolder (speed)"
     assert "2 classes, 6 train, 0 val, 2 test" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_push_and_a_pull_are_measured(monkeypatch, tmp_path):
+    pytest.importorskip("dvc_s3")
+    module = load("bench_push", monkeypatch)
+    with module.serving_s3() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        found = module.bench(tmp_path, 2, store)
+    assert list(found) == ["push", "push, again", "push, one job", "pull", "pull, again"]
+    assert (found["push"]["PUT"], found["push, one job"]["PUT"]) == (4, 2)
+    assert "PUT" not in found["push, again"]
+    assert found["pull"]["GET"] >= 4
+    assert all(figures["cpu_s"] > 0 for figures in found.values())
 
 
 def test_a_live_teacher_says_what_a_cache_of_it_would(bench_engine, squares):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from edpipe.errors import MismatchError, OverwriteError
+from edpipe.errors import MismatchError, OverwriteError, ParamsError
 from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.dvc.repo import refuse_braces
 from edpipe.pipeline.project.files import GENERATED, OWN, write_first_params, write_generated, write_own
@@ -17,6 +17,9 @@ from edpipe.storage.atomic import remove_file
 
 WRITTEN = (PARAMS_PATH, *OWN, *GENERATED, NOTE)
 """Every file of a new project."""
+DVC = (sys.executable, "-m", "dvc")
+REMOTE = "store"
+"""What DVC calls the place of `--remote`."""
 
 
 def add_init(command: ArgumentParser) -> None:
@@ -24,16 +27,24 @@ def add_init(command: ArgumentParser) -> None:
     command.add_argument("folder", help="of the project; it is made if it is not there; '.' for this one")
     command.add_argument("--git", action="store_true", help="make it a git repository too; nothing is committed")
     command.add_argument("--dvc", action="store_true", help="set up DVC there too")
+    command.add_argument(
+        "--remote",
+        metavar="ADDRESS",
+        help="with --dvc: where it pushes to and pulls from; what is pulled is compared with its digest",
+    )
     command.set_defaults(run=init)
 
 
-def init(folder: str, git: bool, dvc: bool) -> None:
+def init(folder: str, git: bool, dvc: bool, remote: str | None) -> None:
     """Writes the files of a project; overwrites nothing.
 
     Raises:
+        ParamsError: a remote without DVC.
         OverwriteError: one of its files is there already, or cannot be written.
         MismatchError: git or DVC fail, or DVC cannot work in such a folder.
     """
+    if remote is not None and not dvc:
+        raise ParamsError(f"--remote {remote}: only DVC has a remote; give --dvc too")
     root = Path(folder).expanduser()
     _check_free(root)
     try:
@@ -48,6 +59,8 @@ def init(folder: str, git: bool, dvc: bool) -> None:
             _call(["git", "init", "--quiet"], "--git")
         if dvc and not Path(".dvc").exists():
             _set_up_dvc()
+        if remote is not None:
+            _add_remote(remote)
     _say(root)
 
 
@@ -75,9 +88,14 @@ def _write() -> None:
 
 
 def _set_up_dvc() -> None:
-    dvc = [sys.executable, "-m", "dvc"]
-    _call([*dvc, "init", "--quiet", *_place_in_git()], "--dvc")
-    _call([*dvc, "config", "--quiet", "core.analytics", "false"], "--dvc")
+    _call([*DVC, "init", "--quiet", *_place_in_git()], "--dvc")
+    _call([*DVC, "config", "--quiet", "core.analytics", "false"], "--dvc")
+
+
+def _add_remote(address: str) -> None:
+    """DVC itself would take what the remote sends for what was asked for."""
+    _call([*DVC, "remote", "add", "--quiet", "--default", REMOTE, address], "--remote")
+    _call([*DVC, "remote", "modify", "--quiet", REMOTE, "verify", "true"], "--remote")
 
 
 def _place_in_git() -> Sequence[str]:

@@ -169,6 +169,12 @@ def _remote_named(name: str, knobs: Mapping[str, Any], asks_remote: bool) -> Ite
         yield from _answer_of(name, text)
     else:
         yield ok("remote", f"{text}; not asked (`edpipe doctor --remote` does)")
+    if address and not knobs.get("verify"):
+        yield warning(
+            "remote",
+            f"'{name}': `dvc pull` takes over damaged files without a word",
+            f"`dvc remote modify {name} verify true`",
+        )
 
 
 def _answer_of(name: str, text: str) -> Iterator[Finding]:

@@ -40,17 +40,17 @@ def forget(output: str, kind: str = MADE) -> None:
     record_file(output, kind).unlink(missing_ok=True)
 
 
-def record_unknown_params(output: str, rule: str) -> None:
+def record_unknown_params(output: str, rule: str, made_s: float | None = None) -> None:
     """Replaces what Snakemake knows of an output: it was made with none of its rule's params, so that it is stale.
 
     Its modification time alone would not do: a job without input files has nothing that is newer. When it was made
-    stays; where that is unknown, the file's own time stands for it, since Snakemake's report wants one.
+    stays; where it is unknown, `made_s` or else the file's own time stands for it, since Snakemake's report wants one.
     """
     from snakemake.persistence import RECORD_FORMAT_VERSION
 
     path = record_file(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made_s = os.lstat(output).st_mtime
+    made_s = os.lstat(output).st_mtime if made_s is None else made_s
     contents = {"rule": rule, "starttime": made_s, "endtime": made_s}
     contents |= {name: value for name, value in _known(output).items() if name not in _ORIGIN and value is not None}
     contents |= {"record_format_version": RECORD_FORMAT_VERSION, "params": []}

@@ -27,7 +27,6 @@ OWN = {
     Path("workflow/profiles/slurm/cluster.yaml"): "workflow/profiles/slurm/cluster.yaml",
     Path("workflow/profiles/cluster/config.yaml"): "workflow/profiles/cluster/config.yaml",
     Path("workflow/profiles/cluster/cluster.yaml"): "workflow/profiles/cluster/cluster.yaml",
-    Path("workflow/profiles/kubernetes/config.yaml"): "workflow/profiles/kubernetes/config.yaml",
     DVC_YAML: "dvc_pipeline.yaml",
     Path(".gitignore"): "gitignore",
     paths.DVC_IGNORE: "dvcignore",

@@ -21,6 +21,7 @@ from edpipe.params.schema import Params
 from edpipe.pipeline.dvc import reconcile, record, repo
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.project.note import line_about_age
+from edpipe.pipeline.snakemake import stored
 from edpipe.pipeline.snakemake.terminal import facts
 from edpipe.pipeline.snakemake.terminal.handler import let_log_catch_up
 from edpipe.pipeline.state.checked_networks import check_once
@@ -52,11 +53,25 @@ def load(workflow: Any, config: dict[str, Any]) -> Params:
         if repo.is_main(workflow):
             for line in filter(None, (line_about_age(), repo.why_left_out())):
                 _say(f"edpipe: {line}")
-            is_dry_run = bool(workflow.output_settings.dryrun)
-            reconcile.reconcile(params, is_dry_run, has_dvc=repo.is_set_up())
+        _make_known(workflow, params)
         return params
     except EdpipeError as error:
         _end(error)
+
+
+def _make_known(workflow: Any, params: Params) -> None:
+    """Links to local copies where artifacts lie in a store; what their records say is made known to Snakemake."""
+    store = stored.store_of(workflow)
+    stored.link_copies(store)
+    if store is not None:
+        stored.leave_dvc_out(store)
+    if not repo.is_main(workflow):
+        return
+    if store is not None:
+        stored.judge_stored(store, params)
+    else:
+        is_dry_run = bool(workflow.output_settings.dryrun)
+        reconcile.reconcile(params, is_dry_run, has_dvc=repo.is_set_up())
 
 
 def put_command_on_path() -> None:
@@ -93,12 +108,17 @@ def check_before_first_job(workflow: Any) -> None:
         params = load_params()
         chosen_logger(params.logger)
         check_once(params, sorted(experiments))
-        wanted = {str(path) for job in workflow.dag.needrun_jobs() for path in job.output}
+        wanted = {_plain_path(workflow, str(path)) for job in workflow.dag.needrun_jobs() for path in job.output}
         announce_run(job for job in all_jobs(params) if not wanted.isdisjoint(map(str, job.outputs)))
         if repo.is_enabled(workflow):
             repo.hold_outputs()
     except EdpipeError as error:
         _end(error)
+
+
+def _plain_path(workflow: Any, path: str) -> str:
+    store = stored.store_of(workflow)
+    return path if store is None else store.plain_path(path)
 
 
 def tell_view(workflow: Any) -> None:

@@ -49,6 +49,10 @@ class Records:
             raise found
         return found
 
+    def exists(self, path: Path) -> bool:
+        """Whether an output is there."""
+        return path.exists()
+
     def note_digest(self, artifact_path: Path, digest: str) -> None:
         """What the content of an artifact was measured to be; counts more than what its record says."""
         self._digests[record_path(artifact_path)] = digest
@@ -87,7 +91,7 @@ def _read(path: Path) -> dict[str, Any] | EdpipeError:
 
 def recorded_state(job: Job, records: Records) -> RecordedState:
     """What the outputs of a job say of themselves."""
-    missing = frozenset(path for path in job.outputs if not path.exists())
+    missing = frozenset(path for path in job.outputs if not records.exists(path))
     if STEP[job.step].artifact is Artifact.PAGE:  # has no record
         return RecordedState(None, missing, reasons=_page_changes(job, records) if not missing else ())
     try:

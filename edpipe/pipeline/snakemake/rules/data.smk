@@ -5,7 +5,7 @@ rule pack_dataset:
         packed="artifacts/datasets/{dataset}.h5",
         record="artifacts/datasets/{dataset}.json",
     log:
-        "logs/pack_dataset/{dataset}.log",
+        local("logs/pack_dataset/{dataset}.log"),
     threads: threads_of(data.pack_dataset)
     resources:
         mem_mb=4000,

@@ -9,7 +9,7 @@ rule partition_dataset:
     output:
         "artifacts/partitions/{dataset}/{partition}.json",
     log:
-        "logs/partition_dataset/{dataset}-{partition}.log",
+        local("logs/partition_dataset/{dataset}-{partition}.log"),
     wildcard_constraints:
         partition=one_of(GIVEN),
     threads: 1
@@ -31,7 +31,7 @@ rule partition_by_confusion:
     output:
         "artifacts/partitions/{dataset}/{partition}.json",
     log:
-        "logs/partition_by_confusion/{dataset}-{partition}.log",
+        local("logs/partition_by_confusion/{dataset}-{partition}.log"),
     wildcard_constraints:
         partition=one_of(CONFUSED),
     threads: 1

@@ -8,7 +8,7 @@ rule report:
     output:
         report("results/{experiment}.html", caption="../report/report.rst", category="Reports"),
     log:
-        "logs/report/{experiment}.log",
+        local("logs/report/{experiment}.log"),
     threads: 1
     resources:
         mem_mb=1000,

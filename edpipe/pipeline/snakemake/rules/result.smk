@@ -9,7 +9,7 @@ rule evaluate:
     output:
         "artifacts/evaluations/{experiment}/seed{seed}.json",
     log:
-        "logs/evaluate/{experiment}-seed{seed}.log",
+        local("logs/evaluate/{experiment}-seed{seed}.log"),
     threads: threads_of(students.evaluate)
     resources:
         gpu=gpus,
@@ -32,7 +32,7 @@ rule result:
         curve="results/{experiment}.csv",
         metrics="results/metrics/{experiment}.json",
     log:
-        "logs/result/{experiment}.log",
+        local("logs/result/{experiment}.log"),
     threads: 1
     resources:
         mem_mb=1000,
@@ -53,7 +53,7 @@ rule study:
         table="results/study_{study}.md",
         figure=report("results/study_{study}.svg", caption="../report/study.rst", category="Studies"),
     log:
-        "logs/study/{study}.log",
+        local("logs/study/{study}.log"),
     threads: 1
     resources:
         mem_mb=1000,

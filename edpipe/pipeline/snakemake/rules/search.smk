@@ -5,7 +5,7 @@ rule search:
         search=report("results/search_{search}.json", caption="../report/search.rst", category="Searches"),
         table="results/search_{search}.md",
     log:
-        "logs/search/search_{search}.log",
+        local("logs/search/search_{search}.log"),
     threads: threads_of(searches.search)
     resources:
         gpu=gpus,

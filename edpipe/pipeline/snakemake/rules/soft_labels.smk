@@ -5,7 +5,7 @@ rule dump_soft_labels:
         soft_labels="artifacts/soft_labels/{dataset}/{teacher}/{subset}/views_{views}.h5",
         record="artifacts/soft_labels/{dataset}/{teacher}/{subset}/views_{views}.json",
     log:
-        "logs/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.log",
+        local("logs/dump_soft_labels/{dataset}-{teacher}-{subset}-views_{views}.log"),
     priority: 5  # students wait for these
     threads: threads_of(teachers.dump_soft_labels)
     resources:
@@ -28,7 +28,7 @@ rule verify_soft_labels:
     output:
         "artifacts/soft_labels/{dataset}/{teacher}/{subset}.json",
     log:
-        "logs/verify_soft_labels/{dataset}-{teacher}-{subset}.log",
+        local("logs/verify_soft_labels/{dataset}-{teacher}-{subset}.log"),
     priority: 5  # students wait for these
     threads: threads_of(teachers.verify_soft_labels)
     resources:

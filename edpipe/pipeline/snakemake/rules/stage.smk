@@ -5,7 +5,7 @@ rule run_stage:
         weights="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.safetensors",
         record="artifacts/students/{experiment}/seed{seed}/{number}_{stage}.json",
     log:
-        "logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log",
+        local("logs/run_stage/{experiment}-seed{seed}-{number}_{stage}.log"),
     # Trials of searches are trained as experiments are, and by no other rule measured or reported as those.
     wildcard_constraints:
         experiment=one_of(PARAMS.with_trials.experiments),

@@ -5,7 +5,7 @@ rule train_teacher:
         weights="artifacts/teachers/{dataset}/{teacher}/{subset}.safetensors",
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
     log:
-        "logs/train_teacher/{dataset}-{teacher}-{subset}.log",
+        local("logs/train_teacher/{dataset}-{teacher}-{subset}.log"),
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
@@ -31,7 +31,7 @@ rule fetch_teacher:
         weights="artifacts/teachers/{dataset}/{teacher}/{subset}.safetensors",
         record="artifacts/teachers/{dataset}/{teacher}/{subset}.json",
     log:
-        "logs/fetch_teacher/{dataset}-{teacher}-{subset}.log",
+        local("logs/fetch_teacher/{dataset}-{teacher}-{subset}.log"),
     wildcard_constraints:
         teacher=one_of(FETCHED),
     priority: 10  # students wait for these
@@ -56,7 +56,7 @@ rule evaluate_teacher:
     output:
         "artifacts/teacher_evaluations/{dataset}/{teacher}/{subset}.json",
     log:
-        "logs/evaluate_teacher/{dataset}-{teacher}-{subset}.log",
+        local("logs/evaluate_teacher/{dataset}-{teacher}-{subset}.log"),
     threads: threads_of(teachers.evaluate_teacher)
     resources:
         gpu=gpus,

@@ -5,7 +5,7 @@ rule record_trajectory:
         trajectory="artifacts/trajectories/{dataset}/{teacher}/seed{seed}.h5",
         record="artifacts/trajectories/{dataset}/{teacher}/seed{seed}.json",
     log:
-        "logs/record_trajectory/{dataset}-{teacher}-seed{seed}.log",
+        local("logs/record_trajectory/{dataset}-{teacher}-seed{seed}.log"),
     wildcard_constraints:
         teacher=one_of(TRAINED),
     priority: 10  # students wait for these
