@@ -26,8 +26,8 @@ LATER = (BusyError, LostProcessError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. What a user can mend is one line on standard error.
 
-    2 is a mistake that the user can mend, 75 says that the same command may succeed later, 1 is a bug's, 130 and 143 are
-    those of Ctrl-C and SIGTERM.
+    2 is a mistake that the user can mend, 75 says that the same command may succeed later, 1 is a bug's, 130 and 143
+    are those of Ctrl-C and SIGTERM.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     with escaped_output():

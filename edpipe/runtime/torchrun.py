@@ -39,7 +39,7 @@ def is_to_be_shared() -> bool:
 
 
 def run_together(arguments: Sequence[str]) -> None:
-    """Runs `edpipe ARGUMENTS…` in EDPIPE_PROCESSES processes on each of EDPIPE_NODES nodes; waits for those of this one.
+    """Runs `edpipe ARGUMENTS…` in EDPIPE_PROCESSES processes on each of EDPIPE_NODES nodes; waits for this node's.
 
     The processes of a node divide up its threads. In a batch job of Slurm with several nodes this process becomes
     `srun`, which starts the same on each of them.

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -55,15 +56,9 @@ def start():
 
     yield start
     for child in children:
-        with_suppressed(os.kill, child, signal.SIGKILL)
-        with_suppressed(os.waitpid, child, 0)
-
-
-def with_suppressed(act, *arguments):
-    try:
-        act(*arguments)
-    except (ProcessLookupError, ChildProcessError):
-        pass
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def end_of(child):
@@ -151,7 +146,9 @@ def test_another_host_that_works_is_waited_for_until_its_sign(start, capsys):
     with pytest.raises(BusyError, match=f"process {child} on node7 has been making it since "), only_maker(OUTPUT):
         pass
     told = capsys.readouterr().err
-    assert re.fullmatch(rf"{OUTPUT}: waits for a sign of process {child} on node7, which began to make it at .+\n", told)
+    assert re.fullmatch(
+        rf"{OUTPUT}: waits for a sign of process {child} on node7, which began to make it at .+\n", told
+    )
 
 
 @pytest.mark.slow

@@ -35,7 +35,9 @@ def refuse_while_at_work() -> None:
             f"is no such process, delete {run.path}"
         )
     for maker in makers_at_work():
-        raise BusyError(f"cache: {maker} makes an artifact in this folder since {maker.since}; wait for its end")
+        raise BusyError(
+            f"cache: {maker} has been making an artifact in this folder since {maker.since}; wait for its end"
+        )
     if repo.is_set_up() and repo.is_busy():
         raise BusyError(f"cache: {repo.BUSY}")
     for root in ROOTS:

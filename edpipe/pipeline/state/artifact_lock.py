@@ -225,7 +225,9 @@ def _beating(path: Path, own: Maker, output: Path) -> Iterator[None]:
 def _beat(path: Path, own: Maker, output: Path, done: threading.Event) -> None:
     while not done.wait(BEAT_S):
         if _is_lost(path, own):
-            announce(f"{output}: another process makes it now, since this one gave no sign for {STALE_S:.0f} s; it ends")
+            announce(
+                f"{output}: another process makes it now, since this one gave no sign for {STALE_S:.0f} s; it ends"
+            )
             os.kill(os.getpid(), signal.SIGTERM)
             return
         with suppress(OSError):  # a file server that is away for a moment
