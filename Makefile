@@ -5,7 +5,7 @@ BIN := .venv/bin
 RULES := workflow edpipe/pipeline/snakemake edpipe/pipeline/project/templates
 DEMO := digits_ed digits_kd digits_ce
 
-.PHONY: help install demo test test-fast check docs format wheel lock ci clean
+.PHONY: help install demo test test-fast test-slurm check docs format wheel lock ci clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,10 @@ test: install ## every test
 # Without the checks of array axes and the doctests, which CI makes: they take a third of the time.
 test-fast: install ## the tests that take less than a third of a second: under a minute on two cores
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow" -o addopts="--strict-markers --import-mode=importlib -q" tests
+
+test-slurm: install ## a real Slurm on this machine's loopback, with jobs that fail, are cancelled, …; Debian, root
+	command -v slurmctld slurmd munged || (apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge)
+	EDPIPE_TEST_SLURM=1 $(BIN)/python -m pytest tests/cluster/test_slurm.py -s
 
 check: install ## style, types, workflow lint
 	$(BIN)/ruff check .

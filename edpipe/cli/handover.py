@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
+from edpipe.runtime.exit_codes import tell_exit_code
 from edpipe.runtime.fork_protocol import GO, SERVER, WILLING, send_call, this_call
 
 PATIENCE_S = 60.0
@@ -28,6 +29,7 @@ def run() -> int:
 
     code = main()
     ignore_signals()
+    tell_exit_code(code)
     return code
 
 

@@ -16,6 +16,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "compare": "a table of results, and the paired difference of each to a base",
         "partition": "the classes and images of each subset",
         "cache": "what is stored, who uses it, what it saved; delete what nobody needs",
+        "cluster": "the jobs that were submitted to a cluster: where, how long, and how each ended",
         "doctor": "check this machine and this folder: versions, devices, disk, DVC, and what to mend",
         "zoo": "networks: parameters, MACs, feature stages",
     },

@@ -1,7 +1,10 @@
 """What the Snakefile calls: loading, checks before the first job, and the exchange with DVC."""
 
+import atexit
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +31,8 @@ from edpipe.runtime.loggers import chosen_logger
 from edpipe.runtime.threads import num_processes
 from edpipe.storage.job import Job
 
+RUN = "EDPIPE_RUN"
+"""On a cluster: tells the jobs which call of Snakemake they are of."""
 _STARTED_S = time.time()
 """Logs that are older are of an earlier run."""
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
@@ -111,6 +116,7 @@ def pass_sigterm_on() -> None:
         for job in _running_jobs():
             with suppress(psutil.Error):
                 job.send_signal(number)
+        _cancel_submitted_jobs()
 
     signal.signal(signal.SIGTERM, end)
 
@@ -165,11 +171,51 @@ def draw_index() -> None:
         _say(f"edpipe: {index}: not drawn: {error}")
 
 
-def gpus_per_job() -> int:
-    """1 where this machine has an NVIDIA GPU that may be used, else 0."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or os.environ.get("EDPIPE_DEVICE") == "cpu":
+def gpus_per_job(workflow: Any) -> int:
+    """How many GPUs a job asks for: 1 where this machine has one that may be used, and on a cluster; else 0."""
+    if is_on_cluster(workflow):
+        return int(os.environ.get("EDPIPE_DEVICE") != "cpu")
+    return min(num_gpus(), 1)
+
+
+def is_on_cluster(workflow: Any) -> bool:
+    """Whether jobs are submitted; in a dry run, which knows no executor, whether it is said how many at once."""
+    return not workflow.local_exec or bool(workflow.dryrun and workflow.resource_settings.nodes)
+
+
+def share_resources(workflow: Any) -> None:
+    """Here: as many GPUs as there are are shared, unless the command line says how many. On a cluster: all are its own.
+
+    A job there may use all cores that its node gives it, not as many as the submit host has.
+    """
+    if not workflow.local_exec:
+        workflow.resource_settings.cores = sys.maxsize
+        os.environ[RUN] = f"{socket.gethostname()}-{os.getpid()}-{_STARTED_S:.0f}"
+        atexit.register(_cancel_submitted_jobs)
+    elif "gpu" not in workflow.global_resources and (count := num_gpus()):
+        workflow.scheduler.global_resources["gpu"] = workflow.scheduler.resources["gpu"] = count
+
+
+def _cancel_submitted_jobs() -> None:
+    """Those of this run that are not over: Snakemake ends before them after Ctrl-C."""
+    run = os.environ.get(RUN, "")
+    if f"-{os.getpid()}-" not in run:  # a job on a node has the variable of the call that submitted it
+        return
+    from edpipe.pipeline.cluster.cancelling import cancel_run  # here: only clusters need it
+
+    try:
+        cancel_run(run)
+    except (OSError, subprocess.SubprocessError) as error:
+        _say(f"edpipe: jobs of the cluster could not be cancelled: {error}; `edpipe cluster` lists them")
+
+
+def num_gpus() -> int:
+    """NVIDIA GPUs of this machine that may be used."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "" or os.environ.get("EDPIPE_DEVICE") == "cpu" or not GPU_FOLDER.is_dir():
         return 0
-    return int(GPU_FOLDER.is_dir() and any(GPU_FOLDER.iterdir()))
+    count = len(list(GPU_FOLDER.iterdir()))
+    return min(count, len(visible.split(","))) if visible else count
 
 
 def processes_per_training() -> int:

@@ -6,6 +6,7 @@ from edpipe.pipeline.snakemake.fork_server_launch import start_fork_server
 hooks.put_command_on_path()
 PARAMS = hooks.load(workflow, config)
 check_before_first_job = hooks.check_before_first_job
+share_resources = hooks.share_resources
 tell_view = hooks.tell_view
 pass_sigterm_on = hooks.pass_sigterm_on
 hand_over_to_dvc = hooks.hand_over_to_dvc
@@ -73,10 +74,19 @@ def threads_of(make):
     return lambda wildcards: resources.threads_of(PARAMS, job_of(make, wildcards))
 
 
-# Jobs ask for a GPU where there is one; `resources: gpu` in the profile says how many there are to share.
-GPU = hooks.gpus_per_job()
+
 # Several processes may train one network: each has a GPU, where there are any, and as many threads as one alone.
 PROCESSES = hooks.processes_per_training()
+
+
+def gpus(wildcards):
+    """Resources function: GPUs of a job that runs a network. The executor is not known before jobs are looked at."""
+    return hooks.gpus_per_job(workflow)
+
+
+def training_gpus(wildcards):
+    """Resources function: the same for all processes that train together."""
+    return PROCESSES * gpus(wildcards)
 
 
 def training_threads_of(make):

@@ -12,7 +12,7 @@ rule evaluate:
         "logs/evaluate/{experiment}-seed{seed}.log",
     threads: threads_of(students.evaluate)
     resources:
-        gpu=GPU,
+        gpu=gpus,
         mem_mb=4000,
         runtime=120,
     params:

@@ -8,7 +8,7 @@ rule search:
         "logs/search/search_{search}.log",
     threads: threads_of(searches.search)
     resources:
-        gpu=GPU,
+        gpu=gpus,
         mem_mb=4000,
         runtime=120,
     params:

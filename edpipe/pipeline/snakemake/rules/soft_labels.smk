@@ -9,7 +9,7 @@ rule dump_soft_labels:
     priority: 5  # students wait for these
     threads: threads_of(teachers.dump_soft_labels)
     resources:
-        gpu=GPU,
+        gpu=gpus,
         mem_mb=8000,
         runtime=720,
     params:
@@ -32,7 +32,7 @@ rule verify_soft_labels:
     priority: 5  # students wait for these
     threads: threads_of(teachers.verify_soft_labels)
     resources:
-        gpu=GPU,
+        gpu=gpus,
         mem_mb=8000,
         runtime=120,
     params:

@@ -11,7 +11,7 @@ rule run_stage:
         experiment=one_of(PARAMS.with_trials.experiments),
     threads: training_threads_of(students.run_stage)
     resources:
-        gpu=PROCESSES * GPU,
+        gpu=training_gpus,
         mem_mb=8000,
         runtime=1440,
     params:

@@ -11,7 +11,7 @@ rule train_teacher:
     priority: 10  # students wait for these
     threads: training_threads_of(teachers.make_teacher)
     resources:
-        gpu=PROCESSES * GPU,
+        gpu=training_gpus,
         mem_mb=8000,
         runtime=1440,
     params:
@@ -37,7 +37,7 @@ rule fetch_teacher:
     priority: 10  # students wait for these
     threads: training_threads_of(teachers.make_teacher)
     resources:
-        gpu=PROCESSES * GPU,
+        gpu=training_gpus,
         mem_mb=8000,
         runtime=1440,
     params:
@@ -59,7 +59,7 @@ rule evaluate_teacher:
         "logs/evaluate_teacher/{dataset}-{teacher}-{subset}.log",
     threads: threads_of(teachers.evaluate_teacher)
     resources:
-        gpu=GPU,
+        gpu=gpus,
         mem_mb=4000,
         runtime=120,
     params:

@@ -11,7 +11,7 @@ rule record_trajectory:
     priority: 10  # students wait for these
     threads: threads_of(teachers.record_trajectory)
     resources:
-        gpu=GPU,
+        gpu=gpus,
         mem_mb=8000,
         runtime=1440,
     params:
