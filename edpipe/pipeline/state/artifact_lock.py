@@ -152,6 +152,9 @@ def _create(path: Path, own: Maker) -> bool:
             file.write(_text_of(own))
     except FileExistsError:
         return False
+    except OSError:  # a full disk: nothing must stay that looks like a process at work
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
