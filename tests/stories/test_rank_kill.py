@@ -7,6 +7,8 @@ On one machine torch's launcher starts the processes. Two nodes are two launcher
 import os
 import signal
 import time
+from contextlib import chdir
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +16,8 @@ import stand_in_srun
 from project import make_project, tiny_params
 from watching import running_in, wait_until
 
+from edpipe.errors import EXIT_LATER
+from edpipe.pipeline.state.artifact_lock import only_maker
 from edpipe.storage.digests import digest_file
 
 pytestmark = pytest.mark.slow
@@ -82,6 +86,15 @@ def said(project):
     files = [project.root / name for name in ("edpipe.out", "node0", "node1")]
     text = "".join(path.read_text(encoding="utf-8") for path in files if path.exists())
     return [line for line in text.replace("\r", "\n").splitlines() if line.startswith("edpipe: ")]
+
+
+def test_a_stage_that_another_process_makes_is_refused_for_now(project):
+    with chdir(project.root), only_maker(Path(f"{STUDENT}.safetensors")):
+        ran = project.edpipe_here(*STAGE)
+    assert ran.rc == EXIT_LATER
+    assert ran.err.startswith(f"edpipe: {STUDENT}.safetensors: process {os.getpid()} on ")
+    assert ran.err.count("\n") == 1
+    assert not (project.root / f"{STUDENT}.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 
     {"words": ["run_stage", …]}             the command in FOLDER, undisturbed
     … "kill_s": 0.3                         the same, killed by SIGKILL so many seconds after it began
+    … "after": "artifacts/.resume"          … after this folder came up
     … "folder": "disk"                      the same in this folder instead
     … "times": 2                            so many processes at once, with the same words
     … "program": "dvc"                      DVC's command line instead
@@ -19,8 +20,8 @@ import time
 import traceback
 from pathlib import Path
 
-BLOCK_ROWS = 16
-"""Of soft labels: several blocks to each file, where there is one otherwise."""
+BLOCK_ROWS, BLOCK_IMAGES = 4, 4
+"""Of soft labels and of packed images: many blocks to each file, where there are few otherwise."""
 
 
 def main(root):
@@ -51,6 +52,7 @@ def prepare():
         __import__(f"edpipe.steps.{step.name}")
     for module in (checks, format_, writer):
         module.BLOCK_ROWS = BLOCK_ROWS
+    sys.modules["edpipe.steps.pack_dataset"].BLOCK = BLOCK_IMAGES
     resumable.MOST_COST = math.inf
     torch.set_num_threads(1)
 
@@ -90,11 +92,20 @@ def run(order):
 def end_of(root, order, child, begun_s, number):
     """Kills the child when it is time; how it ended."""
     if "kill_s" in order:
+        if "after" in order:
+            begun_s = when_there(root / order["after"], child)
         time.sleep(max(0.0, begun_s + order["kill_s"] - time.monotonic()))
         os.killpg(child, signal.SIGKILL) if is_leader(child) else os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     said = (root / f"said{number}").read_text(encoding="utf-8", errors="replace")
     return os.waitstatus_to_exitcode(status), time.monotonic() - begun_s, said
+
+
+def when_there(folder, child):
+    """When the folder came up, or the child ended."""
+    while not folder.exists() and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.0005)
+    return time.monotonic()
 
 
 def is_leader(child):
