@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edpipe.errors import EdpipeError
-from edpipe.runtime.threads import NODES_VARIABLE
 
 RENDEZVOUS_VARIABLE = "EDPIPE_RENDEZVOUS"
 _ENDPOINT = re.compile(r"[^\s:]+:(\d{1,5})|\[[0-9a-fA-F:.]+\]:(\d{1,5})")
@@ -24,7 +23,7 @@ def rendezvous() -> str:
     match = _ENDPOINT.fullmatch(text)
     if match is None or not 0 < int(match[1] or match[2]) < 2**16:
         raise EdpipeError(
-            f"{RENDEZVOUS_VARIABLE}={text!r}: must be the name of the first node and a free port of it, as node1:29500"
+            f"EDPIPE_RENDEZVOUS={text!r}: must be the name of the first node and a free port of it, as node1:29500"
         )
     return text
 
@@ -40,13 +39,13 @@ def start_on_each_node(nodes: int, arguments: Sequence[str]) -> NoReturn:
     here = os.environ.get("SLURMD_NODENAME")
     if not here:
         raise EdpipeError(
-            f"{NODES_VARIABLE}={nodes}: this is no batch job of Slurm; set {RENDEZVOUS_VARIABLE} to the first node and "
+            f"EDPIPE_NODES={nodes}: this is no batch job of Slurm; set EDPIPE_RENDEZVOUS to the first node and "
             f"a free port of it, as node1:29500, and call the same on each node"
         )
     given = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     if int(given) < nodes:
         raise EdpipeError(
-            f"{NODES_VARIABLE}={nodes}: the job has {given} node{'s' * (given != '1')}; submit it with --nodes={nodes}"
+            f"EDPIPE_NODES={nodes}: the job has {given} node{'s' * (given != '1')}; submit it with --nodes={nodes}"
         )
     os.environ[RENDEZVOUS_VARIABLE] = f"{here}:{_free_port()}"
     sys.stdout.flush()

@@ -107,7 +107,7 @@ def _errors_in_one_line(world: int) -> Iterator[None]:
         raise Interrupted(error.sigval) from error
     except (RendezvousError, DistError) as error:
         raise LostProcessError(
-            f"{RENDEZVOUS_VARIABLE}={os.environ.get(RENDEZVOUS_VARIABLE, '')}: another node is gone, or did not come; "
+            f"EDPIPE_RENDEZVOUS={os.environ.get(RENDEZVOUS_VARIABLE, '')}: another node is gone, or did not come; "
             "the same command goes on from the last checkpoint; if none began, see that each node reaches this address"
         ) from error
     finally:

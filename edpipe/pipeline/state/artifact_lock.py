@@ -120,7 +120,8 @@ def _take(folder: Path, name: str, own: Maker, output: Path) -> Path:
             continue  # another was faster, and is seen at the next look
         if all(claim.path == path or _is_gone(claim) for claim in _look(folder, name)):
             for claim in there:
-                claim.path.unlink(missing_ok=True)
+                with suppress(OSError):  # of another user, it may stay: it is known to be gone
+                    claim.path.unlink(missing_ok=True)
             return path
         # The one who looked before and created later gives way. Both may: neither knows who was first.
         path.unlink(missing_ok=True)
