@@ -5,7 +5,7 @@ BIN := .venv/bin
 RULES := workflow edpipe/pipeline/snakemake edpipe/pipeline/project/templates
 DEMO := digits_ed digits_kd digits_ce
 
-.PHONY: help install demo test test-fast test-slurm check docs format wheel lock ci clean
+.PHONY: help install demo test test-fast test-faults test-slurm check docs format wheel lock ci clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,9 @@ test: install ## every test
 # Without the checks of array axes and the doctests, which CI makes: they take a third of the time.
 test-fast: install ## the tests that take less than a third of a second: under a minute on two cores
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow" -o addopts="--strict-markers --import-mode=importlib -q" tests
+
+test-faults: install ## a hundred kills, full disks, servers that lie, damaged remotes, two tools at once; a table at the end
+	$(BIN)/python -m pytest -m faults tests/faults tests/stories
 
 test-slurm: install ## a real Slurm on this machine's loopback, with jobs that fail, are cancelled, …; Debian, root
 	command -v slurmctld slurmd munged || (apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge)

@@ -43,6 +43,10 @@ import json
 import re
 from collections.abc import Iterable
 
+EXIT_MENDABLE = 2
+"""Of a command that fails by a mistake which the user can mend: the same command would fail again."""
+EXIT_LATER = 75
+"""Of one that may succeed later, as the C header sysexits has it (EX_TEMPFAIL): a scheduler may start it again."""
 MOST_LINES = 10
 """Of one error; who has mended these sees the next."""
 LONGEST_LINE = 2000

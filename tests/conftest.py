@@ -6,6 +6,7 @@ import socket
 import sys
 from dataclasses import fields
 
+import fault_table
 import pytest
 from dvc_stories import NUM_STEPS, start
 from file_server import serving
@@ -36,9 +37,20 @@ settings.load_profile("edpipe")
 collect_ignore = ["support"]
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Tests of faults are a job of their own: `make test-faults`."""
+    return True if collection_path.name == "faults" and "faults" not in config.option.markexpr else None
+
+
 def pytest_collection_modifyitems(items):
     """Whole pipelines first: with several workers none is left alone with the longest file at the end."""
     items.sort(key=lambda item: "stories" not in item.path.parts)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was tried and what survived, where faults were."""
+    for line in fault_table.lines():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -12,19 +12,23 @@ from edpipe import __version__
 from edpipe.cli.arguments import CommandParser
 from edpipe.cli.overview import FIRST_STEPS, add_arguments, command_names, help_lines, help_of, refuse_command
 from edpipe.cli.run_step import STEP_COMMANDS
-from edpipe.errors import EdpipeError, LostProcessError
+from edpipe.errors import EXIT_LATER, EXIT_MENDABLE, BusyError, EdpipeError, LostProcessError
 from edpipe.runtime.memory_errors import line_about_memory
 from edpipe.runtime.os_errors import is_outside, line_of
 from edpipe.runtime.signals import Interrupted, interruptible
 from edpipe.runtime.terminal import escaped_output
-from edpipe.runtime.threads import is_main_process, is_started_by_torchrun
+from edpipe.runtime.threads import is_alone_on_node, is_main_process, is_started_by_torchrun
 
-EXIT_MENDABLE = 2
-"""A mistake that the user can mend; a bug ends with Python's 1, Ctrl-C with 130, SIGTERM with 143."""
+LATER = (BusyError, LostProcessError)
+"""Errors after which the same command may succeed without anybody's doing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. What a user can mend is one line on standard error."""
+    """Runs one command; returns its exit code. What a user can mend is one line on standard error.
+
+    2 is a mistake that the user can mend, 75 says that the same command may succeed later, 1 is a bug's, 130 and 143
+    are those of Ctrl-C and SIGTERM.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     with escaped_output():
         return _exit_code(words)
@@ -35,10 +39,9 @@ def _exit_code(words: Sequence[str]) -> int:
         with interruptible():
             _run(words)
     except EdpipeError as error:
-        # Of several processes that train together, all fail alike, but for the loss of one of them.
-        for line in str(error).splitlines() if is_main_process() or isinstance(error, LostProcessError) else ():
+        for line in () if _is_told_elsewhere(error) else str(error).splitlines():
             print(f"edpipe: {line}", file=sys.stderr)
-        return EXIT_MENDABLE
+        return EXIT_LATER if isinstance(error, LATER) else EXIT_MENDABLE
     except BrokenPipeError:
         return 0
     except OSError as error:
@@ -57,6 +60,16 @@ def _exit_code(words: Sequence[str]) -> int:
             print("edpipe: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return interruption.exit_code
     return 0
+
+
+def _is_told_elsewhere(error: EdpipeError) -> bool:
+    """Whether another process says this: of several that train together all fail alike, but for the loss of one.
+
+    That is told by whoever started them, if it started all of them.
+    """
+    if isinstance(error, LostProcessError):
+        return is_started_by_torchrun() and is_alone_on_node()
+    return not is_main_process()
 
 
 def _run(words: Sequence[str]) -> None:

@@ -13,13 +13,14 @@ from edpipe.pipeline.jobs import paths, step_table
 from edpipe.pipeline.jobs.graph import jobs_of_result, jobs_of_searches
 from edpipe.pipeline.jobs.resources import threads_of
 from edpipe.pipeline.jobs.step_table import Artifact, Step
+from edpipe.pipeline.state.artifact_lock import only_maker
 from edpipe.pipeline.state.cost_ledger import costs_recorded, parts_of
 from edpipe.pipeline.state.running import refuse_beside_snakemake, refuse_edited_knobs, refuse_other_knobs
 from edpipe.runtime import bfloat16
 from edpipe.runtime.loggers import chosen_logger
 from edpipe.runtime.progress import announce
-from edpipe.runtime.threads import by_default
-from edpipe.runtime.torchrun import is_to_be_shared, run_together
+from edpipe.runtime.threads import by_default, is_main_process, is_started_by_torchrun
+from edpipe.runtime.torchrun import end_with_launcher, is_to_be_shared, run_together
 from edpipe.storage.job import Job
 from edpipe.storage.records import made_by
 from edpipe.training.curves.curve_file import Row, read_curve
@@ -41,13 +42,22 @@ def command_of(step: Step) -> Callable[..., None]:
             if step.trains and is_to_be_shared():
                 run_together(job.command.split()[1:])
                 return
+            if is_started_by_torchrun():
+                end_with_launcher()
             _warn_of_precision(job)
-            with costs_recorded(job), made_by(job.units), _watched(params, job):
+            with _alone(job), costs_recorded(job), made_by(job.units), _watched(params, job):
                 import_module(f"edpipe.steps.{step.name}").run(job, **_also_given(step, params, job))
         if is_under_dvc():
             refuse_edited_knobs(job, step.make(load_params(), **options))
 
     return command
+
+
+def _alone(job: Job) -> AbstractContextManager[None]:
+    """Raises:
+    BusyError: another process makes the same, on this host or another.
+    """
+    return only_maker(job.outputs[0]) if is_main_process() else nullcontext()
 
 
 def _warn_of_precision(job: Job) -> None:

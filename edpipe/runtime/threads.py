@@ -8,6 +8,7 @@ from edpipe.errors import EdpipeError
 
 THREAD_VARIABLES = ("EDPIPE_THREADS", "OMP_NUM_THREADS")
 PROCESSES_VARIABLE = "EDPIPE_PROCESSES"
+NODES_VARIABLE = "EDPIPE_NODES"
 MOST_THREADS = 1024
 """More, of threads or processes, are a slip of the finger, and cannot be started."""
 
@@ -38,12 +39,21 @@ def by_default(count: int | None) -> Iterator[None]:
 
 
 def num_processes() -> int:
-    """Processes that are to train one network together: EDPIPE_PROCESSES, else 1.
+    """Processes of each node that are to train one network together: EDPIPE_PROCESSES, else 1.
 
     Raises:
         EdpipeError: the variable is not a whole number from 1 to 1024.
     """
     return _count(PROCESSES_VARIABLE) if os.environ.get(PROCESSES_VARIABLE) else 1
+
+
+def num_nodes() -> int:
+    """Nodes that are to train one network together, each with `num_processes`: EDPIPE_NODES, else 1.
+
+    Raises:
+        EdpipeError: the variable is not a whole number from 1 to 1024.
+    """
+    return _count(NODES_VARIABLE) if os.environ.get(NODES_VARIABLE) else 1
 
 
 def num_started() -> int:
@@ -58,6 +68,11 @@ def num_started() -> int:
 def is_started_by_torchrun() -> bool:
     """Whether this process is one of several that train together."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_alone_on_node() -> bool:
+    """Whether a launcher on this node has started all processes that train together, and sees how each of them ends."""
+    return os.environ.get("LOCAL_WORLD_SIZE", "") == os.environ.get("WORLD_SIZE", "1")
 
 
 def is_main_process() -> bool:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 
 from edpipe.cli.commands import cache
 from edpipe.cli.main import main
-from edpipe.errors import OverwriteError
+from edpipe.errors import EXIT_LATER, OverwriteError
 from edpipe.pipeline.cache.deletion import delete
 from edpipe.pipeline.cache.inventory import inventory
 from edpipe.pipeline.cache.places import Kind, place_of, targets_of
 from edpipe.pipeline.cache.savings import groups_of
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.state.artifact_lock import only_maker
 from edpipe.pipeline.state.judgement import all_jobs
 from edpipe.storage.records import read_record, record_path, write_record
 
@@ -230,7 +232,7 @@ def test_nothing_is_deleted_while_snakemake_is_at_work(folder, capsys):
     write_run()
     assert run() == 0, "looking is always allowed"
     capsys.readouterr()
-    assert run("--delete", "--yes") == 2
+    assert run("--delete", "--yes") == EXIT_LATER
     assert capsys.readouterr().err == (
         f"edpipe: cache: snakemake is at work in this folder (process 1 on {socket.gethostname()}); wait for its end; "
         "if there is no such process, delete .edpipe/runs/other.json\n"
@@ -242,8 +244,19 @@ def test_nothing_is_deleted_while_dvc_is_at_work(folder, capsys, monkeypatch):
     old = make("results/digits_old.json")
     monkeypatch.setattr("edpipe.pipeline.cache.deletion.repo.is_set_up", lambda: True)
     monkeypatch.setattr("edpipe.pipeline.cache.deletion.repo.is_busy", lambda: True)
-    assert run("--delete", "--yes") == 2
+    assert run("--delete", "--yes") == EXIT_LATER
     assert capsys.readouterr().err.startswith("edpipe: cache: DVC is at work in this folder; wait for it")
+    assert old.exists()
+
+
+def test_nothing_is_deleted_while_a_step_is_at_work_that_nobody_announced(folder, capsys):
+    old = make("results/digits_old.json")
+    with only_maker(STUDENT):
+        assert run("--delete", "--yes") == EXIT_LATER
+    words = (
+        rf"edpipe: cache: process {os.getpid()} on \S+ has been making an artifact in this folder since .+; wait for"
+    )
+    assert re.fullmatch(words + " its end\n", capsys.readouterr().err)
     assert old.exists()
 
 
@@ -276,7 +289,7 @@ def test_it_asks_first(folder, capsys, monkeypatch, answer, is_kept):
 def test_what_begins_or_is_needed_while_it_asks_counts(folder, capsys, monkeypatch):
     old = make("results/digits_old.json")
     monkeypatch.setattr("sys.stdin", Answering("y\n", write_run))
-    assert run("--delete") == 2
+    assert run("--delete") == EXIT_LATER
     assert old.exists()
     (paths.RUNS / "other.json").unlink()
 

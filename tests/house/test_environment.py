@@ -11,7 +11,8 @@ from torch import nn
 from edpipe.errors import EdpipeError
 from edpipe.runtime.device import callable_network, prepare_device
 from edpipe.runtime.loggers import LOGGERS, chosen_logger
-from edpipe.runtime.threads import MOST_THREADS, num_processes, num_threads
+from edpipe.runtime.nodes import rendezvous
+from edpipe.runtime.threads import MOST_THREADS, num_nodes, num_processes, num_threads
 from edpipe.training.resumable import CHECKPOINT_EVERY_S, checkpoint_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,9 @@ PAGE = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
 SOURCES = sorted((ROOT / "edpipe").rglob("*.py"))
 OWN_NAME = re.compile(r"\bEDPIPE_[A-Z_]*[A-Z]\b")
 LOCAL_NAMES = {
-    ("edpipe/runtime/threads.py", "variable"): {"EDPIPE_THREADS", "OMP_NUM_THREADS", "EDPIPE_PROCESSES", "WORLD_SIZE"},
+    ("edpipe/runtime/threads.py", "variable"): {
+        *("EDPIPE_THREADS", "OMP_NUM_THREADS", "EDPIPE_PROCESSES", "EDPIPE_NODES", "WORLD_SIZE")
+    },
     ("edpipe/runtime/torchrun.py", "variable"): {"EDPIPE_THREADS", "OMP_NUM_THREADS"},
 }
 """What the names of loops and of arguments stand for."""
@@ -99,6 +102,8 @@ def test_no_page_names_a_variable_that_is_not_there(page):
         ("EDPIPE_THREADS", "0", num_threads),
         ("OMP_NUM_THREADS", "1025", num_threads),
         ("EDPIPE_PROCESSES", "two", num_processes),
+        ("EDPIPE_NODES", "two", num_nodes),
+        ("EDPIPE_RENDEZVOUS", "node1", rendezvous),
         ("EDPIPE_COMPILE", "", lambda: callable_network(nn.Identity())),
         ("EDPIPE_CHECKPOINT_SECONDS", "-1", checkpoint_seconds),
         ("EDPIPE_LOGGER", "tensorbord", lambda: chosen_logger(None)),
@@ -115,7 +120,7 @@ def row(name):
     return next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")).split("|")
 
 
-@pytest.mark.parametrize("name", ["EDPIPE_THREADS", "OMP_NUM_THREADS", "EDPIPE_PROCESSES"])
+@pytest.mark.parametrize("name", ["EDPIPE_THREADS", "OMP_NUM_THREADS", "EDPIPE_PROCESSES", "EDPIPE_NODES"])
 def test_the_allowed_numbers_are_those_of_the_code(name):
     assert row(name)[2].strip() == f"1 to {MOST_THREADS}"
 
@@ -125,6 +130,7 @@ def test_defaults_are_those_of_the_code(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert float(row("EDPIPE_CHECKPOINT_SECONDS")[3]) == CHECKPOINT_EVERY_S == checkpoint_seconds()
     assert int(row("EDPIPE_PROCESSES")[3]) == num_processes()
+    assert int(row("EDPIPE_NODES")[3]) == num_nodes()
     assert row("EDPIPE_COMPILE")[3].strip() == "`0`"
     assert callable_network(network := nn.Identity()) is network
     assert re.findall(r"`(\w+)`", row("EDPIPE_LOGGER")[2]) == [*LOGGERS, "none"]

@@ -189,15 +189,19 @@ def test_values_beyond_reason_are_refused(path, value, text):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_wrong_number_of_processes_ends_snakemake_with_one_line(monkeypatch, capsys):
-    monkeypatch.setenv("EDPIPE_PROCESSES", "many")
+@pytest.mark.parametrize(
+    ("variable", "read"),
+    [("EDPIPE_PROCESSES", hooks.processes_per_training), ("EDPIPE_NODES", hooks.nodes_per_training)],
+)
+def test_a_wrong_number_of_processes_or_nodes_ends_snakemake_with_one_line(monkeypatch, capsys, variable, read):
+    monkeypatch.setenv(variable, "many")
     with pytest.raises(SystemExit) as ended:
-        hooks.processes_per_training()
+        read()
     assert ended.value.code == 2
-    said = "edpipe: EDPIPE_PROCESSES='many': must be a whole number from 1 to 1024; mend or unset it\n"
+    said = f"edpipe: {variable}='many': must be a whole number from 1 to 1024; mend or unset it\n"
     assert capsys.readouterr().err == said
-    monkeypatch.setenv("EDPIPE_PROCESSES", "3")
-    assert hooks.processes_per_training() == 3
+    monkeypatch.setenv(variable, "3")
+    assert read() == 3
 
 
 def test_a_logger_that_is_not_there_ends_snakemake_before_the_first_job(monkeypatch, capsys):

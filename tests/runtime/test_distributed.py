@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import closing
 
 import pytest
 import torch
@@ -11,24 +12,33 @@ from hypothesis import strategies as st
 from small_world import make_world
 from torch import nn
 
-from edpipe.errors import EdpipeError, LostProcessError, TrainingError
+from edpipe.errors import EXIT_LATER, EdpipeError, LostProcessError, TrainingError
 from edpipe.params.stage import StageKnobs
 from edpipe.runtime.distributed import ALONE, Group, SynchronisedBatchNorm
 from edpipe.runtime.threads import by_default, num_started, num_threads
 from edpipe.runtime.torchrun import is_to_be_shared, run_together
+from edpipe.steps.run_stage import open_start
 from edpipe.storage.digests import digest_file
 from edpipe.storage.records import read_record, record_path
+from edpipe.storage.weights import read_weights
+from edpipe.training.stage.student import weights_to_keep
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    world = make_world(tmp_path_factory.mktemp("world"), per_class=29)
-    teacher = world.teacher()
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"), per_class=29)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, world):
     # 290 samples: batches of 32 for 13 iterations, a last one of 2.
-    knobs, files = world.stage([teacher], world.store(teacher), budget=StageKnobs(images=418, learning_rate=0.05))
-    runs = Runs(tmp_path_factory.mktemp("runs"), knobs, files)
-    yield runs
-    runs.close()
+    with closing(Runs(tmp_path_factory.mktemp("runs"), *stage_of(world, images=418))) as runs:
+        yield runs
+
+
+def stage_of(world, images):
+    teacher = world.teacher()
+    return world.stage([teacher], world.store(teacher), budget=StageKnobs(images=images, learning_rate=0.05))
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +66,27 @@ def test_two_processes_learn_what_one_learns(runs, undisturbed):
 
 
 @pytest.mark.slow
+def test_after_one_iteration_two_processes_have_the_weights_of_one(tmp_path, world):
+    knobs, files = stage_of(world, images=32)
+    start = open_start(0, knobs, files, torch.device("cpu"))
+    before = {name: value.clone() for name, value in weights_to_keep(knobs.plan, start.student, start.trainee).items()}
+    with closing(Runs(tmp_path, knobs, files)) as runs:
+        assert [code for order in ("one 1", "two 2") for code, _ in runs.run(order)] == [0, 0, 0]
+        one, two = (read_weights(runs.weights(name))[0] for name in ("one", "two"))
+        assert set(runs.losses("one")) == {1}
+    assert one.keys() == two.keys() == before.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text)
+    assert max(float((one[name] - before[name]).abs().max()) for name in one) > 1e-2, "it has learnt something"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other_and_the_run_resumes(runs, undisturbed, lost):
     ends = runs.run(f"lost{lost} 2 kill {lost} 5")
     assert ends[lost][0] == -9
     code, said = ends[1 - lost]
-    assert code == 2
+    assert code == EXIT_LATER
     assert said.splitlines()[-1] == (
         f"edpipe: stage: process {1 - lost} of 2: lost another process, which was killed or cannot be reached; the "
         "same command goes on from the last checkpoint; the last good checkpoint is " + said.split()[-1]

@@ -26,6 +26,7 @@ from dvc_stories import (
     teacher_steps,
     wait_for,
 )
+from fault_table import count
 from project import without_cost
 
 pytest.importorskip("dvc")
@@ -101,6 +102,7 @@ def test_a_queue_of_two_values_runs(repository):
     assert repository.snakemake() == [], "this folder was left alone"
 
 
+@pytest.mark.faults
 def test_snakemake_stops_with_one_line_while_dvc_is_busy(repository):
     repository.edit("temperature: 4", "temperature: 5")
     (repository.root / "waiting").write_text("run_stage")
@@ -122,7 +124,7 @@ def test_snakemake_stops_with_one_line_while_dvc_is_busy(repository):
     finally:
         (repository.root / "go").touch()
         assert dvc.wait() == 0
-    assert repository.snakemake() == []
+    assert count("snakemake beside dvc", repository.snakemake() == [])
 
 
 def test_lists_that_do_not_fit_stop_dvc_with_one_line(repository):

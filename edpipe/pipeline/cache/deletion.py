@@ -9,6 +9,7 @@ from pathlib import Path
 from edpipe.errors import BusyError, OverwriteError
 from edpipe.pipeline.cache.inventory import ROOTS, Entry
 from edpipe.pipeline.dvc import repo
+from edpipe.pipeline.state.artifact_lock import makers_at_work
 from edpipe.pipeline.state.running import other_runs
 from edpipe.storage.unfinished import lock
 
@@ -22,7 +23,7 @@ class Deleted:
 
 
 def refuse_while_at_work() -> None:
-    """That neither Snakemake nor DVC is at work here, and that both folders are this project's own.
+    """That neither Snakemake nor DVC nor a step is at work here, and that both folders are this project's own.
 
     Raises:
         BusyError: one is.
@@ -32,6 +33,10 @@ def refuse_while_at_work() -> None:
         raise BusyError(
             f"cache: snakemake is at work in this folder (process {run.pid} on {run.host}); wait for its end; if there "
             f"is no such process, delete {run.path}"
+        )
+    for maker in makers_at_work():
+        raise BusyError(
+            f"cache: {maker} has been making an artifact in this folder since {maker.since}; wait for its end"
         )
     if repo.is_set_up() and repo.is_busy():
         raise BusyError(f"cache: {repo.BUSY}")

@@ -18,6 +18,7 @@ LOCAL = Path(".edpipe")
 """What this folder on this machine remembers, in neither git nor DVC; safe to delete while nothing runs."""
 CHECKED = LOCAL / "checked.json"
 CHECKED_NETWORKS = LOCAL / "checked_networks.json"
+LOCKS = LOCAL / "locks"
 RUNS = LOCAL / "runs"
 SPEEDS = LOCAL / "speeds.json"
 

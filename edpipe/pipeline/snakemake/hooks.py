@@ -29,7 +29,7 @@ from edpipe.pipeline.state.judgement import all_jobs
 from edpipe.pipeline.state.running import announce_run, knobs_digest_at_start
 from edpipe.pipeline.state.running import knobs_digest as present_knobs_digest
 from edpipe.runtime.loggers import chosen_logger
-from edpipe.runtime.threads import num_processes
+from edpipe.runtime.threads import num_nodes, num_processes
 from edpipe.storage.job import Job
 
 RUN = "EDPIPE_RUN"
@@ -240,8 +240,17 @@ def num_gpus() -> int:
 
 def processes_per_training() -> int:
     """EDPIPE_PROCESSES, else 1; ends the process with one line if it is no such number."""
+    return _number_or_end(num_processes)
+
+
+def nodes_per_training() -> int:
+    """EDPIPE_NODES, else 1; ends the process with one line if it is no such number."""
+    return _number_or_end(num_nodes)
+
+
+def _number_or_end(read: Callable[[], int]) -> int:
     try:
-        return num_processes()
+        return read()
     except EdpipeError as error:
         _end(error)
 

@@ -77,6 +77,8 @@ def threads_of(make):
 
 # Several processes may train one network: each has a GPU, where there are any, and as many threads as one alone.
 PROCESSES = hooks.processes_per_training()
+# And several nodes of a cluster, each with as many; GPUs, threads and memory are asked for of each node.
+NODES = hooks.nodes_per_training()
 
 
 def gpus(wildcards):

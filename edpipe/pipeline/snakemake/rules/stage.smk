@@ -12,6 +12,7 @@ rule run_stage:
     threads: training_threads_of(students.run_stage)
     resources:
         gpu=training_gpus,
+        nodes=NODES,
         mem_mb=8000,
         runtime=1440,
     params:

@@ -12,6 +12,7 @@ rule train_teacher:
     threads: training_threads_of(teachers.make_teacher)
     resources:
         gpu=training_gpus,
+        nodes=NODES,
         mem_mb=8000,
         runtime=1440,
     params:
@@ -38,6 +39,7 @@ rule fetch_teacher:
     threads: training_threads_of(teachers.make_teacher)
     resources:
         gpu=training_gpus,
+        nodes=NODES,
         mem_mb=8000,
         runtime=1440,
     params:
