@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edpipe.errors import EdpipeError
+from edpipe.errors import EXIT_MENDABLE, EdpipeError
 
 USAGE = (
     "edpipe-cluster: Snakemake calls this, as a profile says: `edpipe-cluster submit SETTINGS JOBSCRIPT` and "
     "`edpipe-cluster status NAME`; `edpipe cluster` shows the jobs"
 )
-EXIT_MENDABLE = 2
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ def said(fate):
         (1, [143], GONE, Fate.INTERRUPTED),
         (143, [], GONE, Fate.INTERRUPTED),
         (1, [143], said(Fate.FAILED), Fate.INTERRUPTED),
-        (1, [75], said(Fate.FAILED), Fate.BUSY),
+        (1, [75], said(Fate.FAILED), Fate.LATER),
         (1, [75, 1], GONE, Fate.FAILED),
         (1, [137], GONE, Fate.FAILED),  # the system killed it: it wants more memory
         (137, [], GONE, Fate.FAILED),

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edpipe.errors import EXIT_LATER, EXIT_MENDABLE
+
 
 class Fate(StrEnum):
     """How one try of a job ended."""
@@ -16,12 +18,12 @@ class Fate(StrEnum):
     TIMED_OUT = "out of time"
     PREEMPTED = "preempted"
     NODE_LOST = "node lost"
-    BUSY = "another job held its files"
+    LATER = "asked to be tried again"
     INTERRUPTED = "interrupted"
     VANISHED = "gone without a word"
 
 
-HELPED_BY_RETRY = {Fate.TIMED_OUT, Fate.PREEMPTED, Fate.NODE_LOST, Fate.BUSY, Fate.INTERRUPTED, Fate.VANISHED}
+HELPED_BY_RETRY = {Fate.TIMED_OUT, Fate.PREEMPTED, Fate.NODE_LOST, Fate.LATER, Fate.INTERRUPTED, Fate.VANISHED}
 """The next try goes on from the last checkpoint."""
 REMEDIES = {
     Fate.REFUSED: "its log says what to mend; then call snakemake again",
@@ -31,9 +33,6 @@ REMEDIES = {
     Fate.TIMED_OUT: "set a larger steps.{step}.minutes in the settings of the cluster",
 }
 """What to do, beside trying again."""
-EXIT_MENDABLE = 2
-EXIT_BUSY = 75
-"""What sysexits.h calls a temporary failure."""
 SIGNALS = range(129, 160)
 """A shell's exit code of a process that a signal ended."""
 KILLED = 137
@@ -74,8 +73,8 @@ def fate_of(code: int | None, step_codes: Sequence[int], state: SchedulerState) 
     failed = [one for one in step_codes if one]
     if EXIT_MENDABLE in failed:
         return Fate.REFUSED
-    if failed and all(one == EXIT_BUSY for one in failed):
-        return Fate.BUSY
+    if failed and all(one == EXIT_LATER for one in failed):
+        return Fate.LATER
     if any(one in SIGNALS and one != KILLED for one in (failed or [code or 0])):
         return Fate.INTERRUPTED
     return Fate.VANISHED if code is None and state.fate is None else Fate.FAILED

@@ -74,7 +74,6 @@ def threads_of(make):
     return lambda wildcards: resources.threads_of(PARAMS, job_of(make, wildcards))
 
 
-
 # Several processes may train one network: each has a GPU, where there are any, and as many threads as one alone.
 PROCESSES = hooks.processes_per_training()
 # And several nodes of a cluster, each with as many; GPUs, threads and memory are asked for of each node.
