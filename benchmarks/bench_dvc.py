@@ -4,10 +4,10 @@
     python benchmarks/bench_dvc.py --groups 1              40 jobs, to see that it runs
     python benchmarks/bench_dvc.py --folder /tmp/made      keeps what the jobs made there, for the next run
 
-A group is four teachers (one of all classes, three specialists) with soft labels and evaluations, Education Distillation
-in three stages and kd in one, three seeds each, and a page for both: 38 jobs. All groups share a data set of 120 images and
-its partition. The artifacts are real, from trainings of one epoch; what follows is measured in CPU seconds of the command
-and of all its children, once each.
+A group is four teachers (one of all classes, three specialists) with soft labels and evaluations, Education
+Distillation in three stages and kd in one, three seeds each, and a page for both: 38 jobs. All groups share a data set
+of 120 images and its partition. The artifacts are real, from trainings of one epoch. Measured are CPU seconds of the
+command and of all its children, once each.
 """
 
 import argparse
@@ -117,8 +117,8 @@ def run(job: Job) -> None:
 
 def write_params(num_groups: int) -> None:
     """Without YAML's anchors, which edpipe refuses."""
-    Dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
-    text = yaml.dump(raw_params(num_groups), Dumper=Dumper, sort_keys=False)
+    plain = type("Plain", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    text = yaml.dump(raw_params(num_groups), Dumper=plain, sort_keys=False)
     Path("params.yaml").write_text(text, encoding="utf-8")
 
 
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measure only commands with this text")
     options = parser.parse_args()
     os.environ |= {"EDPIPE_THREADS": "1", "EDPIPE_DEVICE": "cpu"}
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every command compiles the package anew
     for num_groups in options.groups:
         with place(options.folder) as made, tempfile.TemporaryDirectory() as scratch:
             make_artifacts(made / f"{num_groups}", num_groups)
