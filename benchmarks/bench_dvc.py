@@ -2,15 +2,19 @@
 
     python benchmarks/bench_dvc.py                         116 and 1,104 jobs; half an hour, 0.5 GB of disk
     python benchmarks/bench_dvc.py --groups 1              40 jobs, to see that it runs
+    python benchmarks/bench_dvc.py --groups 1 --starts     what starting a job costs
     python benchmarks/bench_dvc.py --folder /tmp/made      keeps what the jobs made there, for the next run
 
 A group is four teachers (one of all classes, three specialists) with soft labels and evaluations, Education
 Distillation in three stages and kd in one, three seeds each, and a page for both: 38 jobs. All groups share a data set
 of 120 images and its partition. The artifacts are real, from trainings of one epoch. Measured are CPU seconds of the
-command and of all its children, once each.
+command and of all processes that it started, once each. With --starts, instead: what a job takes under Snakemake and
+under `dvc repro` when each experiment gets a fourth seed, without what the command takes when nothing is to be done.
+Linux only.
 """
 
 import argparse
+import ctypes
 import os
 import resource
 import shutil
@@ -18,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -36,6 +40,10 @@ from edpipe.storage.records import made_by
 
 GROUPS = (3, 29)
 SEEDS = [0, 1, 2]
+MORE_SEEDS = [*SEEDS, 3]
+PR_SET_CHILD_SUBREAPER = 36
+"""Linux's number for: what a child of mine leaves behind is mine."""
+TOOLS = {"snakemake": ("snakemake", "--cores", "1", "--quiet"), "dvc repro": ("dvc", "repro")}
 HANDED_OVER = 3
 """Jobs that are handed over to DVC as after a short run."""
 COMMANDS: dict[str, Sequence[str]] = {
@@ -53,11 +61,11 @@ COMMANDS: dict[str, Sequence[str]] = {
 """In this order: each finds what those before it have left."""
 
 
-def raw_params(num_groups: int) -> dict[str, Any]:
+def raw_params(num_groups: int, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """params.yaml of so many groups."""
     fitting = {"recipe": "tiny", "epochs": 1, "learning_rate": 0.1}
     teacher = {"network": {"model": "resnet8"}, "fitting": fitting, "min_top1": 0.0}
-    common = {"dataset": "digits", "partition": "thirds", "student": "small", "recipe": "tiny", "seeds": SEEDS}
+    common = {"dataset": "digits", "partition": "thirds", "student": "small", "recipe": "tiny", "seeds": [*seeds]}
     teachers, experiments = dict[str, Any](), dict[str, Any]()
     for number in range(num_groups):
         whole, specialists = f"whole_{number}", f"specialists_{number}"
@@ -85,12 +93,12 @@ def raw_params(num_groups: int) -> dict[str, Any]:
     }
 
 
-def num_jobs(num_groups: int) -> int:
+def num_jobs(num_groups: int, seeds: Sequence[int] = SEEDS) -> int:
     """
     >>> num_jobs(3), num_jobs(29)
     (116, 1104)
     """
-    params: Params = parse_params(raw_params(num_groups))
+    params: Params = parse_params(raw_params(num_groups, seeds))
     return len(jobs_of(params, params.tracked))
 
 
@@ -115,10 +123,10 @@ def run(job: Job) -> None:
             import_module(f"edpipe.steps.{job.step}").run(job)
 
 
-def write_params(num_groups: int) -> None:
+def write_params(num_groups: int, seeds: Sequence[int] = SEEDS) -> None:
     """Without YAML's anchors, which edpipe refuses."""
     plain = type("Plain", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
-    text = yaml.dump(raw_params(num_groups), Dumper=plain, sort_keys=False)
+    text = yaml.dump(raw_params(num_groups, seeds), Dumper=plain, sort_keys=False)
     Path("params.yaml").write_text(text, encoding="utf-8")
 
 
@@ -141,9 +149,13 @@ def call(*words: str) -> None:
 
 
 def cpu_s(*words: str) -> float:
-    """CPU seconds of a command and its children."""
+    """CPU seconds of a command and of all that it started, the fork server too, which ends after it."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     call(*words)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -168,6 +180,21 @@ def measure(root: Path, only: str) -> Iterator[tuple[str, str]]:
         yield "dvc.lock", f"{Path('dvc.lock').stat().st_size / 1e6:.2f} MB"
 
 
+def measure_starts(root: Path, num_groups: int, only: str) -> Iterator[tuple[str, str]]:
+    """What a job takes under each tool; all jobs of a fourth seed, and the results and pages that it changes."""
+    with chdir(root):
+        call("edpipe", "dvc-record")
+        tools = {tool: words for tool, words in TOOLS.items() if only in tool}
+        idle_s = {tool: cpu_s(*words) for tool, words in tools.items()}
+        write_params(num_groups, MORE_SEEDS)
+        call("edpipe", "tracked_jobs")
+        new = num_jobs(num_groups, MORE_SEEDS) - num_jobs(num_groups) + 4 * num_groups
+        for tool, words in tools.items():
+            shutil.copytree(root, root.with_name(tool), symlinks=True)
+            with chdir(root.with_name(tool)):
+                yield f"{tool}, a job of {new}", f"{(cpu_s(*words) - idle_s[tool]) / new:.2f} s"
+
+
 @contextmanager
 def place(folder: Path | None) -> Iterator[Path]:
     """Where artifacts are kept; without a folder, one that is removed at the end."""
@@ -183,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="of 38 jobs; a table for each number")
     parser.add_argument("--folder", type=Path, help="where the artifacts are kept for the next run")
+    parser.add_argument("--starts", action="store_true", help="measure what starting a job costs")
     parser.add_argument("--only", default="", help="measure only commands with this text")
     options = parser.parse_args()
     os.environ |= {"EDPIPE_THREADS": "1", "EDPIPE_DEVICE": "cpu"}
@@ -192,7 +220,10 @@ def main() -> None:
             make_artifacts(made / f"{num_groups}", num_groups)
             os.environ["DVC_SITE_CACHE_DIR"] = f"{scratch}/site"
             make_project(Path(scratch, "project"), made / f"{num_groups}", num_groups)
-            for name, figure in measure(Path(scratch, "project"), options.only):
+            root = Path(scratch, "project")
+            for name, figure in (
+                measure_starts(root, num_groups, options.only) if options.starts else measure(root, options.only)
+            ):
                 print(f"{num_jobs(num_groups):5} jobs  {name:36} {figure:>10}", flush=True)
 
 
