@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from edpipe.runtime.fork_protocol import GO, STANDARD_DESCRIPTORS, WILLING, Call, close_all, origin, receive_call
 
@@ -191,8 +191,20 @@ def become(call: Call, descriptors: list[int]) -> None:
         os.dup2(descriptor, standard)
     close_all(descriptors)
     sys.argv = call.arguments
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())  # type: ignore[union-attr]
+    sys.stdout = sys.__stdout__ = _opened_anew(sys.stdout, is_by_line=os.isatty(1))
+    sys.stderr = sys.__stderr__ = _opened_anew(sys.stderr, is_by_line=True)
+
+
+def _opened_anew(stream: TextIO, is_by_line: bool) -> TextIO:
+    """The same stream, made for what its descriptor is now: a stream remembers whether that was a file or a pipe."""
+    return open(
+        stream.fileno(),
+        "w",
+        buffering=1 if is_by_line else -1,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        closefd=False,
+    )
 
 
 def run() -> int:
