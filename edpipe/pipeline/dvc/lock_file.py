@@ -34,8 +34,8 @@ def put_stages(stages: Iterable[Any]) -> None:
     from dvc.stage.serialize import to_lockfile
 
     entries = {name: _plain(entry) for stage in stages for name, entry in to_lockfile(stage).items()}
-    contents = {"schema": "2.0"} | _read()
-    _write(contents | {STAGES: (contents.get(STAGES) or {}) | entries})
+    contents: dict[str, Any] = {"schema": "2.0", **_read()}
+    _write(contents | {STAGES: {**(contents.get(STAGES) or {}), **entries}})
 
 
 def remove_stages(names: Collection[str]) -> None:
@@ -83,7 +83,7 @@ def _unreadable(why: object) -> CorruptFileError:
 def _write(contents: dict[str, Any]) -> None:
     from ruamel.yaml import YAML
 
-    yaml = YAML(typ="safe")
+    yaml: Any = YAML(typ="safe")
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     stream = io.StringIO()
