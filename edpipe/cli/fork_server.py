@@ -1,8 +1,9 @@
 """A process that has imported what steps need, and forks a child for every call of `edpipe` by Snakemake's jobs.
 
-Importing torch takes seconds, a fork milliseconds. hooks.py starts it as `python -P -m edpipe.cli.fork_server`; it
-ends with the Snakemake process that started it, and `EDPIPE_FORK_SERVER=0` leaves it out. It is for speed alone: what
-a new process would do otherwise, it declines, and the front-end (handover.py) runs the call itself.
+Importing torch takes seconds, a fork milliseconds. fork_server_launch.py starts it as
+`python -P -m edpipe.cli.fork_server`; it ends with the Snakemake process that started it, or with the `dvc repro` whose
+steps it serves, and `EDPIPE_FORK_SERVER=0` leaves it out. It is for speed alone: what a new process would do otherwise,
+it declines, and the front-end (handover.py) runs the call itself.
 
 Forking is safe because this process never has a second thread and never touches a GPU: it only imports, with all thread
 counts at 1, and a child sets torch's threads itself (device.py).
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from edpipe.runtime.fork_protocol import GO, STANDARD_DESCRIPTORS, WILLING, Call, close_all, origin, receive_call
 
@@ -31,7 +32,8 @@ SOURCES = (".py", ".jinja")
 def main() -> None:
     """Serves until the Snakemake process is gone and the last child has ended.
 
-    Arguments: descriptors of the listening socket and of a pipe whose other end Snakemake holds; modules to import.
+    Arguments: descriptors of the listening socket, and of what can be read once the process that it serves is gone (a
+    pipe whose other end Snakemake holds, or DVC's process itself); modules to import.
     """
     listener = socket.socket(fileno=int(sys.argv[1]))
     folder = Path(listener.getsockname()).parent
@@ -189,8 +191,20 @@ def become(call: Call, descriptors: list[int]) -> None:
         os.dup2(descriptor, standard)
     close_all(descriptors)
     sys.argv = call.arguments
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())  # type: ignore[union-attr]
+    sys.stdout = sys.__stdout__ = _opened_anew(sys.stdout, is_by_line=os.isatty(1))
+    sys.stderr = sys.__stderr__ = _opened_anew(sys.stderr, is_by_line=True)
+
+
+def _opened_anew(stream: TextIO, is_by_line: bool) -> TextIO:
+    """The same stream, made for what its descriptor is now: a stream remembers whether that was a file or a pipe."""
+    return open(
+        stream.fileno(),
+        "w",
+        buffering=1 if is_by_line else -1,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        closefd=False,
+    )
 
 
 def run() -> int:

@@ -1,4 +1,4 @@
-"""A call of `edpipe`: Snakemake's jobs are handed over to its fork server, every other call runs in this process.
+"""A call of `edpipe`: jobs of Snakemake and of `dvc repro` are handed over to a fork server; other calls run here.
 
 Imports little, since a job that is handed over needs nothing more.
 """
@@ -8,10 +8,12 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 from edpipe.runtime.exit_codes import tell_exit_code
 from edpipe.runtime.fork_protocol import GO, SERVER, WILLING, send_call, this_call
+from edpipe.runtime.repro_server import socket_under_dvc
 
 PATIENCE_S = 60.0
 """The server may be at its imports, which take seconds; when it is silent for longer, the call is run without it."""
@@ -35,7 +37,7 @@ def run() -> int:
 
 def _hand_over() -> socket.socket | None:
     """The connection to a server that runs this call; None if there is no server, or none that will."""
-    path = os.environ.get(SERVER)
+    path = os.environ.get(SERVER) or socket_under_dvc(_is_step(), _start_under_dvc)
     if not path:
         return None
     connection = socket.socket(socket.AF_UNIX)
@@ -50,6 +52,18 @@ def _hand_over() -> socket.socket | None:
         pass  # the call has not been handed over, so that it is run here; only time is lost
     connection.close()
     return None
+
+
+def _is_step() -> bool:
+    """Whether this call is a step of the pipeline; a word of the command line names it."""
+    steps = Path(__file__).resolve().parents[1] / "steps"
+    return len(sys.argv) > 1 and sys.argv[1].isidentifier() and (steps / f"{sys.argv[1]}.py").is_file()
+
+
+def _start_under_dvc(path: Path, watched: int) -> None:
+    from edpipe.pipeline.snakemake.fork_server_launch import start_under_dvc  # takes time, and is for one call only
+
+    start_under_dvc(path, watched)
 
 
 def _go(connection: socket.socket) -> None:

@@ -34,9 +34,10 @@ def command_of(step: Step) -> Callable[..., None]:
     """
 
     def command(**options: str | int) -> None:
-        params = _load_params()
+        params = load_params()
         job = step.make(params, **options)
         _check_step(step, job)
+        _check_under_dvc(params, job)
         refuse_other_knobs(job)
         with by_default(threads_of(params, job) if step.needs_network else None):
             if step.trains and is_to_be_shared():
@@ -83,15 +84,13 @@ def is_under_dvc() -> bool:
     return "DVC_STAGE" in os.environ
 
 
-def _load_params() -> Params:
-    """The checked params; under DVC also that its lists fit them, and that no Snakemake is at work here."""
-    params = load_params()
+def _check_under_dvc(params: Params, job: Job) -> None:
+    """Under DVC: that what it knows of the job fits params.yaml, and that no Snakemake is at work here."""
     if is_under_dvc():
-        refuse_beside_snakemake()
-    from edpipe.pipeline.dvc.lists import check_when_under_dvc
+        from edpipe.pipeline.dvc.lists import check_when_under_dvc
 
-    check_when_under_dvc(params)
-    return params
+        refuse_beside_snakemake()
+        check_when_under_dvc(params, job)
 
 
 def _check_step(step: Step, job: Job) -> None:

@@ -34,6 +34,10 @@ STEPS = {
     ),
     "process": "import os; code = 0; print(os.getppid(), os.getsid(0) == os.getpid(), os.listdir('/proc/self/fd'))",
     "fail": "raise RuntimeError('a bug')",
+    "change": (
+        "import sys; code = 0\n"
+        "for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='replace'); print('said', file=stream)"
+    ),
     "help": "print('said before the end'); raise SystemExit(0)",
     "die": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "wait": (
@@ -54,7 +58,7 @@ class Served:
             (self.package / name).mkdir(parents=True)
         for name in ("__init__", "cli/__init__", "cli/entry", "cli/handover", "cli/fork_server"):
             shutil.copy(ROOT / f"edpipe/{name}.py", self.package / f"{name}.py")
-        for name in ("__init__", "fork_protocol", "signals"):
+        for name in ("__init__", "fork_protocol", "repro_server", "signals"):
             shutil.copy(ROOT / f"edpipe/runtime/{name}.py", self.package / "runtime")
         (self.package / "cli" / "main.py").write_text(WITNESS)
         for name, text in STEPS.items():
@@ -70,7 +74,12 @@ class Served:
         lifeline, self.held = os.pipe()
         command = [sys.executable, "-P", "-c", SERVER_WITHOUT_IMPORTS, str(self.listener.fileno()), str(lifeline)]
         self.server = subprocess.Popen(
-            command, env=self.environment(), pass_fds=(self.listener.fileno(), lifeline), start_new_session=True
+            command,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,  # as Snakemake and DVC start it
+            stderr=subprocess.DEVNULL,
+            pass_fds=(self.listener.fileno(), lifeline),
+            start_new_session=True,
         )
         os.close(lifeline)
         self.listener.close()
@@ -135,6 +144,12 @@ def test_a_served_call_has_arguments_folder_environment_and_streams_of_its_own(s
     assert done.stdout == f"['tell', '--dataset', 'two words'] {served.folder} as said what was piped in\n"
     assert (done.returncode, done.stderr) == (3, "done\n")
     assert served.is_served()
+
+
+def test_streams_that_are_pipes_can_be_changed_though_the_servers_are_files(served):
+    """The command line does so at once; a stream that was made for a file would look for its place in the pipe."""
+    done = served.call("change")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "said\n", "said\n")
 
 
 def test_a_child_leads_a_session_and_holds_nothing_of_the_server(served):

@@ -12,6 +12,7 @@ from edpipe.cli.commands.init import WRITTEN
 from edpipe.cli.main import main
 from edpipe.params.load import load_params
 from edpipe.params.yaml_file import load_raw
+from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.project import files, note, renewal
 from edpipe.pipeline.project.files import OWN, TEMPLATES, present_text, wanted_text
 from edpipe.storage.sealed_json import write_sealed_json
@@ -45,6 +46,9 @@ def said(capsys, *words, code=0):
     return (captured.out + captured.err).splitlines()
 
 
+KNOB_FILES = ("digits", "digits_ce", "digits_kd", "digits_ed", "digits_teacher", "digits_specialists")
+
+
 def as_of(monkeypatch, version, **texts):
     """The package as it will be: of another version, with other texts of files by the name of their template."""
     real = files.wanted_text
@@ -57,7 +61,19 @@ def as_of(monkeypatch, version, **texts):
 
 def test_a_project_has_every_file_and_nothing_else(fresh):
     there = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
-    assert there == set(WRITTEN)
+    knobs = {path for path in there if path.is_relative_to(paths.KNOBS)}
+    assert there - knobs == set(WRITTEN)
+    assert {path.name for path in knobs} == {f"{name}.json" for name in KNOB_FILES}
+
+
+def test_files_of_knobs_that_do_not_fit_are_renewed(project, capsys):
+    shown = paths.KNOBS / "experiments" / "digits_ed.json"
+    text = shown.read_text()
+    shown.write_text("{}")
+    assert main(["upgrade", "--check"]) == 2
+    assert str(paths.KNOBS) in capsys.readouterr().out
+    assert main(["upgrade"]) == 0
+    assert shown.read_text() == text
 
 
 def test_a_new_project_is_as_it_should_be(project, capsys):

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from project import ROOT
+from project import ROOT, as_yaml
 
 from edpipe.params.soft_labels import StorageKnobs
+from edpipe.params.yaml_file import load_raw
 from edpipe.soft_labels.encoding.costs import candidates
 
 CPU = torch.device("cpu")
@@ -225,3 +226,22 @@ def test_each_case_of_growth_runs(bench_growth, case):
 
 def test_the_exponent_is_the_slope_of_the_logarithms(bench_growth):
     assert bench_growth.exponent([10, 100, 1000], [2.0, 20 * 10**0.5, 2000]) == pytest.approx(1.5)
+
+
+@pytest.fixture
+def bench_dvc(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return load("bench_dvc", monkeypatch)
+
+
+def test_a_project_of_a_group_more_has_38_jobs_more(bench_dvc):
+    assert [bench_dvc.num_jobs(number) for number in (1, 2, 3)] == [40, 78, 116]
+    bench_dvc.write_params(2)
+    assert len(bench_dvc.load_params().tracked) == 4, "and what is written can be read"
+
+
+def test_a_few_jobs_are_taken_out_of_dvc_lock(bench_dvc, tmp_path):
+    stages = {name: {"cmd": name} for name in ("report@a", "result@a", "report@b", "report@c", "report@d")}
+    (tmp_path / "dvc.lock").write_text(as_yaml({"schema": "2.0", "stages": stages}))
+    bench_dvc.forget_some()
+    assert list(load_raw(tmp_path / "dvc.lock")["stages"]) == ["result@a", "report@d"]

@@ -34,7 +34,7 @@ IN_CODE = {
     "edpipe-ledger": cost_ledger.CostEntry.model_fields["format_version"].default,
     "edpipe-checked": checked_artifacts.FORMAT_VERSION,
 }
-PRINTED = {"edpipe-cache", "edpipe-doctor", "edpipe-explanation"}
+PRINTED = {"edpipe-cache", "edpipe-cluster", "edpipe-doctor", "edpipe-explanation"}
 """What `--json` prints; the number stands beside the name."""
 
 

@@ -96,7 +96,6 @@ def test_the_keys_of_a_recording_stand_in_the_file():
                 place = place[part]
     lists = yaml.safe_load(tracked_jobs_text(params))["jobs"]
     assert set(lists["record_trajectory"]) == {"digits-scratch-0", "digits-scratch-1"}
-    assert lists["record_trajectory"]["digits-scratch-0"]["recipe"] == "other"
     entry = lists["run_stage"]["beside-1-only"]
     assert entry["trajectory"] == "artifacts/trajectories/digits/scratch/seed1.h5"
     assert entry["trajectory_record"] == "artifacts/trajectories/digits/scratch/seed1.json"

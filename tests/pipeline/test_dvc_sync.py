@@ -317,21 +317,3 @@ def test_a_file_of_somebody_else_is_told_with_its_remedy(made, monkeypatch):
         OverwriteError, match=r"made.h5: its modification time \(.*\) cannot be set.*touch.*cache.type symlink"
     ):
         records.set_output_time(made, 1)
-
-
-def test_a_text_is_parsed_once_and_an_edited_one_again(folder, monkeypatch):
-    from dvc.utils.serialize import _yaml, load_yaml
-
-    parsed = []
-    parse = _yaml.parse_yaml
-    monkeypatch.setattr(_yaml, "parse_yaml", lambda text, path: parsed.append(text) or parse(text, path))
-    path = folder / "some.yaml"
-    path.write_text("a: [1]")
-    with repo.parsing_each_text_once():
-        load_yaml(str(path))["a"].append(2)  # the reader's own copy
-        assert load_yaml(str(path)) == {"a": [1]}
-        path.write_text("a: [3]")
-        assert load_yaml(str(path)) == {"a": [3]}
-    assert parsed == ["a: [1]", "a: [3]"]
-    load_yaml(str(path))
-    assert len(parsed) == 3

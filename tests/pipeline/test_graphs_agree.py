@@ -17,9 +17,12 @@ from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.params.yaml_file import load_raw
 from edpipe.pipeline.dvc.code_file import code_text
+from edpipe.pipeline.dvc.knob_files import entry_of, place_of, texts_of
 from edpipe.pipeline.dvc.lists import STEPS, tracked_jobs_text
+from edpipe.pipeline.dvc.repo import CHECK_STAGE
 from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.jobs.graph import jobs_of
+from edpipe.pipeline.state.running import knobs_digest
 from edpipe.storage.code.versions import tokens
 
 pytest.importorskip("dvc")
@@ -54,8 +57,10 @@ snakemake = [
 ]
 
 
-def is_of(dependency, path):
-    return isinstance(dependency, ParamsDependency) and os.path.relpath(dependency.fs_path) == path
+def compared(stage):
+    # Keys of what DVC compares besides files, by the file that they are in.
+    found = [d for d in stage.deps if isinstance(d, ParamsDependency)]
+    return {os.path.relpath(d.fs_path): list(d.params) for d in found}
 
 
 dvc = [
@@ -63,8 +68,7 @@ dvc = [
         "name": stage.addressing,
         "outputs": [os.path.relpath(out.fs_path) for out in stage.outs],
         "inputs": [os.path.relpath(d.fs_path) for d in stage.deps if not isinstance(d, ParamsDependency)],
-        "keys": [key for d in stage.deps if is_of(d, "params.yaml") for key in d.params],
-        "code": [key for d in stage.deps if is_of(d, "workflow/code.yaml") for key in d.params],
+        "compared": compared(stage),
         "command": stage.cmd,
     }
     for stage in Repo(".").index.stages
@@ -160,17 +164,17 @@ def graphs(request, tmp_path_factory):
     return (
         jobs,
         {frozenset(job["outputs"]): job for job in found["snakemake"]},
-        {frozenset(stage["outputs"]): stage for stage in found["dvc"] if stage["outputs"]},
-        [stage for stage in found["dvc"] if not stage["outputs"]],
+        {frozenset(stage["outputs"]): stage for stage in found["dvc"] if stage["name"] != CHECK_STAGE},
+        [stage for stage in found["dvc"] if stage["name"] == CHECK_STAGE],
     )
 
 
 @pytest.mark.slow
 def test_both_graphs_make_the_same_files(graphs):
-    jobs, snakemake, dvc, without_files = graphs
+    jobs, snakemake, dvc, checks = graphs
     assert snakemake.keys() == jobs.keys()
     assert dvc.keys() == jobs.keys()
-    assert [stage["name"] for stage in without_files] == ["check_params"]
+    assert [stage["outputs"] for stage in checks] == [["workflow/knobs"]]
 
 
 def test_both_graphs_run_the_same_commands(graphs):
@@ -185,14 +189,18 @@ def test_both_graphs_watch_the_same_knobs(graphs):
     jobs, snakemake, dvc, _ = graphs
     for outputs, job in jobs.items():
         assert snakemake[outputs]["knobs"] == job.knobs_text
-        assert sorted(dvc[outputs]["keys"]) == sorted(job.keys)
+        path, name = place_of(job)
+        assert dvc[outputs]["compared"] == {str(path): [name]}
+        assert entry_of(job)["knobs"] == knobs_digest(job)
 
 
 def test_check_params_watches_every_section(graphs):
     (check,) = graphs[3]
-    assert check["command"] == ["edpipe tracked_jobs --check", "edpipe code --check"]
+    assert check["command"] == ["edpipe code --check", "edpipe tracked_jobs --knobs"]
     # Studies and searches are Snakemake's alone; no job hangs on curves and loggers; code.yaml tells of plugins.
-    assert set(check["keys"]) == set(Params.model_fields) - {"studies", "searches", "curves", "logger", "plugins"}
+    assert check["compared"].keys() == {"params.yaml"}
+    watched = set(check["compared"]["params.yaml"])
+    assert watched == set(Params.model_fields) - {"studies", "searches", "curves", "logger", "plugins"}
     assert check["inputs"] == [str(paths.TRACKED_JOBS), str(paths.CODE), "edpipe"]
 
 
@@ -254,10 +262,10 @@ def test_every_input_of_snakemake_is_vouched_for_by_dvc(graphs):
 
 @pytest.mark.slow
 def test_both_graphs_watch_the_versions_of_the_code_that_a_job_hangs_on(graphs):
-    jobs, snakemake, dvc, _ = graphs
+    jobs, snakemake, _, _ = graphs
     for outputs, job in jobs.items():
         assert snakemake[outputs]["code"] == canonical_json(tokens(job.units))
-        assert set(dvc[outputs]["code"]) == {f"code.{unit}" for unit in job.units}
+        assert entry_of(job)["code"] == tokens(job.units)
 
 
 def test_no_graph_has_a_source_file_as_an_input(graphs):
@@ -296,6 +304,13 @@ def test_the_shipped_digests_of_code_fit_the_sources():
 def test_the_shipped_lists_fit_the_shipped_params():
     params = load_params(ROOT / "params.yaml")
     assert (ROOT / paths.TRACKED_JOBS).read_text() == tracked_jobs_text(params), "run `edpipe tracked_jobs`"
+
+
+def test_the_shipped_files_of_knobs_fit_the_shipped_params():
+    params = load_params(ROOT / "params.yaml")
+    wanted = {str(path): text for path, text in texts_of(jobs_of(params, params.tracked)).items()}
+    found = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / paths.KNOBS).rglob("*.json")}
+    assert found == wanted, "run `edpipe tracked_jobs`"
 
 
 def test_every_step_of_the_pipeline_has_a_stage():

@@ -500,15 +500,57 @@ def test_the_lists_for_dvc_are_written_once_and_checked(folder, monkeypatch):
     assert write_tracked_jobs(params())
     assert not write_tracked_jobs(params())
     check_tracked_jobs(params())
-    other = params({"tracked": ["digits_ce"]})
-    check_when_under_dvc(other)
+    jobs = graph.jobs_of(params(), RAW["tracked"])
+    untracked = students.run_stage(params(), "fashion_mnist_ce", 0, "only")
+    check_when_under_dvc(params(), untracked)
     monkeypatch.setenv("DVC_STAGE", "run_stage@x")
     with pytest.raises(MismatchError, match=r"^workflow/code\.yaml: does not fit the code of losses.at"):
-        check_when_under_dvc(params())
+        check_when_under_dvc(params(), jobs[0])
     write_code()
-    check_when_under_dvc(params())
+    for job in jobs:
+        check_when_under_dvc(params(), job)
     with pytest.raises(ParamsError, match=r"^workflow/tracked_jobs\.yaml: does not fit"):
-        check_when_under_dvc(other)
+        check_when_under_dvc(params(), untracked)
+
+
+@pytest.fixture
+def under_dvc(folder, monkeypatch):
+    """A folder in which all that DVC knows is written, and the environment of a stage that DVC runs."""
+    write_tracked_jobs(params())
+    write_code()
+    monkeypatch.setenv("DVC_STAGE", "run_stage@x")
+    return folder
+
+
+def test_a_job_that_now_has_another_input_is_refused_under_dvc(under_dvc):
+    teachers = RAW["teachers"] | {"other": RAW["teachers"]["digits_teacher"]}
+    other = params({"teachers": teachers, f"{KD}.method.teacher": "other"})
+    stage = students.run_stage(other, "digits_kd", 0, "only")
+    with pytest.raises(ParamsError, match=r"^workflow/tracked_jobs\.yaml: does not fit params.yaml any more; run"):
+        check_when_under_dvc(other, stage)
+
+
+def test_a_job_whose_entry_stands_under_another_step_is_refused_under_dvc(under_dvc):
+    path = under_dvc / "workflow/tracked_jobs.yaml"
+    lists = yaml.safe_load(path.read_text())["jobs"]
+    assert lists["verify_soft_labels"] == lists["evaluate_teacher"]
+    path.write_text(yaml.safe_dump({"jobs": lists | {"evaluate_teacher": {}}}))
+    teacher = next(job for job in graph.jobs_of(params(), ["digits_kd"]) if job.step == "evaluate_teacher")
+    with pytest.raises(ParamsError, match=r"^workflow/tracked_jobs\.yaml: does not fit params.yaml any more; run"):
+        check_when_under_dvc(params(), teacher)
+
+
+def test_a_job_with_other_knobs_is_refused_under_dvc(under_dvc):
+    other = params({f"{KD}.method.temperature": 7})
+    stage = students.run_stage(other, "digits_kd", 0, "only")
+    with pytest.raises(ParamsError, match=r"^workflow/knobs/experiments/digits_kd\.json: does not fit params.yaml any"):
+        check_when_under_dvc(other, stage)
+
+
+def test_lists_of_other_soft_labels_are_refused_under_dvc(under_dvc):
+    (under_dvc / ".dvcignore").unlink()
+    with pytest.raises(ParamsError, match=r"^\.dvcignore: does not fit params.yaml any more; run"):
+        check_when_under_dvc(params(), graph.jobs_of(params(), ["digits_kd"])[0])
 
 
 def test_dvc_is_told_which_soft_labels_are_in_use(folder):
@@ -539,10 +581,9 @@ def test_the_lists_for_dvc_hold_every_tracked_job_and_no_other():
     assert stage["before"] == "artifacts/students/digits_ed/seed0/1_primary.safetensors"
     assert stage["soft_labels_1"] == "artifacts/soft_labels/digits/digits_specialists/middle.json"
     assert stage["soft_labels_2"] == "artifacts/datasets/digits.h5"  # nothing else is new to this stage
-    assert stage["stage_key"] == "experiments.digits_ed.stages.middle"
     measured = lists["evaluate"]["digits_kd-0"]
     assert measured["teacher_evaluation_1"] == "artifacts/teacher_evaluations/digits/digits_teacher/all.json"
-    assert measured["teacher_evaluation_2"] == "artifacts/datasets/digits.h5"  # there is no second teacher
+    assert measured["teacher_evaluation_2"] == measured["student_record"]  # there is no second teacher
     assert "teacher_evaluation_9" not in measured
     # Every entry of a list has the same keys: DVC fills one template with each.
     assert all(len({tuple(sorted(e)) for e in entries.values()}) <= 1 for entries in lists.values())

@@ -37,7 +37,8 @@ def cluster(is_json: bool) -> None:
         )
     found = list(rows())
     if is_json:
-        print(json.dumps({"format": "edpipe-cluster", "format_version": 1, "tries": [asdict(row) for row in found]}))
+        contents = {"format": "edpipe-cluster", "format_version": 1, "tries": [asdict(row) for row in found]}
+        print(json.dumps(contents))
         return
     Console(highlight=False, width=None if sys.stdout.isatty() else LINE_LENGTH).print(table_of(found))
 

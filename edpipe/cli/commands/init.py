@@ -1,6 +1,7 @@
 """`edpipe init FOLDER`: a project of one's own, ready to run; no clone of edpipe's repository is needed."""
 
 import os
+import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -11,6 +12,7 @@ from pathlib import Path
 from edpipe.errors import MismatchError, OverwriteError, ParamsError
 from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.dvc.repo import refuse_braces
+from edpipe.pipeline.jobs import paths
 from edpipe.pipeline.project.files import GENERATED, OWN, write_first_params, write_generated, write_own
 from edpipe.pipeline.project.note import NOTE, write_note
 from edpipe.storage.atomic import remove_file
@@ -65,7 +67,7 @@ def init(folder: str, git: bool, dvc: bool, remote: str | None) -> None:
 
 
 def _check_free(root: Path) -> None:
-    for path in (root / name for name in WRITTEN):
+    for path in (root / name for name in (*WRITTEN, paths.KNOBS)):
         if os.path.lexists(path):
             raise OverwriteError(
                 f"{path}: is there already, nothing was written; choose another folder, or renew the files of an older "
@@ -84,6 +86,7 @@ def _write() -> None:
     except BaseException:
         for path in WRITTEN:  # none was there before
             remove_file(path)
+        shutil.rmtree(paths.KNOBS, ignore_errors=True)
         raise
 
 

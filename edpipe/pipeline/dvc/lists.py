@@ -4,17 +4,19 @@ DVC cannot compute which stages a curriculum has or which file a stage grows fro
 Lists that no longer fit params.yaml are never used in silence: every step that DVC runs, and DVC's own stage
 check_params, stop with one line.
 
-An entry leaves out what another input already vouches for: the record of a student holds the digests of everything
-before it, so a stage names the soft labels that the stage before did not have, in so many slots, and the student it
-grows from; evaluate names the last student, and in so many slots the evaluations of its teachers.
-Soft labels are named by their index, which vouches for every file. Where a stage has no such input, the entry repeats
-the dataset, since DVC wants as many inputs in each.
+A stage of DVC leaves out what another input already vouches for: a record holds the digests of everything before it.
+So run_stage names the soft labels that the stage before did not have, in so many slots, and the student it grows from;
+evaluate names the last student, and in so many slots the evaluations of its teachers. Soft labels are named by their
+index, which vouches for every file and for the teacher. Where a stage has no such input, the entry repeats another,
+since DVC wants as many inputs in each.
 
 verify_soft_labels depends on a folder, since deps cannot hold lists of different lengths. Soft labels of an earlier
 setting may lie in it; the end of .dvcignore hides them, or a clone, which has none, would find the folder modified.
 """
 
 import os
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from edpipe.errors import ParamsError
 from edpipe.params.plans.curriculum import curriculum
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc.code_file import check_code
+from edpipe.pipeline.dvc.knob_files import is_entry_as_wanted, place_of, write_knob_files
 from edpipe.pipeline.jobs import paths, step_table
 from edpipe.pipeline.jobs.data import partition_teachers
 from edpipe.pipeline.jobs.graph import jobs_of
@@ -49,23 +52,27 @@ def tracked_jobs_text(params: Params) -> str:
     """What workflow/tracked_jobs.yaml must hold: for each step, its jobs by name."""
     lists: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
     for job in jobs_of(params, params.tracked):
-        lists[job.step]["-".join(str(value) for value in job.arguments.values())] = _entry(params, job)
-    return _HEADER + yaml.safe_dump({"jobs": lists}, sort_keys=True, width=1000, allow_unicode=True)
+        lists[job.step][_entry_name(job)] = _entry(params, job)
+    return _HEADER + _as_yaml({"jobs": lists})
+
+
+def _entry_name(job: Job) -> str:
+    return "-".join(str(value) for value in job.arguments.values())
+
+
+def _as_yaml(contents: dict[str, Any]) -> str:
+    return yaml.safe_dump(contents, sort_keys=True, width=1000, allow_unicode=True)
 
 
 def _entry(params: Params, job: Job) -> dict[str, Any]:
-    entry: dict[str, Any] = dict(job.arguments) | {f"{what}_code": unit for what, unit in job.choices.items()}
+    entry: dict[str, Any] = dict(job.arguments)
     if job.step == "partition_by_confusion":
         entry["teacher"] = partition_teachers(params.partitions[str(job.arguments["partition"])])[0][0]
-    if job.step in ("train_teacher", "fetch_teacher", "record_trajectory"):
-        entry["recipe"] = params.teachers[str(job.arguments["teacher"])].fitting.recipe
-    if job.step in ("train_teacher", "fetch_teacher", "dump_soft_labels", "verify_soft_labels", "evaluate_teacher"):
+    if job.step in ("train_teacher", "fetch_teacher"):
         entry["classes"] = str((job.inputs["partition"] or job.inputs["dataset"])[0])
     if job.step == "fetch_teacher":
         student = job.inputs.get("student") or job.inputs["dataset"] * 2
         entry["student"], entry["student_record"] = map(str, student)
-    if job.step in ("run_stage", "evaluate", "report"):
-        entry |= {role: str(job.inputs[role][0]) for role in ("dataset", "partition")}
     if job.step == "run_stage":
         entry |= _stage_entry(params, job)
     if job.step == "evaluate":
@@ -73,51 +80,46 @@ def _entry(params: Params, job: Job) -> dict[str, Any]:
     if job.step == "report":
         padded = [*job.inputs["beside"], *job.inputs["result"] * BESIDE_SLOTS][:BESIDE_SLOTS]
         entry |= {f"beside_{slot}": str(path) for slot, path in enumerate(padded, start=1)}
-        # DVC does not see that a dependency is gone, or that the order is another.
-        entry["beside"] = " ".join(path.stem for path in job.inputs["beside"])
     return entry
 
 
 def _evaluation_entry(job: Job) -> dict[str, str]:
-    nothing, teachers = job.inputs["dataset"][0], job.inputs["teacher_evaluations"]
+    teachers = job.inputs["teacher_evaluations"]
     if len(teachers) > EVALUATION_SLOTS:
         raise ParamsError(
             f"tracked: experiment '{job.arguments['experiment']}' has {len(teachers)} teachers in all, DVC's lists "
             f"hold {EVALUATION_SLOTS}; leave the experiment out of tracked"
         )
-    paths = dict(zip(("student", "student_record"), job.inputs["students"][-2:], strict=True))
-    padded = [*teachers, *(nothing for _ in range(EVALUATION_SLOTS - len(teachers)))]
-    paths |= {f"teacher_evaluation_{slot}": path for slot, path in enumerate(padded, start=1)}
-    return {name: str(path) for name, path in paths.items()}
+    student, student_record = job.inputs["students"][-2:]
+    padded = [*teachers, *(student_record for _ in range(EVALUATION_SLOTS - len(teachers)))]
+    named = {f"teacher_evaluation_{slot}": path for slot, path in enumerate(padded, start=1)}
+    return {name: str(path) for name, path in (named | {"student": student, "student_record": student_record}).items()}
 
 
 def _stage_entry(params: Params, job: Job) -> dict[str, str]:
     nothing = job.inputs["dataset"][0]
     before, before_record = job.inputs["previous"] or (nothing, nothing)
-    paths = {"out": job.outputs[0], "record": job.outputs[1]}
-    paths |= {"before": before, "before_record": before_record}
     trajectory, trajectory_record = job.inputs["trajectory"] or (nothing, nothing)
-    paths |= {"trajectory": trajectory, "trajectory_record": trajectory_record}
-    new = _new_teachers(params, job)
+    named = {"out": job.outputs[0], "record": job.outputs[1], "before": before, "before_record": before_record}
+    named |= {"trajectory": trajectory, "trajectory_record": trajectory_record}
+    named |= {role: job.inputs[role][0] for role in ("dataset", "partition")}
+    new = _new_indexes(params, job)
     if len(new) > TEACHER_SLOTS:
         raise ParamsError(
             f"tracked: experiment '{job.arguments['experiment']}' takes {len(new)} new sets of soft labels in stage "
             f"'{job.arguments['stage']}', DVC's lists hold {TEACHER_SLOTS}; leave the experiment out of tracked"
         )
-    for slot in range(TEACHER_SLOTS):
-        index, teacher_record = new[slot] if slot < len(new) else (nothing, nothing)
-        paths |= {f"soft_labels_{slot + 1}": index, f"teacher_record_{slot + 1}": teacher_record}
-    names = ("method_key", "stage_key", "student_key", "recipe_key", "space_key", "views_key")
-    return {name: str(path) for name, path in paths.items()} | dict(zip(names, job.keys, strict=True))
+    padded = [*new, *(nothing for _ in range(TEACHER_SLOTS - len(new)))]
+    named |= {f"soft_labels_{slot}": index for slot, index in enumerate(padded, start=1)}
+    return {name: str(path) for name, path in named.items()}
 
 
-def _new_teachers(params: Params, job: Job) -> list[tuple[Path, Path]]:
-    """Index and teacher's record of all soft labels that the stage before does not vouch for."""
+def _new_indexes(params: Params, job: Job) -> list[Path]:
+    """Index of all soft labels that the stage before does not vouch for; it vouches for the teacher itself."""
     plans = {plan.name: plan for plan in curriculum(params, str(job.arguments["experiment"]))}
     plan = plans[str(job.arguments["stage"])]
     known = [use for other in plans.values() if other.number == plan.number - 1 for use in other.teachers]
-    pairs = zip(plan.teachers, job.inputs["indexes"], job.inputs["teachers"], strict=True)
-    return [(index, record) for use, index, record in pairs if use not in known]
+    return [index for use, index in zip(plan.teachers, job.inputs["indexes"], strict=True) if use not in known]
 
 
 def own_part(ignored: str) -> str:
@@ -147,11 +149,12 @@ def stale_files(params: Params) -> dict[Path, str]:
 
 
 def write_tracked_jobs(params: Params) -> bool:
-    """Writes the lists if they differ from those on disk; says whether they did."""
+    """Writes the lists and the files of knobs that differ from those on disk; says whether any did."""
     stale = stale_files(params)
     for path, text in stale.items():
         write_text_atomically(path, text)
-    return bool(stale)
+    is_changed = write_knob_files(jobs_of(params, params.tracked))
+    return bool(stale) or is_changed
 
 
 def check_tracked_jobs(params: Params) -> None:
@@ -161,19 +164,38 @@ def check_tracked_jobs(params: Params) -> None:
         ParamsError: they do not.
     """
     for path in stale_files(params):
-        raise ParamsError(f"{path}: does not fit params.yaml any more; {_REMEDY}, then call dvc again")
+        raise _unfit(path)
 
 
-def check_when_under_dvc(params: Params) -> None:
-    """That lists and digests of code fit, but only inside a stage that DVC runs; DVC names it in the environment.
+def check_when_under_dvc(params: Params, job: Job) -> None:
+    """That all DVC knows of a job fits, but only inside a stage that DVC runs; DVC names it in the environment.
+
+    Of the other jobs nothing is read, so that this takes as long among a thousand jobs as among ten.
 
     Raises:
-        ParamsError: the lists do not fit params.yaml.
-        MismatchError: the digests do not fit the source files.
+        ParamsError: the job's entry in the lists or in the files of knobs does not fit params.yaml.
+        MismatchError: workflow/code.yaml does not fit the code.
     """
-    if "DVC_STAGE" in os.environ:
-        check_tracked_jobs(params)
-        check_code()
+    if "DVC_STAGE" not in os.environ:
+        return
+    check_code()
+    if not _is_listed(params, job):
+        raise _unfit(paths.TRACKED_JOBS)
+    if _on_disk(paths.DVC_IGNORE) != _ignore_text(params):
+        raise _unfit(paths.DVC_IGNORE)
+    if not is_entry_as_wanted(job):
+        raise _unfit(place_of(job)[0])
+
+
+def _is_listed(params: Params, job: Job) -> bool:
+    """Whether the lists on disk have the entry of a job, found as text: to parse all of them would take a second."""
+    of_step = re.search(rf"^  {job.step}:\n((?:    .*\n)*)", _on_disk(paths.TRACKED_JOBS), re.MULTILINE)
+    entry = textwrap.indent(_as_yaml({_entry_name(job): _entry(params, job)}), "    ")
+    return of_step is not None and f"\n{entry}    " in f"\n{of_step[1]}    "
+
+
+def _unfit(path: Path) -> ParamsError:
+    return ParamsError(f"{path}: does not fit params.yaml any more; {_REMEDY}, then call dvc again")
 
 
 def _on_disk(path: Path) -> str:

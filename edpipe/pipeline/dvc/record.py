@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from edpipe.errors import CorruptFileError, MismatchError
+from edpipe.errors import MismatchError
 from edpipe.params.load import load_params
 from edpipe.params.schema import Params
 from edpipe.pipeline.dvc.code_file import changed_units, write_code
 from edpipe.pipeline.dvc.lists import write_tracked_jobs
+from edpipe.pipeline.dvc.lock_file import put_stages, remove_stages, stages_in_lock
 from edpipe.pipeline.dvc.repo import (
     CHECK_STAGE,
     LOCK,
@@ -24,7 +23,6 @@ from edpipe.pipeline.dvc.repo import (
     is_set_up,
     local_paths,
     open_repo,
-    parsing_each_text_once,
     upstream_first,
     why_left_out,
 )
@@ -105,7 +103,7 @@ def stage_name(job: Job) -> str:
 def _commit(params: Params, judgements: Sequence[Judgement]) -> int:
     """Commits the stages whose outputs are sound and whose entry in dvc.lock is another or none; says how many."""
     sound = {str(path) for path in sound_paths(judgements)}
-    with open_repo(is_patient=True) as repo, repo.scm_context, parsing_each_text_once():
+    with open_repo(is_patient=True) as repo, repo.scm_context:
         stale = set(repo.status())
         stages = [s for s in upstream_first(repo) if s.addressing in stale and _is_ready_to_commit(s, sound)]
         if [stage.addressing for stage in stages] == [CHECK_STAGE] and not LOCK.is_file():
@@ -127,7 +125,7 @@ def _commit(params: Params, judgements: Sequence[Judgement]) -> int:
                 )
         finally:
             if saved:
-                saved[0].dvcfile.dump_stages(saved, update_pipeline=False)
+                _put(repo, saved)
         return len(saved)
 
 
@@ -143,10 +141,16 @@ def record_check() -> None:
     if not (is_set_up() and LOCK.is_file()) or "DVC_STAGE" in os.environ:
         return
     with open_repo(is_patient=False) as repo, repo.scm_context:
-        (stage,) = (stage for stage in repo.index.stages if stage.addressing == CHECK_STAGE)
+        stage = repo.stage.load_one(name=CHECK_STAGE)
         if stage.status():
             stage.save()
-            stage.dvcfile.dump_stages([stage], update_pipeline=False)
+            _put(repo, [stage])
+
+
+def _put(repo: Any, stages: Sequence[Any]) -> None:
+    """Into dvc.lock, and, where DVC does so with what it writes, into git's index."""
+    put_stages(stages)
+    repo.scm_context.track_file(str(LOCK))
 
 
 def _is_ready_to_commit(stage: Any, sound: Set[str]) -> bool:
@@ -172,15 +176,17 @@ def withdraw(params: Params, judgements: Iterable[Judgement]) -> list[str]:
     """
     tracked = {path for job in jobs_of(params, params.tracked) for path in job.outputs}
     unfit = {stage_name(one.job) for one in judgements if one.is_unfit and tracked.issuperset(one.job.outputs)}
-    suspects = unfit & _stages_in_lock() if unfit else set()
+    suspects = unfit & stages_in_lock() if unfit else set()
     if not suspects:
         return []
-    with open_repo(is_patient=False) as repo, repo.scm_context, parsing_each_text_once():
+    with open_repo(is_patient=False) as repo, repo.scm_context:
         status = repo.status(targets=sorted(suspects))
         false = [s for s in repo.index.stages if s.addressing in suspects and _is_clean(status.get(s.addressing, []))]
         for stage in false:
-            _forget_stage(repo, stage)
-    names = sorted(stage.addressing for stage in false)
+            _forget_run(repo, stage)  # else the run cache would put its entry back
+        names = sorted(stage.addressing for stage in false)
+        if names:
+            remove_stages(names)
     if names:
         print(
             f"edpipe: taken out of dvc.lock, since the artifacts do not fit params.yaml, the code or their inputs: "
@@ -198,19 +204,6 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _stages_in_lock() -> set[str]:
-    try:
-        contents = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return set(contents["stages"])
-    except FileNotFoundError:
-        return set()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        line = " ".join(str(error).split())
-        raise CorruptFileError(
-            f"{LOCK}: cannot be read ({line}); mend it, or leave DVC out with EDPIPE_DVC=0"
-        ) from error
-
-
 def _is_clean(changes: Sequence[Any]) -> bool:
     """Whether DVC finds nothing changed, but for copies that are missing in its cache."""
     return all(
@@ -218,12 +211,6 @@ def _is_clean(changes: Sequence[Any]) -> bool:
         and all(state == ONLY_HERE for files in change.values() for state in dict(files).values())
         for change in changes
     )
-
-
-def _forget_stage(repo: Any, stage: Any) -> None:
-    """Removes a stage from dvc.lock, and what the run cache would put in its place again."""
-    _forget_run(repo, stage)
-    stage.dvcfile._lockfile.remove_stage(stage)
 
 
 def _forget_run(repo: Any, stage: Any) -> None:

@@ -11,8 +11,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,20 +124,6 @@ def open_repo(is_patient: bool) -> Iterator[Any]:
         raise OverwriteError(f"DVC cannot go on here: {error}; mend that, then call `edpipe dvc-record`") from error
     finally:
         chatter.setLevel(level)
-
-
-@contextmanager
-def parsing_each_text_once() -> Iterator[None]:
-    """DVC parses params.yaml anew for every stage, in pure Python; inside the block, only a text it has not seen."""
-    from dvc.utils.serialize import _yaml
-
-    parse = _yaml.parse_yaml
-    parsed = cache(parse)
-    _yaml.parse_yaml = lambda *text_and_path, **kind: deepcopy(parsed(*text_and_path, **kind))
-    try:
-        yield
-    finally:
-        _yaml.parse_yaml = parse
 
 
 @contextmanager

@@ -9,6 +9,8 @@ RESULTS = Path("results")
 CURVES = Path("logs/curves")
 TRACKED_JOBS = Path("workflow/tracked_jobs.yaml")
 CODE = Path("workflow/code.yaml")
+KNOBS = Path("workflow/knobs")
+"""What DVC compares of each job besides its inputs."""
 STUDY_PREFIX = "study_"
 """Of the files of a study, among those of experiments."""
 SEARCH_PREFIX = "search_"

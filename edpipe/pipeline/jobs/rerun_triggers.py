@@ -1,8 +1,8 @@
 """What makes a job run again: other knobs, other code of its step, or other inputs. Nothing else does.
 
 The rules (edpipe/pipeline/snakemake/rules) hand these texts to Snakemake as `params:`, which compares them with those
-of the last run. DVC compares the knobs in params.yaml and the versions in workflow/code.yaml. Both tools compare the
-inputs themselves.
+of the last run. DVC compares the digest of the knobs and the versions in workflow/knobs. Both tools compare the inputs
+themselves.
 `pipeline.state.staleness` only foretells the answer, for `edpipe plan` and `edpipe verify`.
 """
 

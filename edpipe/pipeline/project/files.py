@@ -12,7 +12,9 @@ from edpipe.params.load import load_params
 from edpipe.params.schema import json_schema
 from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.dvc import code_file, lists
+from edpipe.pipeline.dvc.knob_files import are_as_wanted
 from edpipe.pipeline.jobs import paths
+from edpipe.pipeline.jobs.graph import jobs_of
 from edpipe.storage.atomic import write_text_atomically
 from edpipe.storage.code.versions import HERE
 from edpipe.storage.digests import digest_bytes
@@ -33,7 +35,7 @@ OWN = {
 }
 """By path in a project: its template, below `TEMPLATES`; DVC would take a dvc.yaml there for one of this repository."""
 GENERATED = (SCHEMA, paths.TRACKED_JOBS, paths.CODE)
-"""And the end of .dvcignore."""
+"""And workflow/knobs, and the end of .dvcignore."""
 PACKAGE_EDITED_HERE = "      # edpipe, if the package is edited in this folder\n"
 PACKAGE = "      - edpipe\n"
 """A dependency of DVC's stage check_params, where edits of the package are seen by DVC."""
@@ -99,10 +101,15 @@ def write_first_params() -> None:
 def stale_generated() -> Iterator[Path]:
     """Files that follow from params.yaml and the package and hold something else; the lists before the others.
 
+    Of workflow/knobs, the folder.
+
     Raises:
         ParamsError: params.yaml is wrong.
     """
-    yield from lists.stale_files(load_params())
+    params = load_params()
+    yield from lists.stale_files(params)
+    if not are_as_wanted(jobs_of(params, params.tracked)):
+        yield paths.KNOBS
     if _text_on_disk(SCHEMA) != json_schema():
         yield SCHEMA
     if _text_on_disk(paths.CODE) != code_file.code_text():

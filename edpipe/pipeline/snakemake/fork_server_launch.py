@@ -1,4 +1,7 @@
-"""Starts the fork server: one process imports torch and the steps, and Snakemake's local jobs are forked from it."""
+"""Starts the fork server: one process imports torch and the steps, and Snakemake's local jobs are forked from it.
+
+Under `dvc repro` the second step starts one; see `runtime.repro_server`.
+"""
 
 import atexit
 import os
@@ -12,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edpipe.params.yaml_file import PARAMS_PATH
 from edpipe.pipeline.jobs.step_table import STEPS
 from edpipe.runtime.fork_protocol import SERVER
 
@@ -34,8 +38,29 @@ def start_fork_server(workflow: Any) -> None:
     if is_wanted and is_here and hasattr(socket, "AF_UNIX"):
         knobs = " ".join(str(job.params) for job in jobs)
         with suppress(OSError):
-            libraries = [LIBRARIES[name] for name in LIBRARIES if name in knobs]
-            os.environ[SERVER] = str(_start_fork_server([*libraries, *modules_of({job.rule.name for job in jobs})]))
+            modules = [*_libraries_of(knobs), *modules_of({job.rule.name for job in jobs})]
+            os.environ[SERVER] = str(_start_fork_server(modules))
+
+
+def start_under_dvc(path: Path, watched: int) -> None:
+    """Starts one for the steps that `dvc repro` runs, which are not known: it imports what any of them needs.
+
+    Args:
+        path: of its socket.
+        watched: descriptor of the DVC process, with which it ends.
+    """
+    try:
+        knobs = PARAMS_PATH.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # the step will say so
+        knobs = ""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(128)
+        _serve(listener, watched, [*_libraries_of(knobs), *modules_of({step.name for step in STEPS})])
+
+
+def _libraries_of(knobs: str) -> list[str]:
+    return [LIBRARIES[name] for name in LIBRARIES if name in knobs]
 
 
 def modules_of(steps: Collection[str]) -> list[str]:
@@ -57,17 +82,22 @@ def _start_fork_server(modules: list[str]) -> Path:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(128)
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "edpipe.cli.fork_server", str(listener.fileno()), str(lifeline), *modules],
-            env=os.environ | dict.fromkeys(LIBRARY_THREADS, "1"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(listener.fileno(), lifeline),
-            start_new_session=True,  # the terminal's Ctrl-C is for the jobs' front-ends
-        )
+        _serve(listener, lifeline, modules)
     os.close(lifeline)
     return path
+
+
+def _serve(listener: socket.socket, lifeline: int, modules: list[str]) -> None:
+    """The server's process; it ends when `lifeline` can be read."""
+    subprocess.Popen(
+        [sys.executable, "-P", "-m", "edpipe.cli.fork_server", str(listener.fileno()), str(lifeline), *modules],
+        env=os.environ | dict.fromkeys(LIBRARY_THREADS, "1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(listener.fileno(), lifeline),
+        start_new_session=True,  # the terminal's Ctrl-C is for the jobs' front-ends
+    )
 
 
 def _private_folder() -> Path:
