@@ -30,7 +30,7 @@ def queue_project(root, params):
 
 
 def variables(project, **more):
-    return {"EDPIPE_TEST_QUEUE": project.root / ".queue", **more}
+    return {"EDPIPE_TEST_QUEUE": project.root / ".queue", "EDPIPE_CHECKPOINT_SECONDS": 1, **more}
 
 
 def tries(project):
@@ -42,7 +42,7 @@ def long_params():
     """One student that learns for a while, of teachers that take a moment."""
     params = tiny_params()
     params["experiments"] = {
-        "ce": {**params["experiments"]["ce"], "stages": {"only": {"images": 60_000, "learning_rate": 0.05}}}
+        "ce": {**params["experiments"]["ce"], "stages": {"only": {"images": 20_000, "learning_rate": 0.05}}}
     }
     params["tracked"] = []
     return params
@@ -129,7 +129,7 @@ def learning(project):
 
 def test_a_job_that_vanishes_is_tried_again_and_goes_on(tmp_path):
     project = queue_project(tmp_path / "project", long_params())
-    process = project.start("snakemake", *PROFILE, "results/ce.json", **variables(project, EDPIPE_CHECKPOINT_SECONDS=1))
+    process = project.start("snakemake", *PROFILE, "results/ce.json", **variables(project))
     started(project, process)
     group = int((project.root / ".queue/2.pid").read_text())
     os.killpg(group, signal.SIGKILL)

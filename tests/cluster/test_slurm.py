@@ -59,7 +59,7 @@ def stage_states(found):
     return [state for job, _, state in found if job.startswith("run_stage")]
 
 
-def student_project(root, images=60_000, **limits):
+def student_project(root, images=25_000, **limits):
     """One student without a teacher; on the cluster as a job that asks for a GPU."""
     params = tiny_params()
     stage = {"images": images, "learning_rate": 0.05}
@@ -74,7 +74,7 @@ def student_project(root, images=60_000, **limits):
 
 
 def start(project, **variables):
-    return project.start("snakemake", *PROFILE, "results/ce.json", EDPIPE_CHECKPOINT_SECONDS=2, **variables)
+    return project.start("snakemake", *PROFILE, "results/ce.json", EDPIPE_CHECKPOINT_SECONDS=1, **variables)
 
 
 def control(*words):
