@@ -58,7 +58,7 @@ class Served:
             (self.package / name).mkdir(parents=True)
         for name in ("__init__", "cli/__init__", "cli/entry", "cli/handover", "cli/fork_server"):
             shutil.copy(ROOT / f"edpipe/{name}.py", self.package / f"{name}.py")
-        for name in ("__init__", "fork_protocol", "repro_server", "signals"):
+        for name in ("__init__", "exit_codes", "fork_protocol", "repro_server", "signals"):
             shutil.copy(ROOT / f"edpipe/runtime/{name}.py", self.package / "runtime")
         (self.package / "cli" / "main.py").write_text(WITNESS)
         for name, text in STEPS.items():
@@ -281,6 +281,7 @@ class OneSidedServer:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.listener.settimeout(TIMEOUT_S)
         connection, _ = self.listener.accept()
         _, descriptors = fork_protocol.receive_call(connection)
         fork_protocol.close_all(descriptors)
