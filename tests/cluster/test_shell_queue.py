@@ -38,11 +38,11 @@ def tries(project):
     return [(one["job"].rsplit("-", 1)[0], one["number"], one["state"]) for one in json.loads(done.out)["tries"]]
 
 
-def long_params():
+def long_params(images=20_000):
     """One student that learns for a while, of teachers that take a moment."""
     params = tiny_params()
     params["experiments"] = {
-        "ce": {**params["experiments"]["ce"], "stages": {"only": {"images": 20_000, "learning_rate": 0.05}}}
+        "ce": {**params["experiments"]["ce"], "stages": {"only": {"images": images, "learning_rate": 0.05}}}
     }
     params["tracked"] = []
     return params
@@ -156,7 +156,7 @@ def test_the_end_of_snakemake_ends_its_jobs_after_a_checkpoint(tmp_path):
 
 
 def test_a_job_that_outlives_its_snakemake_is_taken_over(tmp_path):
-    project = queue_project(tmp_path / "project", long_params())
+    project = queue_project(tmp_path / "project", long_params(120_000))
     process = project.start("snakemake", *PROFILE, "results/ce.json", **variables(project))
     started(project, process)
     assert len(learning(project)) == 1

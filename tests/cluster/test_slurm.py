@@ -12,7 +12,7 @@ import time
 import pytest
 import yaml
 from project import make_project, tiny_params
-from slurm_cluster import can_start, slurm
+from slurm_cluster import can_start, slurm, wait_until_ready
 
 pytestmark = [
     pytest.mark.slow,
@@ -188,7 +188,7 @@ def test_a_job_whose_node_is_lost_goes_on(node, tmp_path, told):
     learning(project, process)
     control("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     time.sleep(5)
-    control("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_until_ready(node)
     assert finished(project, process)
     assert stage_states(told(project))[-1] == "done"
 
@@ -200,7 +200,7 @@ def test_jobs_wait_while_the_node_is_drained(node, tmp_path, told):
     time.sleep(20)
     assert process.poll() is None
     assert squeue("--format=%T") == ["PENDING"]
-    control("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_until_ready(node)
     assert process.wait(LONGEST_S) == 0
     assert stage_states(told(project)) == ["done"]
 
@@ -220,7 +220,7 @@ def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(node, tmp_path, to
 
 
 def test_a_job_that_outlives_its_snakemake_is_taken_over(node, tmp_path, told):
-    project = student_project(tmp_path / "project")
+    project = student_project(tmp_path / "project", images=120_000)  # it still runs when the second Snakemake comes
     process = start(project)
     number = learning(project, process)
     os.kill(process.pid, signal.SIGKILL)

@@ -74,7 +74,7 @@ def slurm(folder, min_job_age=300):
         ):
             daemons.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             time.sleep(1)
-        wait_until_idle(host)
+        wait_until_ready(host)
         yield host
     finally:
         with suppress(subprocess.SubprocessError):
@@ -90,13 +90,13 @@ def slurm(folder, min_job_age=300):
         GRES.unlink()
 
 
-def wait_until_idle(host):
+def wait_until_ready(host):
     """Until the node takes jobs."""
     until_s = time.monotonic() + LONGEST_START_S
     while time.monotonic() < until_s:
         found = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
-        if "idle" in found.stdout.split():
+        if set(found.stdout.split()) & {"idle", "mixed", "allocated"}:
             return
         subprocess.run(["scontrol", "update", f"nodename={host}", "state=resume"], capture_output=True, check=False)
         time.sleep(1)
-    raise RuntimeError(f"Slurm's node is not idle after {LONGEST_START_S} s: {found.stdout}{found.stderr}")
+    raise RuntimeError(f"Slurm's node takes no jobs after {LONGEST_START_S} s: {found.stdout}{found.stderr}")

@@ -37,6 +37,7 @@ def submit(settings_path: Path, jobscript: Path) -> str:
     environment = {name: text for name, text in passed_on.items() if name not in NOT_PASSED_ON}
     if before is not None and before.tries and _goes_on(before, request.identity, scheduler):
         replace(before, environment=environment).write()
+        write_text_atomically(before.jobscript, jobscript.read_text(encoding="utf-8"))  # for its next try
         return request.name
     shutil.rmtree(FOLDER / request.name, ignore_errors=True)
     job = SubmittedJob(request, settings.model_dump(mode="json"), environment)
