@@ -3,7 +3,7 @@
     python benchmarks/bench_dvc.py                         116 and 1,104 jobs; half an hour, 0.5 GB of disk
     python benchmarks/bench_dvc.py --groups 1              40 jobs, to see that it runs
     python benchmarks/bench_dvc.py --groups 1 --starts     what starting a job costs
-    python benchmarks/bench_dvc.py --folder /tmp/made      keeps what the jobs made there, for the next run
+    python benchmarks/bench_dvc.py --folder ~/made         keeps what the jobs made there, for the next run
 
 A group is four teachers (one of all classes, three specialists) with soft labels and evaluations, Education
 Distillation in three stages and kd in one, three seeds each, and a page for both: 38 jobs. All groups share a data set
