@@ -149,7 +149,7 @@ def test_commands_of_dvc_in_running_text_are_understood():
     parser, known = get_main_parser(), 0
     for _, command in inline_commands("dvc"):
         words = words_of(command)[1:]
-        if words and words != ["exp"]:  # else it is only mentioned
+        if words and words not in (["exp"], ["get"], ["import"]):  # else it is only mentioned
             parser.parse_args(words)
             known += 1
     assert known > 10
