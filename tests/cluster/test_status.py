@@ -109,6 +109,21 @@ def test_what_another_try_helps_is_submitted_again(scheduler, tmp_path, said, ag
     assert again or f"run_stage-0-{name[-8:]}: job 1 of the cluster: {said.value} (WORD); " in log()
 
 
+def test_what_an_earlier_try_left_says_nothing_of_the_next(scheduler, tmp_path):
+    name = submit(tmp_path)
+    ended(name, 1, 143)
+    scheduler.said = SchedulerState(False, Fate.TIMED_OUT, "TIMEOUT")
+    assert status.status(name) == RUNNING
+    assert read_job(name).end() is None
+
+
+def test_an_old_answer_of_the_scheduler_does_not_count(scheduler, tmp_path):
+    name = submit(tmp_path)
+    assert status.status(name) == RUNNING
+    scheduler.said = SchedulerState(False, Fate.CANCELLED, "CANCELLED")
+    assert status.status(name) == FAILED
+
+
 def test_after_so_many_tries_it_has_failed(scheduler, tmp_path):
     name = submit(tmp_path)
     for answer in (RUNNING, RUNNING, FAILED):
