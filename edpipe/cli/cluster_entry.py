@@ -3,6 +3,7 @@
 Snakemake asks after each job by itself, so that these import little.
 """
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ def main() -> int:
     """`edpipe-cluster`: submits a job or tells its status; returns the exit code."""
     try:
         return _run(sys.argv[1:])
-    except EdpipeError as error:
+    except (EdpipeError, OSError) as error:
         for line in str(error).splitlines():
             print(f"edpipe: {line}", file=sys.stderr)
         return EXIT_MENDABLE
@@ -44,7 +45,7 @@ def _status(name: str) -> str:
 
     try:
         return status(name)
-    except (EdpipeError, OSError) as error:
+    except (EdpipeError, OSError, subprocess.SubprocessError) as error:
         print(f"edpipe: {name}: its status is not known for now: {error}", file=sys.stderr)
         return RUNNING
 

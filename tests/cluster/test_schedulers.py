@@ -1,7 +1,6 @@
 """How schedulers are called: with commands on the path that keep their words and answer as the real ones do."""
 
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -154,10 +153,24 @@ def test_cancelling_what_has_ended_is_no_failure(answer):
     assert answer.words()[-1] == "1 2"
 
 
+def test_a_host_without_slurm_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EdpipeError, match=r"^sbatch: not found; call snakemake on a host from which jobs can be"):
+        slurm().submit(REQUEST, SCRIPT, OUTPUT)
+    assert slurm().states(["1"]) is None
+
+
+def test_a_scheduler_that_never_answers_is_no_refusal(answer):
+    answer("sbatch", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(TimeoutError, match=r"^sbatch: the scheduler does not answer; asked 3 times"):
+        slurm().submit(REQUEST, SCRIPT, OUTPUT)
+    assert len(answer.words()) == 3
+
+
 def test_a_command_that_hangs_is_given_up(answer, monkeypatch):
     monkeypatch.setattr(calls, "LONGEST_S", 0.2)
     answer("squeue", "sleep 5")
     assert slurm().states(["1"]) is None
     answer("scancel", "sleep 5")
-    with pytest.raises(subprocess.TimeoutExpired):
+    with pytest.raises(TimeoutError):
         slurm().cancel(["1"])

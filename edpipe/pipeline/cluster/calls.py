@@ -25,8 +25,13 @@ def call(words: Sequence[str] | str) -> str:
 
 
 def call_patiently(words: Sequence[str] | str) -> str:
-    """The same, tried again after failures that pass by themselves."""
-    for pause_s in PAUSES_S:
+    """The same, tried again after failures that pass by themselves.
+
+    Raises:
+        subprocess.CalledProcessError: it fails for good.
+        TimeoutError: it does not answer, or fails each time in a way that passes.
+    """
+    for pause_s in (*PAUSES_S, 0):
         try:
             return call(words)
         except subprocess.TimeoutExpired:
@@ -35,4 +40,5 @@ def call_patiently(words: Sequence[str] | str) -> str:
             if not any(word in error.stderr.lower() for word in PASSING):
                 raise
         time.sleep(pause_s)
-    return call(words)
+    name = words.split()[0] if isinstance(words, str) else words[0]
+    raise TimeoutError(f"{name}: the scheduler does not answer; asked {len(PAUSES_S) + 1} times")

@@ -39,10 +39,13 @@ class Slurm:
         """Submits a script; gives the job's id.
 
         Raises:
-            EdpipeError: sbatch refuses it, in one line with what it says.
+            EdpipeError: sbatch refuses it, in one line with what it says, or is not there.
+            TimeoutError: Slurm does not answer.
         """
         try:
             printed = call_patiently(["sbatch", *self._options(request, output), str(script)])
+        except FileNotFoundError as error:
+            raise EdpipeError("sbatch: not found; call snakemake on a host from which jobs can be submitted") from error
         except subprocess.CalledProcessError as error:
             raise EdpipeError(
                 f"sbatch: refuses {request.name}: {' '.join(error.stderr.split())}; mend the settings of the cluster"
